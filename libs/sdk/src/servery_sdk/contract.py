@@ -1,0 +1,62 @@
+"""The plugin contract for the control plane: what a dialect and a mode must do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from servery_sdk.manifests import Json, Kind, Manifest, ObjectRef
+from servery_sdk.model import Capability, Catalog, DeploymentPlan, InferenceService, Runtime, ServiceStatus
+
+
+class Dialect(Protocol):
+    """A language of manifests. Two pure functions and its schemas."""
+
+    @property
+    def name(self) -> str:
+        """``kserve``."""
+
+    @property
+    def services(self) -> frozenset[Kind]:
+        """The kinds that it turns into an InferenceService."""
+
+    @property
+    def runtimes(self) -> frozenset[Kind]:
+        """The kinds that it turns into a Runtime."""
+
+    def crds(self) -> Sequence[Manifest]:
+        """Return the CustomResourceDefinitions of all its kinds, printed from its schemas."""
+
+    def references(self, manifest: Manifest) -> frozenset[ObjectRef]:
+        """Return the objects other than runtimes that ``parse`` will look for in the catalog. Total: never raises."""
+
+    def parse(self, manifest: Manifest, catalog: Catalog) -> InferenceService:
+        """Return what ``manifest`` means.
+
+        Raises:
+            Invalid: With every error at once, at the dialect's own field paths.
+        """
+
+    def parse_runtime(self, manifest: Manifest) -> Runtime:
+        """Return what a runtime object means.
+
+        Raises:
+            Invalid: With every error at once.
+        """
+
+    def status(self, status: ServiceStatus) -> Mapping[str, Json]:
+        """Return ``.status`` in the dialect's own words."""
+
+
+class Mode(Protocol):
+    """An engine's way of running a plan. One pure function."""
+
+    @property
+    def name(self) -> str:
+        """``raw``."""
+
+    def requires(self) -> frozenset[Capability]:
+        """Return what a cluster must offer for this mode."""
+
+    def render(self, plan: DeploymentPlan) -> tuple[Manifest, ...]:
+        """Return the engine's objects for ``plan``: deterministic, each with owner reference and ``owned_labels``."""

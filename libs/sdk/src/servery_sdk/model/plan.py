@@ -1,0 +1,136 @@
+"""The deployment plan: every decision taken, no engine named. A mode renders it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from servery_sdk.manifests import Manifest, ObjectRef
+from servery_sdk.model.runtime import Runtime
+from servery_sdk.model.service import ComponentKind, Protocol, Scaling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A runtime that was not chosen, and why: ``triton (format)``."""
+
+    runtime: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.runtime} ({self.reason})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The runtime that was chosen, why, and why not the others."""
+
+    runtime: Runtime
+    protocol: Protocol | None
+    reason: str
+    rejected: tuple[Rejection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A port of the component's Service."""
+
+    name: str
+    port: int
+    target_port: int
+    app_protocol: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One component, decided down to its pod.
+
+    Attributes:
+        pod_labels: A superset of ``selector``.
+        pod: The complete PodSpec, storage initializer and sidecars included.
+        replicas: Fixed number; None where an autoscaler owns it.
+        scaling: What the autoscaler is told.
+        ports: Of the Service, the one that users call first.
+        strategy: ``apps/v1`` DeploymentStrategy.
+    """
+
+    kind: ComponentKind
+    name: str
+    selector: Mapping[str, str]
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    pod_labels: Mapping[str, str]
+    pod_annotations: Mapping[str, str]
+    pod: Manifest
+    main_container: str
+    model_name: str
+    scaling: Scaling
+    ports: tuple[Port, ...]
+    strategy: Manifest
+    replicas: int | None = None
+    selection: Selection | None = None
+    timeout_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """A share of a route's traffic. Weights of one route sum to 100."""
+
+    workload: str
+    port: int
+    weight: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Hosts and where their requests go.
+
+    Attributes:
+        name: Of the route object.
+        timeout_seconds: For one request.
+    """
+
+    name: str
+    hosts: tuple[str, ...]
+    backends: tuple[Backend, ...]
+    timeout_seconds: int
+    request_headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteParent:
+    """What routes hang on: a Gateway, or an ingress class where there is no Gateway API."""
+
+    gateway_namespace: str = ""
+    gateway_name: str = ""
+    ingress_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentPlan:
+    """What is to run.
+
+    Attributes:
+        ref: The service's object; it owns all that is rendered.
+        owner: Its owner reference, see ``manifests.owner_reference``.
+        mode: The mode that renders it.
+        owned_labels: On every rendered object.
+        url: What users call from outside; None where no route is wanted.
+        address: What users call from inside the cluster.
+        capabilities: Of the cluster, so that a mode picks its objects (HTTPRoute or Ingress).
+        explanations: One sentence a decision, for ``servery explain``.
+    """
+
+    ref: ObjectRef
+    owner: Manifest
+    generation: int
+    mode: str
+    owned_labels: Mapping[str, str]
+    workloads: tuple[Workload, ...]
+    routes: tuple[Route, ...] = ()
+    route_parent: RouteParent = RouteParent()
+    url: str | None = None
+    address: str | None = None
+    capabilities: frozenset[str] = frozenset()
+    stopped: bool = False
+    explanations: tuple[str, ...] = ()

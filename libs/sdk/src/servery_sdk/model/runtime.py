@@ -1,0 +1,77 @@
+"""A serving runtime: one statement that selection, rendering, the predictor's flags and local mode all read."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from servery_sdk.manifests import Manifest, ObjectRef
+from servery_sdk.model.service import Protocol
+
+
+class RuntimeScope(enum.StrEnum):
+    """Where a runtime comes from; the order of definition is the order of preference."""
+
+    NAMESPACE = "namespace"
+    CLUSTER = "cluster"
+    BUILT_IN = "built-in"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupportedFormat:
+    """A format that a runtime serves.
+
+    Attributes:
+        auto_select: May be chosen for a service that names no runtime.
+        priority: Higher wins among runtimes of one scope; None loses to any number.
+    """
+
+    name: str
+    version: str | None = None
+    auto_select: bool = True
+    priority: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """A frozen descriptor. Importing one must not import the ML framework.
+
+    Attributes:
+        name: ``servery-sklearn``, or the name of the ServingRuntime object.
+        aliases: Other names that mean this runtime, such as ``kserve-sklearnserver``.
+        formats: Empty for runtimes that are only chosen by name.
+        protocols: Empty means any.
+        model_class: ``servery_runtime_sklearn.model:SKLearnModel``; None for a foreign server.
+        image: Of the main container.
+        local_images: Repositories (no tag) of known images that this runtime stands in for on a machine without containers.
+        container: The main container (``corev1.Container`` JSON), its image included.
+        pod: The rest of the PodSpec, other containers included.
+        labels: For the pods.
+        annotations: For the pods.
+        scope: Where it comes from.
+        server_type: KServe's ``serving.kserve.io/server-type``, where it is set.
+        disabled: Present, but not to be used.
+        multi_model: Serves several services from one pod; not chosen for a single model.
+        multi_node: Has a worker spec.
+        created: RFC 3339; the newest wins among equals.
+    """
+
+    name: str
+    formats: tuple[SupportedFormat, ...] = ()
+    protocols: frozenset[Protocol] = frozenset()
+    aliases: tuple[str, ...] = ()
+    model_class: str | None = None
+    image: str = ""
+    local_images: tuple[str, ...] = ()
+    container: Manifest = field(default_factory=dict)
+    pod: Manifest = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    scope: RuntimeScope = RuntimeScope.BUILT_IN
+    ref: ObjectRef | None = None
+    server_type: str | None = None
+    disabled: bool = False
+    multi_model: bool = False
+    multi_node: bool = False
+    created: str = ""

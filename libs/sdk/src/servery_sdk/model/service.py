@@ -1,0 +1,225 @@
+"""The internal InferenceService: what a dialect's manifest means, with no dialect left in it.
+
+``Dialect.parse`` makes it, ``planning.plan`` reads it. Parts that Kubernetes owns (PodSpec, Container) stay JSON.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from servery_sdk.manifests import Manifest, ObjectRef
+
+
+class ComponentKind(enum.StrEnum):
+    """What a component does to a request."""
+
+    PREDICTOR = "predictor"
+    TRANSFORMER = "transformer"
+    EXPLAINER = "explainer"
+
+
+class Protocol(enum.StrEnum):
+    """What a server speaks. The order of definition is KServe's order of preference."""
+
+    V1 = "v1"
+    V2 = "v2"
+    GRPC_V1 = "grpc-v1"
+    GRPC_V2 = "grpc-v2"
+
+
+class AutoscalerClass(enum.StrEnum):
+    """Who sets ``replicas``: an HPA or KEDA that we make, something outside, or nobody."""
+
+    HPA = "hpa"
+    KEDA = "keda"
+    EXTERNAL = "external"
+    NONE = "none"
+
+
+class ScaleMetric(enum.StrEnum):
+    """What the autoscaler looks at."""
+
+    CPU = "cpu"
+    MEMORY = "memory"
+    CONCURRENCY = "concurrency"
+    RPS = "rps"
+
+
+class LogMode(enum.StrEnum):
+    """Which payloads are logged."""
+
+    ALL = "all"
+    REQUEST = "request"
+    RESPONSE = "response"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFormat:
+    """``sklearn``, version ``1``. A version of None matches any."""
+
+    name: str
+    version: str | None = None
+
+    def __str__(self) -> str:
+        return f'"{self.name}"' if self.version is None else f'"{self.name}" version "{self.version}"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageReference:
+    """Where a credential entry, rather than a URI, says where the model is (KServe's ``storage:``).
+
+    Attributes:
+        path: Path inside the bucket or file system of the entry.
+        key: Entry of the storage secret; None for the default entry.
+        parameters: Overrides of the entry's fields, such as ``bucket``.
+    """
+
+    path: str = ""
+    key: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A model's files: from where, to where.
+
+    Attributes:
+        uri: ``s3://bucket/prefix``, or None when ``storage`` says it.
+        storage: The credential entry that completes or replaces ``uri``.
+        mount_path: Absolute directory in the container.
+        field_path: The manifest's field, for errors.
+    """
+
+    uri: str | None
+    storage: StorageReference | None = None
+    mount_path: str = "/mnt/models"
+    field_path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """How many replicas, and what moves the number.
+
+    Attributes:
+        target: In the metric's own unit: % (cpu), MiB (memory), requests in flight (concurrency) or per second (rps).
+        metrics: ``autoscaling/v2`` style metric entries where the manifest spells them out; they win over ``metric``.
+        behavior: ``autoscaling/v2`` behavior, passed through.
+    """
+
+    min_replicas: int = 1
+    max_replicas: int | None = None
+    autoscaler_class: AutoscalerClass = AutoscalerClass.HPA
+    metric: ScaleMetric | None = None
+    target: int | None = None
+    metrics: tuple[Manifest, ...] = ()
+    behavior: Manifest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """Requests gathered into one call; None leaves a bound to the server's default."""
+
+    max_batch_rows: int | None = None
+    max_latency_seconds: float | None = None
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayloadLogging:
+    """Requests and responses, sent to a sink."""
+
+    url: str | None = None
+    mode: LogMode = LogMode.ALL
+    metadata_headers: tuple[str, ...] = ()
+    metadata_annotations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeRequest:
+    """What the manifest says about the runtime that it wants.
+
+    Attributes:
+        name: An explicit runtime; selection by format is then off.
+        format: The model's format; None only together with ``name``.
+        protocol: None when the manifest leaves it to the runtime.
+        version: Image tag of the runtime, where the manifest sets it.
+        field_path: The manifest's field, for errors.
+    """
+
+    name: str | None = None
+    format: ModelFormat | None = None
+    protocol: Protocol | None = None
+    version: str | None = None
+    field_path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One server of the service.
+
+    Attributes:
+        object_name: Name of everything made for it, such as ``iris-predictor``; at most 63 characters.
+        runtime: None for a custom component, whose ``pod`` then holds the main container.
+        main_container: Name of the container that answers requests.
+        container: Overlay over the runtime's main container (``corev1.Container`` JSON, no name).
+        pod: PodSpec JSON, merged over the runtime's.
+        labels: For every object of the component, the dialect's own included.
+        annotations: For the pod template, the dialect's own included.
+        selector: Labels that tell this component's pods from all others; a subset of the pods' labels.
+        env: Variables that the dialect promises to every main container.
+        timeout_seconds: For one request; None for the installation's default.
+        strategy: ``apps/v1`` DeploymentStrategy.
+    """
+
+    kind: ComponentKind
+    object_name: str
+    main_container: str
+    runtime: RuntimeRequest | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    container: Manifest = field(default_factory=dict)
+    pod: Manifest = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    selector: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    scaling: Scaling = Scaling()
+    batching: Batching | None = None
+    logging: PayloadLogging | None = None
+    timeout_seconds: int | None = None
+    container_concurrency: int | None = None
+    strategy: Manifest | None = None
+    field_path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceService:
+    """What the user wants served.
+
+    Attributes:
+        ref: The manifest's object.
+        metadata: Its ObjectMeta (name, namespace, labels, annotations, uid, generation): placeholders read it.
+        mode: The deployment mode that the manifest asks for; None for the installation's default.
+        components: A predictor first.
+        owned_labels: Select everything that was made for this service and nothing else.
+        stopped: The user wants no pods for now.
+        cluster_local: The user wants no route from outside.
+        defaults: ``field path: value and where it comes from``, for ``servery explain``.
+        warnings: Accepted, but worth a word at admission.
+    """
+
+    ref: ObjectRef
+    metadata: Manifest
+    components: tuple[Component, ...]
+    owned_labels: Mapping[str, str]
+    mode: str | None = None
+    stopped: bool = False
+    cluster_local: bool = False
+    defaults: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def predictor(self) -> Component:
+        """The component that holds the model."""
+        return self.components[0]

@@ -1,0 +1,117 @@
+"""What is observed, and the status computed from it. Computed whole every time, never accumulated."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from servery_sdk.manifests import Manifest, ObjectRef
+from servery_sdk.model.service import ComponentKind
+
+
+class ConditionStatus(enum.StrEnum):
+    """Kubernetes' three values."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One condition, positive polarity; ``last_transition_time`` (RFC 3339) moves only with ``status``."""
+
+    type: str
+    status: ConditionStatus
+    reason: str = ""
+    message: str = ""
+    severity: str = ""
+    last_transition_time: str = ""
+
+
+class ModelState(enum.StrEnum):
+    """How far a model is."""
+
+    PENDING = "Pending"
+    STANDBY = "Standby"
+    LOADING = "Loading"
+    LOADED = "Loaded"
+    FAILED_TO_LOAD = "FailedToLoad"
+
+
+class TransitionStatus(enum.StrEnum):
+    """Whether what serves is what is wanted."""
+
+    UP_TO_DATE = "UpToDate"
+    IN_PROGRESS = "InProgress"
+    BLOCKED_BY_FAILED_LOAD = "BlockedByFailedLoad"
+    INVALID_SPEC = "InvalidSpec"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why the model does not serve, in the failure's own words; ``location`` is a pod and container."""
+
+    reason: str
+    message: str
+    location: str = ""
+    exit_code: int | None = None
+    time: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelStatus:
+    """The model of the predictor."""
+
+    transition: TransitionStatus
+    target: ModelState
+    active: ModelState | None = None
+    failure: Failure | None = None
+    total_copies: int = 0
+    failed_copies: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentStatus:
+    """One component; ``url`` is set only once it is ready."""
+
+    kind: ComponentKind
+    url: str | None = None
+    address: str | None = None
+    ready_replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStatus:
+    """What ``Dialect.status`` writes in its own words.
+
+    Attributes:
+        conditions: Neutral types: ``PredictorReady``, ``IngressReady``, ``Stopped``, ``Ready``.
+        runtime: The chosen ServingRuntime's name and whether it is cluster-scoped; None for custom containers.
+    """
+
+    observed_generation: int
+    conditions: tuple[Condition, ...]
+    mode: str | None = None
+    url: str | None = None
+    address: str | None = None
+    components: tuple[ComponentStatus, ...] = ()
+    model: ModelStatus | None = None
+    runtime: str | None = None
+    runtime_is_cluster_scoped: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """The cluster's answer.
+
+    Attributes:
+        objects: Everything that carries the service's ``owned_labels``, pods excluded.
+        pods: The pods of the service, any order.
+        previous: The status that the manifest carries now, in the dialect's own words.
+    """
+
+    objects: Mapping[ObjectRef, Manifest] = field(default_factory=dict)
+    pods: tuple[Manifest, ...] = ()
+    previous: Manifest = field(default_factory=dict)

@@ -1,0 +1,77 @@
+"""The one request and response under every protocol: named numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from servery_sdk.manifests import Json
+from servery_sdk.protocol.datatypes import Datatype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """A named array.
+
+    Attributes:
+        data: ``[*shape]``; BYTES tensors have dtype object and hold ``bytes``.
+        datatype: The wire's name of the element type.
+        parameters: Of this tensor alone.
+    """
+
+    name: str
+    data: npt.NDArray[np.generic]
+    datatype: Datatype
+    parameters: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferRequest:
+    """One inference.
+
+    Attributes:
+        inputs: At least one. Where ``batchable``, axis 0 of each is the batch.
+        outputs: Names of the wanted outputs; empty means all.
+        parameters: Of the request.
+    """
+
+    model: str
+    inputs: tuple[Tensor, ...]
+    version: str | None = None
+    id: str | None = None
+    outputs: tuple[str, ...] = ()
+    parameters: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferResponse:
+    """The answer to one ``InferRequest``."""
+
+    model: str
+    outputs: tuple[Tensor, ...]
+    version: str | None = None
+    id: str | None = None
+    parameters: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorMetadata:
+    """What a model takes or gives; -1 in ``shape`` is any length."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMetadata:
+    """What ``GET /v2/models/{m}`` says, read from the fitted model."""
+
+    name: str
+    platform: str
+    versions: tuple[str, ...] = ()
+    inputs: tuple[TensorMetadata, ...] = ()
+    outputs: tuple[TensorMetadata, ...] = ()

@@ -1,0 +1,1 @@
+"""The raw mode: a Deployment, a Service, an autoscaler and a route per component."""
