@@ -1,0 +1,115 @@
+"""Many requests as one, and their answers apart again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from servery_sdk.protocol.errors import RequestError
+from servery_sdk.protocol.tensors import InferRequest, InferResponse, Tensor
+
+
+class ShapeMismatch(RequestError):
+    """Requests that cannot be one, or a response that cannot be taken apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """One request for many; rows ``offsets[i]`` to ``offsets[i + 1]`` are request i's."""
+
+    request: InferRequest
+    offsets: tuple[int, ...]
+
+
+def rows(request: InferRequest) -> int | None:
+    """Return the rows of ``request``, or None where its inputs have no common batch axis."""
+    lengths = {tensor.data.shape[0] if tensor.data.ndim else None for tensor in request.inputs}
+    return lengths.pop() if len(lengths) == 1 else None
+
+
+def key(request: InferRequest) -> Hashable:
+    """Return what requests must have equal to be merged: model, version, outputs, parameters, and each input's name,
+    datatype, item shape and parameters. None where a request stands alone.
+    """
+    if rows(request) is None:
+        return None
+    return (
+        request.model,
+        request.version,
+        request.outputs,
+        repr(request.parameters) if request.parameters else "",
+        tuple(
+            (
+                tensor.name,
+                tensor.datatype,
+                tensor.data.shape[1:],
+                repr(tensor.parameters) if tensor.parameters else "",
+            )
+            for tensor in request.inputs
+        ),
+    )
+
+
+def merge(requests: Sequence[InferRequest], *, max_batch_rows: int) -> Merged:
+    """Concatenate requests along their batch axis, first-come first-served.
+
+    Args:
+        requests: Non-empty, with equal ``key``. Input k of request i is ``[b_i, *item_k]``.
+        max_batch_rows: Upper bound on ``sum(b_i)`` (rows, not requests); one request alone may exceed it.
+
+    Returns:
+        Inputs ``[sum(b_i), *item_k]`` and ``offsets [n + 1]``; ``split`` restores the order.
+
+    Raises:
+        ShapeMismatch: Keys differ, or there are too many rows. Names both requests' ids and shapes.
+
+    Source: Open Inference Protocol v2, "Tensor Data"; KServe pkg/batcher/handler.go (whole-request batches, kept).
+    """
+    first = requests[0]
+    wanted = key(first)
+    offsets = [0]
+    for request in requests:
+        if wanted is None or key(request) != wanted:
+            raise ShapeMismatch(
+                f"requests {first.id!r} {_shapes(first)} and {request.id!r} {_shapes(request)} cannot be merged"
+            )
+        offsets.append(offsets[-1] + request.inputs[0].data.shape[0])
+    if len(requests) > 1 and offsets[-1] > max_batch_rows:
+        raise ShapeMismatch(f"{len(requests)} requests have {offsets[-1]} rows, more than {max_batch_rows}")
+    if len(requests) == 1:
+        return Merged(first, tuple(offsets))
+    inputs = tuple(
+        replace(tensor, data=np.concatenate([request.inputs[index].data for request in requests]))
+        for index, tensor in enumerate(first.inputs)
+    )
+    return Merged(replace(first, id=None, inputs=inputs), tuple(offsets))
+
+
+def split(response: InferResponse, offsets: Sequence[int]) -> tuple[InferResponse, ...]:
+    """Take a merged response apart; ids are the callers' to set.
+
+    Raises:
+        ShapeMismatch: An output does not have a row per row of the inputs.
+    """
+    total = offsets[-1]
+    for output in response.outputs:
+        if not output.data.ndim or output.data.shape[0] != total:
+            raise ShapeMismatch(
+                f"output {output.name!r} has shape {list(output.data.shape)}, but {total} rows went in; "
+                "a model whose outputs have no row per row of input sets batchable = False"
+            )
+    return tuple(
+        replace(response, outputs=tuple(_rows_of(output, start, stop) for output in response.outputs))
+        for start, stop in itertools.pairwise(offsets)
+    )
+
+
+def _rows_of(output: Tensor, start: int, stop: int) -> Tensor:
+    return replace(output, data=output.data[start:stop])
+
+
+def _shapes(request: InferRequest) -> str:
+    return str({tensor.name: list(tensor.data.shape) for tensor in request.inputs})

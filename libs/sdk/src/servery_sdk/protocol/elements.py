@@ -1,0 +1,198 @@
+"""Elements of tensors: JSON lists and raw bytes, to and from numpy. What v1, v2 and gRPC share."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from servery_sdk.manifests import Json
+from servery_sdk.protocol.datatypes import Datatype
+from servery_sdk.protocol.errors import RequestError
+
+Array = npt.NDArray[np.generic]
+
+_LENGTH = struct.Struct("<I")
+_INTEGER_KINDS = "iu"
+
+
+def checked_shape(name: str, shape: Sequence[Json]) -> tuple[int, ...]:
+    """Return ``shape`` as a tuple.
+
+    Raises:
+        RequestError: Something in it is not a length.
+    """
+    if not isinstance(shape, list | tuple) or not all(
+        isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63 for n in shape
+    ):
+        raise RequestError(f"input {name!r}: shape {shape!r} must be a list of integers that are not negative")
+    return tuple(shape)
+
+
+def from_json(name: str, datatype: Datatype, shape: tuple[int, ...], data: Json) -> Array:
+    """Return the array ``[*shape]`` that a JSON list, flat or nested, spells.
+
+    Raises:
+        RequestError: Wrong element, wrong count, or ragged.
+    """
+    if not isinstance(data, list):
+        raise RequestError(f"input {name!r}: data must be a list, found {_kind(data)}")
+    if datatype is Datatype.BYTES:
+        return _texts(name, shape, data)
+    if datatype in {Datatype.FP16, Datatype.BF16}:
+        raise RequestError(f"input {name!r}: {datatype} has no JSON form; send it as a binary tensor")
+    array = _numbers(name, datatype, data)
+    return reshaped(name, array, shape)
+
+
+def reshaped(name: str, array: Array, shape: tuple[int, ...]) -> Array:
+    """Return ``array`` as ``[*shape]``.
+
+    Raises:
+        RequestError: The counts differ.
+    """
+    if array.shape == shape:
+        return array
+    if array.size != math.prod(shape):
+        raise RequestError(
+            f"input {name!r}: shape {list(shape)} needs {math.prod(shape)} elements, data has {array.size}"
+        )
+    return array.reshape(shape)
+
+
+def _numbers(name: str, datatype: Datatype, data: list[Json]) -> Array:
+    try:
+        found = np.asarray(data)
+    except (ValueError, OverflowError) as error:
+        raise RequestError(f"input {name!r}: data is ragged: rows differ in length") from error
+    if found.size == 0:
+        return found.astype(datatype.dtype)
+    if found.dtype.kind not in "biuf":
+        raise RequestError(f"input {name!r}: datatype {datatype} takes numbers, data holds {_kind_of(found)}")
+    wanted = datatype.dtype
+    if wanted.kind == "b":
+        if found.dtype.kind != "b" and not np.isin(found, (0, 1)).all():
+            raise RequestError(f"input {name!r}: datatype BOOL takes true and false")
+        return found.astype(wanted)
+    if wanted.kind in _INTEGER_KINDS:
+        return _integers(name, datatype, found)
+    return found.astype(wanted)
+
+
+def _integers(name: str, datatype: Datatype, found: Array) -> Array:
+    if found.dtype.kind == "f" and not np.equal(np.mod(found, 1), 0).all():
+        raise RequestError(f"input {name!r}: datatype {datatype} takes integers, data holds fractions")
+    if found.dtype.kind != "b":
+        bounds = np.iinfo(np.dtype(datatype.dtype.str))
+        low, high = found.min(), found.max()
+        if low < bounds.min or high > bounds.max:
+            raise RequestError(
+                f"input {name!r}: datatype {datatype} takes {bounds.min} to {bounds.max}, data holds {low} to {high}"
+            )
+    return found.astype(datatype.dtype)
+
+
+def _texts(name: str, shape: tuple[int, ...], data: list[Json]) -> Array:
+    flat = list(_flat(data))
+    for element in flat:
+        if not isinstance(element, str):
+            raise RequestError(f"input {name!r}: datatype BYTES takes strings, data holds {_kind(element)}")
+    return reshaped(name, objects([element.encode() for element in flat]), shape)
+
+
+def objects(elements: Sequence[Json]) -> Array:
+    """Return a one-dimensional object array; numpy would guess a width or a depth."""
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array
+
+
+def _flat(data: Iterable[Json]) -> Iterable[Json]:
+    for element in data:
+        if isinstance(element, list):
+            yield from _flat(element)
+        else:
+            yield element
+
+
+def from_raw(name: str, datatype: Datatype, shape: tuple[int, ...], raw: bytes | memoryview) -> Array:
+    """Return the array ``[*shape]`` that lies row-major, little-endian in ``raw``, without a copy where it can.
+
+    Raises:
+        RequestError: The size does not fit shape and datatype.
+    """
+    if datatype is Datatype.BYTES:
+        return reshaped(name, objects(list(_split_lengths(name, raw))), shape)
+    wanted = math.prod(shape) * datatype.dtype.itemsize
+    if len(raw) != wanted:
+        raise RequestError(
+            f"input {name!r}: shape {list(shape)} of {datatype} takes {wanted} bytes, {len(raw)} were sent"
+        )
+    return np.frombuffer(raw, dtype=datatype.dtype).reshape(shape)
+
+
+def _split_lengths(name: str, raw: bytes | memoryview) -> Iterable[bytes]:
+    at, end = 0, len(raw)
+    while at < end:
+        if end - at < _LENGTH.size:
+            raise RequestError(f"input {name!r}: a BYTES element's length is cut off at byte {at}")
+        (length,) = _LENGTH.unpack_from(raw, at)
+        at += _LENGTH.size
+        if end - at < length:
+            raise RequestError(f"input {name!r}: a BYTES element of {length} bytes is cut off at byte {at}")
+        yield bytes(raw[at : at + length])
+        at += length
+
+
+def to_raw(datatype: Datatype, data: Array) -> bytes:
+    """Return ``data`` row-major, little-endian; BYTES elements each behind their length (four bytes)."""
+    if datatype is not Datatype.BYTES:
+        return np.ascontiguousarray(data, dtype=datatype.dtype).tobytes()
+    parts: list[bytes] = []
+    for element in data.ravel():
+        encoded = as_bytes(element)
+        parts += (_LENGTH.pack(len(encoded)), encoded)
+    return b"".join(parts)
+
+
+def as_bytes(element: Json) -> bytes:
+    """Return a BYTES element's bytes; anything but bytes is written as text first."""
+    return element if isinstance(element, bytes) else str(element).encode()
+
+
+def as_text(element: Json) -> str:
+    """Return a BYTES element as JSON can hold it; bytes that are not UTF-8 keep their values as Latin-1."""
+    if not isinstance(element, bytes):
+        return str(element)
+    try:
+        return element.decode()
+    except UnicodeDecodeError:
+        return element.decode("latin-1")
+
+
+def to_json(data: Array) -> Json:
+    """Return ``data`` as what the JSON encoder takes: the array itself for numbers, lists of text for BYTES."""
+    if data.dtype.kind in "biuf":
+        return np.ascontiguousarray(data)
+    if data.dtype == Datatype.BF16.dtype:
+        return data.astype(np.float32)
+    flat = [as_text(element) for element in data.ravel()]
+    return _nested(flat, data.shape)
+
+
+def _nested(flat: list[str], shape: tuple[int, ...]) -> Json:
+    for length in reversed(shape[1:]):
+        flat = [flat[at : at + length] for at in range(0, len(flat), length or 1)]  # type: ignore[misc]  # grows a level
+    return flat
+
+
+def _kind(value: Json) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _kind_of(array: Array) -> str:
+    return {"U": "strings", "S": "strings", "O": "null, objects or numbers too large"}.get(array.dtype.kind, "others")

@@ -1,0 +1,178 @@
+"""The Open Inference Protocol over gRPC: messages to values and back. Needs protobuf, not a gRPC library.
+
+Source: Open Inference Protocol v2, "gRPC".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from servery_sdk.manifests import Json
+from servery_sdk.protocol import elements
+from servery_sdk.protocol.datatypes import Datatype
+from servery_sdk.protocol.errors import RequestError
+from servery_sdk.protocol.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
+from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
+
+_CONTENTS = {
+    Datatype.BOOL: "bool_contents",
+    Datatype.INT8: "int_contents",
+    Datatype.INT16: "int_contents",
+    Datatype.INT32: "int_contents",
+    Datatype.INT64: "int64_contents",
+    Datatype.UINT8: "uint_contents",
+    Datatype.UINT16: "uint_contents",
+    Datatype.UINT32: "uint_contents",
+    Datatype.UINT64: "uint64_contents",
+    Datatype.FP32: "fp32_contents",
+    Datatype.FP64: "fp64_contents",
+    Datatype.BYTES: "bytes_contents",
+}
+"""FP16 and BF16 have raw contents only."""
+
+
+def decode_request(message: pb.ModelInferRequest) -> InferRequest:
+    """Return the request in ``message``, its contents typed or raw.
+
+    Raises:
+        RequestError: Names the input, what was found and what to send.
+    """
+    if not message.inputs:
+        raise RequestError("the request has no inputs; send at least one tensor")
+    return InferRequest(
+        model=message.model_name,
+        version=message.model_version or None,
+        id=message.id or None,
+        inputs=_tensors(message.inputs, message.raw_input_contents),
+        outputs=tuple(output.name for output in message.outputs),
+        parameters=_parameters(message.parameters),
+    )
+
+
+def encode_request(request: InferRequest, *, raw: bool = True) -> pb.ModelInferRequest:
+    """Return the message of ``request``."""
+    message = pb.ModelInferRequest(
+        model_name=request.model,
+        model_version=request.version or "",
+        id=request.id or "",
+        outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in request.outputs],
+    )
+    _set_parameters(message.parameters, request.parameters)
+    _encode(request.inputs, message.inputs, message.raw_input_contents, raw=raw)
+    return message
+
+
+def decode_response(message: pb.ModelInferResponse) -> InferResponse:
+    """Return the response in ``message``.
+
+    Raises:
+        RequestError: Its tensors contradict themselves.
+    """
+    return InferResponse(
+        model=message.model_name,
+        version=message.model_version or None,
+        id=message.id or None,
+        outputs=_tensors(message.outputs, message.raw_output_contents),
+        parameters=_parameters(message.parameters),
+    )
+
+
+def encode_response(response: InferResponse, *, raw: bool = True) -> pb.ModelInferResponse:
+    """Return the message of ``response``; ``raw`` as the request's own contents were, which its client reads."""
+    message = pb.ModelInferResponse(
+        model_name=response.model, model_version=response.version or "", id=response.id or ""
+    )
+    _set_parameters(message.parameters, response.parameters)
+    _encode(response.outputs, message.outputs, message.raw_output_contents, raw=raw)
+    return message
+
+
+def encode_metadata(metadata: ModelMetadata) -> pb.ModelMetadataResponse:
+    """Return the message that describes a model."""
+    described = pb.ModelMetadataResponse.TensorMetadata
+    return pb.ModelMetadataResponse(
+        name=metadata.name,
+        versions=metadata.versions,
+        platform=metadata.platform,
+        inputs=[described(name=t.name, datatype=t.datatype, shape=t.shape) for t in metadata.inputs],
+        outputs=[described(name=t.name, datatype=t.datatype, shape=t.shape) for t in metadata.outputs],
+    )
+
+
+def _tensors(found: Sequence[Any], raw: Sequence[bytes]) -> tuple[Tensor, ...]:
+    if raw and len(raw) != len(found):
+        raise RequestError(f"{len(found)} tensors, but {len(raw)} raw contents; send one for each, or none")
+    names = [tensor.name for tensor in found]
+    if len(set(names)) != len(names):
+        raise RequestError(f"a tensor is named twice: {', '.join(sorted(names))}")
+    return tuple(_tensor(tensor, raw[index] if raw else None) for index, tensor in enumerate(found))
+
+
+def _tensor(found: Any, raw: bytes | None) -> Tensor:
+    name = found.name
+    try:
+        datatype = Datatype(found.datatype)
+    except ValueError as error:
+        raise RequestError(
+            f"input {name!r}: unknown datatype {found.datatype!r}; one of {', '.join(sorted(Datatype))}"
+        ) from error
+    shape = elements.checked_shape(name, list(found.shape))
+    if raw is not None:
+        data = elements.from_raw(name, datatype, shape, raw)
+    else:
+        data = _typed(name, datatype, shape, found.contents)
+    return Tensor(name=name, data=data, datatype=datatype, parameters=_parameters(found.parameters))
+
+
+def _typed(name: str, datatype: Datatype, shape: tuple[int, ...], contents: pb.InferTensorContents) -> elements.Array:
+    field = _CONTENTS.get(datatype)
+    if field is None:
+        raise RequestError(f"input {name!r}: {datatype} has raw contents only")
+    used = [descriptor.name for descriptor, _ in contents.ListFields()]
+    if used not in ([], [field]):
+        raise RequestError(f"input {name!r}: {datatype} belongs in {field}, found {', '.join(used)}")
+    values = getattr(contents, field)
+    if datatype is Datatype.BYTES:
+        return elements.reshaped(name, elements.objects(list(values)), shape)
+    if len(values) != math.prod(shape):
+        raise RequestError(
+            f"input {name!r}: shape {list(shape)} needs {math.prod(shape)} elements, {field} has {len(values)}"
+        )
+    try:
+        return np.array(values, dtype=datatype.dtype).reshape(shape)
+    except OverflowError as error:
+        raise RequestError(f"input {name!r}: a value does not fit {datatype}") from error
+
+
+def _encode(tensors: Sequence[Tensor], described: Any, raw_contents: Any, *, raw: bool) -> None:
+    raw = raw or any(tensor.datatype not in _CONTENTS for tensor in tensors)
+    for tensor in tensors:
+        message = described.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.data.shape)
+        _set_parameters(message.parameters, tensor.parameters)
+        if raw:
+            raw_contents.append(elements.to_raw(tensor.datatype, tensor.data))
+        elif tensor.datatype is Datatype.BYTES:
+            message.contents.bytes_contents.extend(elements.as_bytes(element) for element in tensor.data.ravel())
+        else:
+            getattr(message.contents, _CONTENTS[tensor.datatype]).extend(tensor.data.ravel().tolist())
+
+
+def _parameters(found: Mapping[str, pb.InferParameter]) -> dict[str, Json]:
+    chosen = {name: value.WhichOneof("parameter_choice") for name, value in found.items()}
+    return {name: getattr(found[name], choice) for name, choice in chosen.items() if choice}
+
+
+def _set_parameters(target: Any, parameters: Mapping[str, Json]) -> None:
+    for name, value in parameters.items():
+        if isinstance(value, bool):
+            target[name].bool_param = value
+        elif isinstance(value, int):
+            target[name].int64_param = value
+        elif isinstance(value, float):
+            target[name].double_param = value
+        else:
+            target[name].string_param = str(value)

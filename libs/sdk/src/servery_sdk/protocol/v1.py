@@ -1,0 +1,149 @@
+"""KServe's v1 protocol: ``{"instances": […]}`` in, ``{"predictions": […]}`` out.
+
+Source: KServe v1 data plane; TensorFlow Serving's REST API, whose row and column forms it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+import numpy as np
+import orjson
+
+from servery_sdk.manifests import Json
+from servery_sdk.protocol import elements
+from servery_sdk.protocol.datatypes import Datatype
+from servery_sdk.protocol.errors import RequestError
+from servery_sdk.protocol.tensors import InferRequest, InferResponse, Tensor
+
+INPUT = "input-0"
+"""The name of the one tensor of instances that are not objects."""
+
+
+def decode_request(body: bytes | memoryview, *, model: str) -> InferRequest:
+    """Return the request that a v1 body spells.
+
+    ``instances`` (row form) of numbers or lists becomes one tensor ``input-0``; of objects, one tensor per key.
+    ``inputs`` (column form) is one list, or an object of one list per input.
+
+    Raises:
+        RequestError: Not JSON, or not of these forms.
+    """
+    document = load(body)
+    instances, inputs = document.get("instances"), document.get("inputs")
+    if (instances is None) == (inputs is None):
+        raise RequestError('a v1 request has either "instances" or "inputs"; found ' + _keys(document))
+    if instances is not None:
+        tensors = _rows(instances)
+    elif isinstance(inputs, dict):
+        tensors = tuple(_tensor(str(name), column) for name, column in inputs.items())
+    else:
+        tensors = (_tensor(INPUT, inputs),)
+    if not tensors:
+        raise RequestError('"inputs" is empty; name at least one input')
+    return InferRequest(model=model, inputs=tensors, parameters=_parameters(document))
+
+
+def load(body: bytes | memoryview) -> dict[str, Json]:
+    """Return the JSON object in ``body``.
+
+    Raises:
+        RequestError: Not a JSON object; says where it breaks.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise RequestError("the body must be a JSON object")
+    return document
+
+
+def encode_response(response: InferResponse) -> bytes:
+    """Return the v1 body: one output as a list, several as a list of objects, a row each. NaN becomes null."""
+    return orjson.dumps({"predictions": predictions(response)}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def predictions(response: InferResponse) -> Json:
+    """Return what ``predictions`` holds: JSON, numpy arrays of numbers among it."""
+    if len(response.outputs) == 1:
+        return elements.to_json(response.outputs[0].data)
+    columns = [(output.name, elements.to_json(output.data)) for output in response.outputs]
+    rows = min((len(column) for _, column in columns), default=0)
+    return [{name: column[row] for name, column in columns} for row in range(rows)]
+
+
+def _rows(instances: Json) -> tuple[Tensor, ...]:
+    if not isinstance(instances, list):
+        raise RequestError('"instances" must be a list')
+    if not instances:
+        raise RequestError('"instances" is empty; send at least one')
+    if not isinstance(instances[0], dict) or _is_b64(instances[0]):
+        return (_tensor(INPUT, instances),)
+    names = list(instances[0])
+    for row, instance in enumerate(instances):
+        if not isinstance(instance, dict) or instance.keys() != instances[0].keys():
+            raise RequestError(f"instances[{row}] must have the keys of instances[0]: {', '.join(map(str, names))}")
+    if not names:
+        raise RequestError("instances[0] is empty; name at least one input")
+    return tuple(_tensor(str(name), [instance[name] for instance in instances]) for name in names)
+
+
+def _tensor(name: str, values: Json) -> Tensor:
+    if not isinstance(values, list):
+        raise RequestError(f"input {name!r}: must be a list, one element a row")
+    try:
+        data = np.asarray(values)
+    except ValueError as error:
+        raise RequestError(f"input {name!r}: rows differ in shape") from error
+    except OverflowError as error:
+        raise RequestError(f"input {name!r}: holds an integer of more than 64 bits") from error
+    if data.dtype.kind == "f":
+        return Tensor(name=name, data=data, datatype=Datatype.FP64)
+    if data.dtype.kind == "u":
+        return Tensor(name=name, data=data, datatype=Datatype.UINT64)
+    if data.dtype.kind == "i":
+        return Tensor(name=name, data=data, datatype=Datatype.INT64)
+    if data.dtype.kind == "b":
+        return Tensor(name=name, data=data, datatype=Datatype.BOOL)
+    return _bytes_tensor(name, values)
+
+
+def _bytes_tensor(name: str, values: list[Json]) -> Tensor:
+    shape, level = [len(values)], values
+    while level and all(isinstance(element, list) for element in level):
+        widths = {len(element) for element in level}
+        if len(widths) > 1:
+            raise RequestError(f"input {name!r}: rows differ in shape")
+        shape.append(widths.pop())
+        level = [inner for element in level for inner in element]
+    data = elements.objects([_bytes(name, element) for element in level])
+    return Tensor(name=name, data=data.reshape(shape), datatype=Datatype.BYTES)
+
+
+def _bytes(name: str, element: Json) -> bytes:
+    if isinstance(element, str):
+        return element.encode()
+    if _is_b64(element):
+        try:
+            return base64.b64decode(element["b64"], validate=True)
+        except (binascii.Error, ValueError, TypeError) as error:
+            raise RequestError(f'input {name!r}: "b64" does not hold base64: {error}') from error
+    raise RequestError(
+        f"input {name!r}: an input holds numbers or strings of one kind; found {type(element).__name__} among them"
+    )
+
+
+def _is_b64(element: Json) -> bool:
+    return isinstance(element, dict) and element.keys() == {"b64"}
+
+
+def _parameters(document: Mapping[str, Json]) -> Mapping[str, Json]:
+    parameters = document.get("parameters")
+    return parameters if isinstance(parameters, dict) else {}
+
+
+def _keys(document: Mapping[str, Json]) -> str:
+    return ", ".join(f'"{key}"' for key in sorted(map(str, document))) or "neither"

@@ -1,0 +1,240 @@
+"""The Open Inference Protocol over REST: JSON, and tensors as bytes behind the JSON.
+
+Source: Open Inference Protocol v2, "HTTP/REST"; Triton's binary tensor data extension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from servery_sdk.manifests import Json
+from servery_sdk.protocol import elements
+from servery_sdk.protocol.datatypes import Datatype
+from servery_sdk.protocol.errors import RequestError
+from servery_sdk.protocol.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
+from servery_sdk.protocol.v1 import load
+
+BINARY_SIZE = "binary_data_size"
+BINARY_OUTPUT = "binary_data"
+BINARY_OUTPUTS = "binary_data_output"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A body; ``json_length`` is the ``Inference-Header-Content-Length``, None where the body is JSON alone."""
+
+    body: bytes
+    json_length: int | None = None
+
+
+def decode_request(
+    body: bytes | memoryview, *, model: str, version: str | None = None, json_length: int | None = None
+) -> InferRequest:
+    """Return the request that a v2 body spells.
+
+    Args:
+        body: JSON, or ``json_length`` bytes of JSON and then the binary tensors in the order of ``inputs``.
+        model: The model of the URL.
+        version: The version of the URL.
+        json_length: The header ``Inference-Header-Content-Length``.
+
+    Raises:
+        RequestError: Names the input, what was found and what to send.
+    """
+    document, binary = _split(body, json_length)
+    inputs = _tensors(document.get("inputs"), "inputs", binary)
+    if not inputs:
+        raise RequestError('"inputs" is missing or empty; send at least one tensor')
+    outputs = document.get("outputs") or []
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) and "name" in output for output in outputs):
+        raise RequestError('"outputs" must be a list of objects with a "name"')
+    parameters = dict(_parameters(document))
+    for output in outputs:
+        if BINARY_OUTPUT in _parameters(output):
+            # Per output in the JSON; carried by the request, whose codec alone reads it again.
+            parameters.setdefault(BINARY_OUTPUT, {})[str(output["name"])] = bool(_parameters(output)[BINARY_OUTPUT])
+    return InferRequest(
+        model=model,
+        version=version,
+        id=_text(document.get("id")),
+        inputs=inputs,
+        outputs=tuple(str(output["name"]) for output in outputs),
+        parameters=parameters,
+    )
+
+
+def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
+    """Return the v2 body of ``response``, its tensors as bytes where ``request`` asked for that.
+
+    NaN and infinities become null in JSON, which has no word for them; ask for binary outputs to get them.
+    """
+    asked = request.parameters.get(BINARY_OUTPUT, {})
+    default = bool(request.parameters.get(BINARY_OUTPUTS, False))
+    return _encode(
+        {"model_name": response.model, "model_version": response.version, "id": response.id},
+        response.parameters,
+        {"outputs": response.outputs},
+        [
+            asked.get(output.name, default) or output.datatype in {Datatype.FP16, Datatype.BF16}
+            for output in response.outputs
+        ],
+    )
+
+
+def encode_request(request: InferRequest, *, binary: bool = False) -> Encoded:
+    """Return the v2 body of ``request``; ``binary`` sends every tensor as bytes and asks for the same back."""
+    parameters = {**request.parameters, BINARY_OUTPUTS: True} if binary else request.parameters
+    return _encode(
+        {"id": request.id},
+        {name: value for name, value in parameters.items() if name != BINARY_OUTPUT},
+        {"inputs": request.inputs},
+        [binary or tensor.datatype in {Datatype.FP16, Datatype.BF16} for tensor in request.inputs],
+        [{"name": name} for name in request.outputs],
+    )
+
+
+def decode_response(body: bytes | memoryview, *, json_length: int | None = None) -> InferResponse:
+    """Return the response that a v2 body spells.
+
+    Raises:
+        RequestError: It is none.
+    """
+    document, binary = _split(body, json_length)
+    return InferResponse(
+        model=str(document.get("model_name", "")),
+        version=_text(document.get("model_version")),
+        id=_text(document.get("id")),
+        outputs=_tensors(document.get("outputs"), "outputs", binary),
+        parameters=_parameters(document),
+    )
+
+
+def encode_metadata(metadata: ModelMetadata) -> bytes:
+    """Return the body of ``GET /v2/models/{m}``."""
+    return orjson.dumps(
+        {
+            "name": metadata.name,
+            "versions": metadata.versions,
+            "platform": metadata.platform,
+            "inputs": [_described(tensor.name, tensor.datatype, tensor.shape) for tensor in metadata.inputs],
+            "outputs": [_described(tensor.name, tensor.datatype, tensor.shape) for tensor in metadata.outputs],
+        }
+    )
+
+
+def _described(name: str, datatype: Datatype, shape: Sequence[int]) -> dict[str, Json]:
+    return {"name": name, "datatype": str(datatype), "shape": list(shape)}
+
+
+class _Binary:
+    """The bytes behind the JSON, taken from the front."""
+
+    def __init__(self, raw: memoryview) -> None:
+        self._raw = raw
+
+    def take(self, name: str, size: Json) -> memoryview:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise RequestError(f"input {name!r}: {BINARY_SIZE} must be a count of bytes, found {size!r}")
+        if size > len(self._raw):
+            raise RequestError(f"input {name!r}: {BINARY_SIZE} is {size}, but {len(self._raw)} bytes are left")
+        taken, self._raw = self._raw[:size], self._raw[size:]
+        return taken
+
+    def end(self) -> None:
+        if self._raw:
+            raise RequestError(f"{len(self._raw)} bytes are left over behind the last binary tensor")
+
+
+def _split(body: bytes | memoryview, json_length: int | None) -> tuple[dict[str, Json], _Binary]:
+    if json_length is None:
+        return load(body), _Binary(memoryview(b""))
+    if not 0 <= json_length <= len(body):
+        raise RequestError(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
+    view = memoryview(body)
+    return load(view[:json_length]), _Binary(view[json_length:])
+
+
+def _tensors(found: Json, field: str, binary: _Binary) -> tuple[Tensor, ...]:
+    if not isinstance(found, list):
+        raise RequestError(f'"{field}" must be a list of tensors')
+    tensors = tuple(_tensor(tensor, field, index, binary) for index, tensor in enumerate(found))
+    names = [tensor.name for tensor in tensors]
+    if len(set(names)) != len(names):
+        raise RequestError(f'"{field}" names a tensor twice: {", ".join(sorted(names))}')
+    binary.end()
+    return tensors
+
+
+def _tensor(found: Json, field: str, index: int, binary: _Binary) -> Tensor:
+    if not isinstance(found, dict):
+        raise RequestError(f"{field}[{index}] must be an object")
+    missing = [key for key in ("name", "shape", "datatype") if key not in found]
+    if missing:
+        raise RequestError(f"{field}[{index}]: {', '.join(missing)} is missing")
+    name = str(found["name"])
+    try:
+        datatype = Datatype(found["datatype"])
+    except ValueError as error:
+        raise RequestError(
+            f"input {name!r}: unknown datatype {found['datatype']!r}; one of {', '.join(sorted(Datatype))}"
+        ) from error
+    shape = elements.checked_shape(name, found["shape"])
+    parameters = _parameters(found)
+    if BINARY_SIZE in parameters:
+        data = elements.from_raw(name, datatype, shape, binary.take(name, parameters[BINARY_SIZE]))
+        parameters = {key: value for key, value in parameters.items() if key != BINARY_SIZE}
+    elif "data" in found:
+        data = elements.from_json(name, datatype, shape, found["data"])
+    else:
+        raise RequestError(f"input {name!r}: has neither data nor {BINARY_SIZE}")
+    return Tensor(name=name, data=data, datatype=datatype, parameters=parameters)
+
+
+def _encode(
+    head: Mapping[str, Json],
+    parameters: Mapping[str, Json],
+    tensors: Mapping[str, tuple[Tensor, ...]],
+    binary: Sequence[bool],
+    outputs: Sequence[Json] = (),
+) -> Encoded:
+    document = {key: value for key, value in head.items() if value is not None}
+    if parameters:
+        document["parameters"] = dict(parameters)
+    raw: list[bytes] = []
+    for field, values in tensors.items():
+        document[field] = [
+            _encoded(tensor, raw if as_binary else None) for tensor, as_binary in zip(values, binary, strict=True)
+        ]
+    if outputs:
+        document["outputs"] = list(outputs)
+    text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Encoded(b"".join((text, *raw)), len(text)) if raw else Encoded(text)
+
+
+def _encoded(tensor: Tensor, raw: list[bytes] | None) -> dict[str, Json]:
+    encoded = _described(tensor.name, tensor.datatype, tensor.data.shape)
+    parameters = dict(tensor.parameters)
+    if raw is None:
+        encoded["data"] = elements.to_json(tensor.data.ravel())
+    else:
+        raw.append(elements.to_raw(tensor.datatype, tensor.data))
+        parameters[BINARY_SIZE] = len(raw[-1])
+    if parameters:
+        encoded["parameters"] = parameters
+    return encoded
+
+
+def _parameters(document: Mapping[str, Json]) -> Mapping[str, Json]:
+    parameters = document.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise RequestError('"parameters" must be an object')
+    return parameters
+
+
+def _text(value: Json) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,177 @@
+"""Codecs invert, split undoes merge, and no bytes make a decoder raise anything but a RequestError."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from servery_sdk.protocol import Datatype, InferRequest, InferResponse, RequestError, Tensor, batch, grpc, v1, v2
+
+NUMBERS = sorted(set(Datatype) - {Datatype.BYTES, Datatype.BF16})
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
+SHAPES = npst.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4)
+
+
+@st.composite
+def tensors(draw: st.DrawFn, name: str, *, finite: bool = False, json: bool = False) -> Tensor:
+    datatype = draw(st.sampled_from(sorted(Datatype)))
+    if json and datatype in {Datatype.FP16, Datatype.BF16}:
+        datatype = Datatype.FP32
+    shape = draw(SHAPES)
+    if datatype is Datatype.BYTES:
+        text = st.text(st.characters(codec="utf-8"), max_size=5).map(str.encode)
+        data = np.empty(shape, dtype=object)
+        data[...] = draw(npst.arrays(object, shape, elements=text if json else st.binary(max_size=5)))
+    elif datatype is Datatype.BF16:
+        data = draw(npst.arrays("<f4", shape, elements=st.floats(-8, 8, width=16))).astype(datatype.dtype)
+    elif np.dtype(datatype.dtype).kind == "f" and finite:
+        width = datatype.dtype.itemsize * 8
+        data = draw(npst.arrays(datatype.dtype, shape, elements=st.floats(-1e3, 1e3, width=width)))
+    else:
+        data = draw(npst.arrays(datatype.dtype, shape))
+    return Tensor(name=name, data=data, datatype=datatype)
+
+
+@st.composite
+def requests(draw: st.DrawFn, **options: bool) -> InferRequest:
+    names = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
+    parameters = draw(st.dictionaries(NAMES, st.booleans() | st.integers(-(2**53), 2**53) | st.text("ab"), max_size=2))
+    parameters = {name: value for name, value in parameters.items() if not name.startswith("binary")}
+    return InferRequest(
+        model="m",
+        id=draw(st.none() | NAMES),
+        inputs=tuple(draw(tensors(name, **options)) for name in names),
+        parameters=parameters,
+    )
+
+
+def assert_same(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> None:
+    assert [(t.name, t.datatype, t.data.shape, t.parameters) for t in found] == [
+        (t.name, t.datatype, t.data.shape, t.parameters) for t in wanted
+    ]
+    for one, other in zip(found, wanted, strict=True):
+        if one.datatype is Datatype.BYTES:
+            assert one.data.tolist() == other.data.tolist()
+        else:
+            assert one.data.tobytes() == np.ascontiguousarray(other.data, one.datatype.dtype).tobytes()
+
+
+@given(requests(finite=True, json=True))
+def test_v2_json_decodes_what_it_encodes(request: InferRequest) -> None:
+    encoded = v2.encode_request(request)
+    decoded = v2.decode_request(encoded.body, model="m", json_length=encoded.json_length)
+    assert_same(decoded.inputs, request.inputs)
+    assert (decoded.id, decoded.parameters) == (request.id, request.parameters)
+
+
+@given(requests())
+def test_v2_binary_decodes_what_it_encodes(request: InferRequest) -> None:
+    encoded = v2.encode_request(request, binary=True)
+    decoded = v2.decode_request(encoded.body, model="m", json_length=encoded.json_length)
+    assert_same(decoded.inputs, request.inputs)
+
+
+@given(requests())
+def test_v2_answers_in_bytes_when_asked(request: InferRequest) -> None:
+    response = InferResponse(model="m", outputs=request.inputs)
+    encoded = v2.encode_response(response, replace(request, parameters={v2.BINARY_OUTPUTS: True}))
+    assert_same(v2.decode_response(encoded.body, json_length=encoded.json_length).outputs, request.inputs)
+
+
+@pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])
+@given(request=requests())
+def test_grpc_decodes_what_it_encodes(request: InferRequest, raw: bool) -> None:
+    decoded = grpc.decode_request(grpc.encode_request(request, raw=raw))
+    assert_same(decoded.inputs, request.inputs)
+    assert (decoded.id, decoded.parameters) == (request.id, request.parameters)
+    response = grpc.decode_response(grpc.encode_response(InferResponse(model="m", outputs=request.inputs), raw=raw))
+    assert_same(response.outputs, request.inputs)
+
+
+@given(npst.arrays("<f8", SHAPES, elements=st.floats(allow_nan=False, allow_infinity=False)))
+def test_v1_predictions_are_the_instances_of_an_echo(data: np.ndarray[Any, Any]) -> None:
+    response = InferResponse(model="m", outputs=(Tensor(name="o", data=data, datatype=Datatype.FP64),))
+    body = v1.encode_response(response).replace(b'"predictions"', b'"instances"')
+    assert np.array_equal(v1.decode_request(body, model="m").inputs[0].data, data)
+
+
+@given(st.data())
+def test_split_undoes_merge(data: st.DataObject) -> None:
+    one = data.draw(requests())
+    lengths = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=4))
+    many = [
+        replace(one, id=str(index), inputs=tuple(replace(t, data=t.data[:1].repeat(rows, axis=0)) for t in one.inputs))
+        for index, rows in enumerate(lengths)
+    ]
+    merged = batch.merge(many, max_batch_rows=99)
+    assert merged.offsets[-1] == sum(lengths)
+    parts = batch.split(InferResponse(model="m", outputs=merged.request.inputs), merged.offsets)
+    for part, request in zip(parts, many, strict=True):
+        assert_same(part.outputs, request.inputs)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "instances",
+                    "inputs",
+                    "outputs",
+                    "name",
+                    "shape",
+                    "datatype",
+                    "data",
+                    "parameters",
+                    "b64",
+                    "id",
+                    "binary_data_size",
+                    "binary_data",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize("decode", [v1.decode_request, v2.decode_request], ids=["v1", "v2"])
+@given(document=JSON, garbage=st.none() | st.binary(max_size=20))
+def test_decoder_raises_nothing_but_a_request_error(
+    decode: Callable[..., InferRequest], document: Any, garbage: bytes | None
+) -> None:
+    body = json.dumps(document).encode() if garbage is None else garbage
+    with contextlib.suppress(RequestError):
+        assert decode(body, model="m").inputs
+
+
+V2_TENSOR = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from("ab"),
+        "shape": st.lists(st.integers(-1, 3) | st.just(2**62), max_size=3),
+        "datatype": st.sampled_from([*Datatype, "FP8", 3]),
+    },
+    optional={"data": JSON, "parameters": st.fixed_dictionaries({"binary_data_size": st.integers(-1, 30)})},
+)
+
+
+@given(st.lists(V2_TENSOR, max_size=2), st.binary(max_size=30))
+def test_v2_tensors_that_contradict_themselves_are_a_request_error(inputs: list[Any], raw: bytes) -> None:
+    text = json.dumps({"inputs": inputs}).encode()
+    with contextlib.suppress(RequestError):
+        decoded = v2.decode_request(text + raw, model="m", json_length=len(text))
+        assert all(
+            list(tensor.data.shape) == given["shape"] for tensor, given in zip(decoded.inputs, inputs, strict=True)
+        )
