@@ -17,6 +17,7 @@ Array = npt.NDArray[np.generic]
 
 _LENGTH = struct.Struct("<I")
 _INTEGER_KINDS = "iu"
+_MAX_RANK = 32
 
 
 def checked_shape(name: str, shape: Sequence[Json]) -> tuple[int, ...]:
@@ -29,6 +30,9 @@ def checked_shape(name: str, shape: Sequence[Json]) -> tuple[int, ...]:
         isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63 for n in shape
     ):
         raise RequestError(f"input {name!r}: shape {shape!r} must be a list of integers that are not negative")
+    # numpy refuses what overflows even where a length of zero makes it empty.
+    if math.prod(n or 1 for n in shape) >= 2**48 or len(shape) > _MAX_RANK:
+        raise RequestError(f"input {name!r}: shape {shape!r} is too large")
     return tuple(shape)
 
 
