@@ -1,0 +1,363 @@
+"""The HTTP protocol class: hot routes answered here, everything else handed to the ASGI application.
+
+It plugs into uvicorn (``http=front(...)``), whose lifecycle, TLS, signals and ASGI cycle it uses. A request of a hot
+route never becomes a task, a scope or a queue: bytes, parser, handler, one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import json
+import logging
+from collections import deque
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from servery_http.limits import Limits
+from servery_http.messages import Handler, Request, Response, Router
+
+logger = logging.getLogger(__name__)
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_READ_AHEAD_BYTES = 64 * 1024
+
+
+def encode(response: Response, *, close: bool, head: bool = False) -> bytes:
+    """Return the bytes of ``response`` on the wire."""
+    parts = [
+        _STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode(),
+        b"content-length: %d\r\n" % len(response.body),
+    ]
+    if response.body:
+        parts.append(b"content-type: %b\r\n" % response.content_type)
+    parts.extend(b"%b: %b\r\n" % header for header in response.headers)
+    parts.append(b"connection: close\r\n\r\n" if close else b"\r\n")
+    if not head:
+        parts.append(response.body)
+    return b"".join(parts)
+
+
+def error(status: int, message: str) -> Response:
+    """Return the error body that KServe's clients read."""
+    return Response(status, json.dumps({"error": message}).encode())
+
+
+class _Exchange:
+    """One request of a connection, hot (``handler``) or on its way through ASGI (``cycle``)."""
+
+    __slots__ = ("body", "complete", "cycle", "expect_continue", "handler", "headers", "keep_alive", "method", "url")
+
+    def __init__(self, method: str, url: bytes, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
+        self.method = method
+        self.url = url
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.handler: Handler | None = None
+        self.cycle: RequestResponseCycle | None = None
+        self.body = b""
+        self.complete = False
+        self.expect_continue = False
+
+
+class Front(asyncio.Protocol):
+    """One connection. Answers leave in the order in which requests came."""
+
+    hot: Router
+    limits: Limits
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self._config = config
+        self._state = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made sets it first
+        self._flow: FlowControl = None  # type: ignore[assignment]  # likewise
+        self._current: _Exchange | None = None
+        self._waiting: deque[_Exchange] = deque()
+        self._reading: _Exchange | None = None
+        self._task: asyncio.Future[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._closing = False
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._header_bytes = 0
+        self._expect_continue = False
+
+    # What uvicorn calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a stream's transport
+        self._state.connections.add(self)  # type: ignore[arg-type]  # a protocol of our own
+        self._flow = FlowControl(self._transport)
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
+            "server": get_local_addr(self._transport),
+            "client": get_remote_addr(self._transport),
+            "scheme": "https" if is_ssl(self._transport) else "http",
+            "root_path": self._config.root_path,
+        }
+        self._deadline = self._loop.time() + self.limits.read_timeout_seconds
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state.connections.discard(self)
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for exchange in filter(None, (self._current, *self._waiting)):
+            if exchange.cycle is not None:
+                exchange.cycle.disconnected = True
+                exchange.cycle.message_event.set()
+            elif self._task is not None:
+                self._task.cancel()
+        self._waiting.clear()
+        self._flow.resume_writing()
+
+    def pause_writing(self) -> None:
+        self._flow.pause_writing()
+        # Who does not read answers may not send more questions.
+        self._flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._flow.resume_writing()
+        self._flow.resume_reading()
+
+    def shutdown(self) -> None:
+        """Finish what is in flight and close; uvicorn calls it once, when it drains."""
+        self._closing = True
+        if self._current is None and self._reading is None:
+            self._transport.close()
+        elif self._current is not None and self._current.cycle is not None:
+            self._current.cycle.keep_alive = False
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(501, "this server does not switch protocols")
+        except httptools.HttpParserError as broken:
+            self._refuse(400, f"not an HTTP/1.1 request: {broken}")
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers = []
+        self._header_bytes = 0
+        self._expect_continue = False
+        self._deadline = self._loop.time() + self.limits.read_timeout_seconds
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        if len(self._url) > self.limits.max_url_bytes:
+            self._refuse(414, f"the URL is longer than {self.limits.max_url_bytes} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > self.limits.max_header_bytes:
+            self._refuse(431, f"the headers are longer than {self.limits.max_header_bytes} bytes")
+            return
+        if name == b"expect" and value.lower() == b"100-continue":
+            self._expect_continue = True
+        elif name == b"content-length" and int(value) > self.limits.max_body_bytes:
+            self._refuse(413, f"the body has {int(value)} bytes, the limit is {self.limits.max_body_bytes}")
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._transport.is_closing():
+            return
+        method = self._parser.get_method().decode("ascii")
+        keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
+        exchange = _Exchange(method, self._url, self._headers, keep_alive=keep_alive)
+        exchange.expect_continue = self._expect_continue
+        exchange.handler = self.hot(method, self._url.partition(b"?")[0].decode("latin-1"))
+        if exchange.handler is None:
+            exchange.cycle = self._cycle(exchange)
+        self._reading = exchange
+        if self._current is None:
+            self._start(exchange)
+        else:
+            self._waiting.append(exchange)
+            if len(self._waiting) >= self.limits.max_pipelined:
+                self._flow.pause_reading()
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self._reading
+        if exchange is None:
+            return
+        if exchange.cycle is not None:
+            if exchange.cycle.response_complete:
+                return
+            exchange.cycle.body += body
+            if len(exchange.cycle.body) > _READ_AHEAD_BYTES:
+                self._flow.pause_reading()
+            exchange.cycle.message_event.set()
+            return
+        # Mostly a body comes in one piece, and then it is not copied.
+        exchange.body = exchange.body + body if exchange.body else body
+        if len(exchange.body) > self.limits.max_body_bytes:
+            self._refuse(413, f"the body is longer than {self.limits.max_body_bytes} bytes")
+
+    def on_message_complete(self) -> None:
+        exchange, self._reading = self._reading, None
+        if exchange is None:
+            return
+        exchange.complete = True
+        if exchange.cycle is not None:
+            exchange.cycle.more_body = False
+            exchange.cycle.message_event.set()
+        elif exchange is self._current:
+            self._answer(exchange)
+
+    # One exchange after the other.
+
+    def _start(self, exchange: _Exchange) -> None:
+        self._current = exchange
+        if exchange.cycle is not None:
+            task = self._loop.create_task(exchange.cycle.run_asgi(self._config.loaded_app))
+            self._state.tasks.add(task)
+            task.add_done_callback(self._state.tasks.discard)
+        elif exchange.complete:
+            self._answer(exchange)
+        elif exchange.expect_continue:
+            self._transport.write(_CONTINUE)
+
+    def _answer(self, exchange: _Exchange) -> None:
+        assert exchange.handler is not None
+        path, _, query = exchange.url.partition(b"?")
+        try:
+            answer = exchange.handler(
+                Request(exchange.method, path.decode("latin-1"), query, exchange.headers, exchange.body)
+            )
+        except Exception:
+            self._write(exchange, self._broken(exchange))
+            return
+        if isinstance(answer, Response):
+            self._write(exchange, answer)
+            return
+        self._task = asyncio.ensure_future(answer, loop=self._loop)
+        self._task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Future[Response]) -> None:
+        self._task = None
+        exchange = self._current
+        if task.cancelled() or exchange is None or self._transport.is_closing():
+            return
+        failure = task.exception()
+        self._write(exchange, task.result() if failure is None else self._broken(exchange, failure))
+
+    def _broken(self, exchange: _Exchange, failure: BaseException | None = None) -> Response:
+        # The rim of the process: a handler that raises is a bug, and its client must still hear something.
+        logger.error("handler failed", exc_info=failure or True, extra={"url": exchange.url.decode("latin-1")})
+        return error(500, "internal error; the server's log has the traceback")
+
+    def _write(self, exchange: _Exchange, response: Response) -> None:
+        close = self._closing or not exchange.keep_alive
+        self._transport.write(encode(response, close=close, head=exchange.method == "HEAD"))
+        self._state.total_requests += 1
+        self._next(close=close)
+
+    def _next(self, *, close: bool) -> None:
+        self._current = None
+        if close:
+            self._transport.close()
+        elif self._waiting:
+            self._flow.resume_reading()
+            self._start(self._waiting.popleft())
+        else:
+            self._deadline = self._loop.time() + self.limits.keep_alive_seconds
+
+    def _cycle(self, exchange: _Exchange) -> RequestResponseCycle:
+        raw_path, _, query = exchange.url.partition(b"?")
+        path = raw_path.decode("latin-1")
+        scope = {
+            **self._scope,
+            "method": exchange.method,
+            "http_version": self._parser.get_http_version(),
+            "path": self._config.root_path + (unquote(path) if "%" in path else path),
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": exchange.headers,
+            "state": self._app_state.copy(),
+        }
+        return RequestResponseCycle(
+            scope=scope,  # type: ignore[arg-type]  # an HTTPScope
+            transport=self._transport,
+            flow=self._flow,
+            logger=logger,
+            access_logger=logger,
+            access_log=False,
+            default_headers=self._state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=exchange.expect_continue,
+            keep_alive=exchange.keep_alive,
+            on_response=self._on_cycle_complete,
+        )
+
+    def _on_cycle_complete(self) -> None:
+        self._state.total_requests += 1
+        exchange = self._current
+        if exchange is None or self._transport.is_closing():
+            return
+        # A body that nobody read to its end cannot be told from the next request.
+        self._next(close=self._closing or not exchange.complete)
+
+    def _refuse(self, status: int, message: str) -> None:
+        if self._transport.is_closing():
+            return
+        self._reading = None
+        self._transport.write(encode(error(status, message), close=True))
+        self._transport.close()
+
+    # One timer a connection, re-armed when it fires: moving a deadline costs an assignment.
+
+    def _arm(self) -> None:
+        self._timer = self._loop.call_at(self._deadline, self._on_time)
+
+    def _on_time(self) -> None:
+        if self._transport.is_closing():
+            return
+        if self._reading is None and self._current is not None:
+            # Answering takes as long as it takes; only clients are timed here.
+            self._deadline = self._loop.time() + self.limits.keep_alive_seconds
+        if self._loop.time() < self._deadline:
+            self._arm()
+        elif self._reading is None:
+            self._transport.close()
+        else:
+            if self._reading.cycle is not None:
+                self._reading.cycle.disconnected = True
+                self._reading.cycle.message_event.set()
+            self._refuse(408, f"the request did not end within {self.limits.read_timeout_seconds:g} s")
+
+
+def front(hot: Router, limits: Limits | None = None) -> type[Front]:
+    """Return the protocol class for ``uvicorn.Config(http=…)`` that answers ``hot`` routes itself."""
+    return type("BoundFront", (Front,), {"hot": staticmethod(hot), "limits": limits or Limits()})
+
+
+async def no_application(scope: Any, receive: Any, send: Any) -> None:
+    """Answer 404: the ASGI application of a server whose every route is hot."""
+    await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": b'{"error":"no such path"}'})

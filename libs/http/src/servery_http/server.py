@@ -1,0 +1,95 @@
+"""A uvicorn server that starts and stops inside somebody else's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import uvicorn
+
+from servery_http.front import front, no_application
+from servery_http.limits import Limits
+from servery_http.messages import Router
+
+
+class Server(uvicorn.Server):
+    """Listens from ``start`` to ``stop``; signals stay the caller's."""
+
+    def __init__(
+        self,
+        hot: Router,
+        app: Any = no_application,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        limits: Limits | None = None,
+        drain_seconds: float = 30.0,
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=front(hot, limits),
+                loop="none",
+                lifespan="off" if app is no_application else "auto",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_graceful_shutdown=int(drain_seconds),
+            )
+        )
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((host, port))
+        self.host = host
+        self.port: int = self._socket.getsockname()[1]
+        self._task: asyncio.Task[None] | None = None
+        self._started = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """Where it listens, ``http://127.0.0.1:8080``."""
+        return f"http://{self.host}:{self.port}"
+
+    async def start(self) -> None:
+        """Return once it accepts connections.
+
+        Raises:
+            RuntimeError: The application refused to start.
+        """
+        self._task = asyncio.create_task(self.serve(sockets=[self._socket]), name=f"http-server-{self.port}")
+        started = asyncio.create_task(self._started.wait())
+        await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if not self._started.is_set():
+            raise RuntimeError(f"the HTTP server on port {self.port} did not start")
+
+    async def stop(self) -> None:
+        """Accept no more, finish what is in flight, close."""
+        self.should_exit = True
+        if self._task is not None:
+            await self._task
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell ``start`` once uvicorn listens."""
+        await super().startup(sockets)
+        if self.started:
+            self._started.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process's own main."""
+        yield
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Server]:
+        """Start, and stop at the end of the block."""
+        await self.start()
+        try:
+            yield self
+        finally:
+            await self.stop()
