@@ -1,1 +1,1 @@
-
+"""Serves a ``model.py`` that the artifact holds."""

@@ -1,1 +1,1 @@
-
+"""Serves scikit-learn models."""

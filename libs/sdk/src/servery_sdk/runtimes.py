@@ -1,0 +1,74 @@
+"""How a runtime that runs in Servery's own predictor is described."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from servery_sdk.model import Protocol, Runtime, SupportedFormat
+
+VERSION = "0.1.0"
+"""Of the images that are built from this source."""
+
+HTTP_PORT = 8080
+GRPC_PORT = 8081
+MODEL_DIR = "/mnt/models"
+
+
+def predictor(
+    name: str,
+    *,
+    model_class: str,
+    formats: Iterable[SupportedFormat],
+    aliases: Iterable[str] = (),
+    local_images: Iterable[str] = (),
+    image: str | None = None,
+) -> Runtime:
+    """Return the descriptor of a runtime whose model class the predictor loads.
+
+    Args:
+        name: Of the runtime plugin; the runtime object is ``servery-<name>``.
+        model_class: Import string of a ``serving.Model``.
+        formats: What it serves.
+        aliases: Other runtimes' names that mean this one.
+        local_images: Repositories of images that it stands in for on a machine without containers.
+        image: Where it is not ``servery/predictor-<name>``.
+    """
+    image = image or f"servery/predictor-{name}:{VERSION}"
+    return Runtime(
+        name=f"servery-{name}",
+        aliases=tuple(aliases),
+        formats=tuple(formats),
+        protocols=frozenset({Protocol.V1, Protocol.V2, Protocol.GRPC_V2}),
+        model_class=model_class,
+        image=image,
+        local_images=(image.rpartition(":")[0], *local_images),
+        container={
+            "image": image,
+            "args": [
+                f"--runtime={name}",
+                "--model_name={{.Name}}",
+                f"--model_dir={MODEL_DIR}",
+                f"--http_port={HTTP_PORT}",
+                f"--grpc_port={GRPC_PORT}",
+            ],
+            "ports": [
+                {"name": "http1", "containerPort": HTTP_PORT, "protocol": "TCP"},
+                {"name": "h2c", "containerPort": GRPC_PORT, "protocol": "TCP"},
+            ],
+            "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"cpu": "1", "memory": "2Gi"}},
+            "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": HTTP_PORT}, "periodSeconds": 5},
+            "livenessProbe": {"httpGet": {"path": "/v2/health/live", "port": HTTP_PORT}, "periodSeconds": 10},
+            "startupProbe": {
+                "httpGet": {"path": "/v2/health/ready", "port": HTTP_PORT},
+                "periodSeconds": 1,
+                "failureThreshold": 600,
+            },
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "privileged": False,
+                "readOnlyRootFilesystem": True,
+                "runAsNonRoot": True,
+            },
+        },
+    )

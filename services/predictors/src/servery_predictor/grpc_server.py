@@ -1,0 +1,126 @@
+"""The Open Inference Protocol over gRPC, with health and reflection."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+from servery_sdk.errors import ServeryError
+from servery_sdk.model import ModelState
+from servery_sdk.protocol import grpc as codec
+from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
+from servery_sdk.protos.open_inference import grpc_predict_v2_pb2_grpc as stubs
+from servery_sdk.protos.pool import POOL
+from servery_sdk.runtimes import VERSION
+
+from servery_predictor.dataplane import DataPlane
+from servery_predictor.errors import GRPC
+
+SERVICE = "inference.GRPCInferenceService"
+
+
+class Servicer(stubs.GRPCInferenceServiceServicer):
+    """``inference.GRPCInferenceService`` over one data plane."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+
+    async def ServerLive(self, request: Any, context: Any) -> pb.ServerLiveResponse:  # noqa: N802  # the proto's name
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, context: Any) -> pb.ServerReadyResponse:  # noqa: N802  # the proto's name
+        return pb.ServerReadyResponse(ready=self._plane.ready)
+
+    async def ServerMetadata(self, request: Any, context: Any) -> pb.ServerMetadataResponse:  # noqa: N802  # likewise
+        return pb.ServerMetadataResponse(name="servery", version=VERSION, extensions=["model_repository"])
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:  # noqa: N802
+        try:
+            return pb.ModelReadyResponse(ready=self._plane.repository.entry(request.name).state is ModelState.LOADED)
+        except ServeryError as failure:
+            await _abort(context, failure)
+
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Any) -> pb.ModelMetadataResponse:  # noqa: N802
+        try:
+            self._plane.repository.batcher(request.name, request.version or None)
+            metadata = self._plane.repository.entry(request.name).metadata
+        except ServeryError as failure:
+            await _abort(context, failure)
+        assert metadata is not None
+        return codec.encode_metadata(metadata)
+
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:  # noqa: N802
+        try:
+            answer = await self._plane.infer(codec.decode_request(request), protocol="grpc-v2")
+        except ServeryError as failure:
+            await _abort(context, failure)
+        # A client that sends typed contents reads typed contents.
+        return codec.encode_response(answer, raw=bool(request.raw_input_contents))
+
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Any) -> pb.RepositoryIndexResponse:  # noqa: N802
+        entry = pb.RepositoryIndexResponse.ModelIndex
+        return pb.RepositoryIndexResponse(
+            models=[
+                entry(name=e.name, state="READY" if e.state is ModelState.LOADED else "UNAVAILABLE", reason=e.reason)
+                for e in self._plane.repository.entries()
+                if not request.ready or e.state is ModelState.LOADED
+            ]
+        )
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> pb.RepositoryModelLoadResponse:  # noqa: N802
+        name = request.model_name or request.repository_or_model_name
+        try:
+            await self._plane.repository.load(name)
+        except ServeryError as failure:
+            await _abort(context, failure)
+        return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
+
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> pb.RepositoryModelUnloadResponse:  # noqa: N802
+        name = request.model_name or request.repository_or_model_name
+        try:
+            await self._plane.repository.unload(name)
+        except ServeryError as failure:
+            await _abort(context, failure)
+        return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
+
+
+async def _abort(context: Any, failure: ServeryError) -> NoReturn:
+    await context.abort(GRPC[failure.code], str(failure))
+    raise AssertionError("abort raises")
+
+
+class GrpcServer:
+    """The gRPC side of the predictor; ``port`` is bound once it is made."""
+
+    def __init__(self, plane: DataPlane, *, host: str, port: int, max_message_bytes: int) -> None:
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_send_message_length", max_message_bytes),
+                ("grpc.max_receive_message_length", max_message_bytes),
+                # Two servers that share a port by accident would each get half of the requests.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(plane), self._server)  # type: ignore[no-untyped-call]  # generated
+        self._health = HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), self._server, POOL)
+        self.port: int = self._server.add_insecure_port(f"{host}:{port}")
+
+    async def start(self) -> None:
+        """Accept calls."""
+        await self._server.start()
+        await self.set_ready(ready=True)
+
+    async def set_ready(self, *, ready: bool) -> None:
+        """Tell health checks."""
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", SERVICE):
+            await self._health.set(service, status)
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Accept no more and finish what is in flight."""
+        await self._server.stop(drain_seconds)

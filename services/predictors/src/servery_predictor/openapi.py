@@ -1,0 +1,98 @@
+"""The OpenAPI description of the hot routes, which FastAPI does not see.
+
+Source: KServe v1 data plane; Open Inference Protocol v2, "HTTP/REST".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from servery_sdk.protocol import Datatype
+
+_JSON = "application/json"
+
+
+def _path(request: str, answer: str, *parameters: str) -> dict[str, Any]:
+    errors = {"400": "the request is wrong", "404": "no such model", "429": "too many wait", "503": "not ready"}
+    return {
+        "post": {
+            "summary": "Infer",
+            "parameters": [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {_JSON: {"schema": {"$ref": f"#/components/schemas/{request}"}}},
+            },
+            "responses": {
+                "200": {
+                    "description": "the answer",
+                    "content": {_JSON: {"schema": {"$ref": f"#/components/schemas/{answer}"}}},
+                },
+                **{
+                    status: {
+                        "description": text,
+                        "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
+                    }
+                    for status, text in {**errors, "500": "the model failed"}.items()
+                },
+            },
+        }
+    }
+
+
+INFERENCE_PATHS: dict[str, Any] = {
+    "/v1/models/{model}:predict": _path("V1Request", "V1Response", "model"),
+    "/v2/models/{model}/infer": _path("V2Request", "V2Response", "model"),
+    "/v2/models/{model}/versions/{version}/infer": _path("V2Request", "V2Response", "model", "version"),
+}
+
+_TENSOR = {
+    "type": "object",
+    "required": ["name", "shape", "datatype", "data"],
+    "properties": {
+        "name": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "datatype": {"type": "string", "enum": sorted(Datatype)},
+        "data": {"type": "array", "items": {}},
+        "parameters": {"type": "object"},
+    },
+}
+
+INFERENCE_SCHEMAS: dict[str, Any] = {
+    "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+    "V1Request": {
+        "type": "object",
+        "required": ["instances"],
+        "properties": {"instances": {"type": "array", "minItems": 1, "items": {}}},
+        "example": {"instances": [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]},
+    },
+    "V1Response": {
+        "type": "object",
+        "required": ["predictions"],
+        "properties": {"predictions": {"type": "array", "items": {}}},
+    },
+    "V2Request": {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": {"type": "object"},
+            "inputs": {"type": "array", "minItems": 1, "items": _TENSOR},
+            "outputs": {
+                "type": "array",
+                "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
+            },
+        },
+        "example": {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP64", "data": [6.8, 2.8, 4.8, 1.4]}]},
+    },
+    "V2Response": {
+        "type": "object",
+        "required": ["model_name", "outputs"],
+        "properties": {
+            "model_name": {"type": "string"},
+            "id": {"type": "string"},
+            "outputs": {"type": "array", "items": _TENSOR},
+        },
+    },
+}

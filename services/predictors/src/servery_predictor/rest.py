@@ -1,0 +1,178 @@
+"""REST: hot routes for the front, everything else for FastAPI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+from fastapi import FastAPI
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse
+from fastapi.responses import Response as HttpResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from servery_http.messages import Handler, Request, Response, header
+from servery_sdk.errors import ErrorCode, ServeryError
+from servery_sdk.model import ModelState
+from servery_sdk.protocol import RequestError, v1, v2
+from servery_sdk.runtimes import VERSION
+
+from servery_predictor import errors
+from servery_predictor.dataplane import DataPlane
+from servery_predictor.openapi import INFERENCE_PATHS, INFERENCE_SCHEMAS
+
+JSON_LENGTH = b"inference-header-content-length"
+_BINARY = b"application/octet-stream"
+_PREDICT = re.compile(r"/v1/models/([^/]+):predict")
+_INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+
+
+class HotRoutes:
+    """``POST /v1/models/{m}:predict`` and ``POST /v2/models/{m}[/versions/{v}]/infer``."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+        # A server has few models and clients repeat one path: a dictionary beats the expressions.
+        self._known: dict[str, Handler] = {}
+
+    def __call__(self, method: str, path: str) -> Handler | None:
+        """Return the handler of an inference request, None for all others."""
+        if method != "POST":
+            return None
+        return self._known.get(path) or self._find(path)
+
+    def _find(self, path: str) -> Handler | None:
+        handler: Handler | None = None
+        if found := _PREDICT.fullmatch(path):
+            handler = self._predict(unquote(found[1]))
+        elif found := _INFER.fullmatch(path):
+            handler = self._infer(unquote(found[1]), found[2] and unquote(found[2]))
+        if handler is not None and len(self._known) < 1000:
+            self._known[path] = handler
+        return handler
+
+    def _predict(self, model: str) -> Handler:
+        async def predict(request: Request) -> Response:
+            try:
+                answer = await self._plane.infer(v1.decode_request(request.body, model=model), protocol="v1")
+                return Response(body=v1.encode_response(answer))
+            except ServeryError as failure:
+                return errors.response(failure)
+
+        return predict
+
+    def _infer(self, model: str, version: str | None) -> Handler:
+        async def infer(request: Request) -> Response:
+            try:
+                asked = v2.decode_request(request.body, model=model, version=version, json_length=_json_length(request))
+                encoded = v2.encode_response(await self._plane.infer(asked, protocol="v2"), asked)
+            except ServeryError as failure:
+                return errors.response(failure)
+            if encoded.json_length is None:
+                return Response(body=encoded.body)
+            return Response(200, encoded.body, _BINARY, ((JSON_LENGTH, b"%d" % encoded.json_length),))
+
+        return infer
+
+
+def _json_length(request: Request) -> int | None:
+    value = header(request.headers, JSON_LENGTH)
+    if value is None:
+        return None
+    if not value.isdigit():
+        raise RequestError(f"Inference-Header-Content-Length must be a number, found {value.decode('latin-1')!r}")
+    return int(value)
+
+
+def application(plane: DataPlane) -> FastAPI:
+    """Return the routes that are not hot: health, metadata, repository, metrics, documentation."""
+    app = FastAPI(title="Servery predictor", version=VERSION)
+    repository = plane.repository
+
+    @app.exception_handler(ServeryError)
+    async def failed(_: HttpRequest, failure: ServeryError) -> HttpResponse:
+        answer = errors.response(failure)
+        return HttpResponse(answer.body, answer.status, media_type="application/json")
+
+    @app.get("/")
+    async def alive() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/v1/models")
+    async def v1_models() -> dict[str, list[str]]:
+        return {"models": [entry.name for entry in repository.entries()]}
+
+    @app.get("/v1/models/{model}", responses=_ERRORS)
+    async def v1_model(model: str) -> Any:
+        ready = repository.entry(model).state is ModelState.LOADED
+        return JSONResponse({"name": model, "ready": ready}, 200 if ready else 503)
+
+    @app.get("/v2")
+    async def server_metadata() -> dict[str, Any]:
+        return {"name": "servery", "version": VERSION, "extensions": ["model_repository", "binary_tensor_data"]}
+
+    @app.get("/v2/health/live")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/v2/health/ready", responses=_ERRORS)
+    async def ready() -> Any:
+        return JSONResponse({"ready": plane.ready}, 200 if plane.ready else 503)
+
+    @app.get("/v2/models")
+    async def v2_models() -> dict[str, list[str]]:
+        return {"models": [entry.name for entry in repository.entries()]}
+
+    @app.get("/v2/models/{model}", responses=_ERRORS)
+    async def model_metadata(model: str) -> HttpResponse:
+        entry = repository.entry(model)
+        if entry.metadata is None:
+            raise errors.ModelNotReady(f"Model with name {model} is not ready, but {entry.state}")
+        return HttpResponse(v2.encode_metadata(entry.metadata), media_type="application/json")
+
+    @app.get("/v2/models/{model}/ready", responses=_ERRORS)
+    async def model_ready(model: str) -> Any:
+        is_ready = repository.entry(model).state is ModelState.LOADED
+        return JSONResponse({"name": model, "ready": is_ready}, 200 if is_ready else 503)
+
+    @app.post("/v2/repository/index")
+    async def index() -> list[dict[str, str]]:
+        return [
+            {"name": entry.name, "state": _STATES.get(entry.state, "UNAVAILABLE"), "reason": entry.reason}
+            for entry in repository.entries()
+        ]
+
+    @app.post("/v2/repository/models/{model}/load", responses=_ERRORS)
+    async def load(model: str) -> dict[str, Any]:
+        await repository.load(model)
+        return {"name": model, "load": True}
+
+    @app.post("/v2/repository/models/{model}/unload", responses=_ERRORS)
+    async def unload(model: str) -> dict[str, Any]:
+        await repository.unload(model)
+        return {"name": model, "unload": True}
+
+    @app.get("/metrics")
+    async def metrics() -> HttpResponse:
+        return HttpResponse(generate_latest(plane.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    app.openapi = _with_inference(app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
+
+
+_STATES = {ModelState.LOADED: "READY", ModelState.LOADING: "LOADING"}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    errors.HTTP[code]: {"description": str(code)} for code in (ErrorCode.NOT_FOUND, ErrorCode.NOT_READY)
+}
+
+
+def _with_inference(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    # The hot routes never reach FastAPI, but its documentation is where people look for them.
+    def described() -> dict[str, Any]:
+        document = openapi()
+        document["paths"].update(INFERENCE_PATHS)
+        document.setdefault("components", {}).setdefault("schemas", {}).update(INFERENCE_SCHEMAS)
+        return document
+
+    return described

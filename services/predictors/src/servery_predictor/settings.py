@@ -1,0 +1,49 @@
+"""What the predictor can be told. Precedence: flag, environment ``SERVERY_PREDICTOR_<FIELD>``, default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Of one predictor process."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVERY_PREDICTOR_", frozen=True, protected_namespaces=())
+
+    runtime: str
+    """Name of the runtime plugin, ``sklearn``."""
+
+    model_name: str = "model"
+    """Name in URLs."""
+
+    model_dir: Path = Path("/mnt/models")
+    """Directory of the artifact."""
+
+    host: str = "0.0.0.0"
+    """Address to listen on."""
+
+    http_port: int = 8080
+    """Port of REST; 0 takes a free one."""
+
+    grpc_port: int = 8081
+    """Port of gRPC; 0 takes a free one."""
+
+    enable_grpc: bool = True
+    """Whether gRPC is served."""
+
+    max_batch_rows: int = 1024
+    """Upper bound on the rows of one call of the model."""
+
+    max_queue_requests: int = 1000
+    """Requests that may wait for the model; one more is refused with 429."""
+
+    max_body_bytes: int = 256 * 1024 * 1024
+    """Upper bound on one request's body, REST or gRPC."""
+
+    drain_seconds: float = 30.0
+    """How long requests in flight may take after SIGTERM."""
+
+    termination_log: Path = Path("/dev/termination-log")
+    """Where the reason of a failed start is left, if the file is there."""
