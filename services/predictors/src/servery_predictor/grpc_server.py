@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from servery_sdk.errors import ServeryError
 from servery_sdk.model import ModelState
@@ -105,7 +104,7 @@ class GrpcServer:
             ]
         )
         stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(plane), self._server)  # type: ignore[no-untyped-call]  # generated
-        self._health = HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # only where asyncio is
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), self._server, POOL)
         self.port: int = self._server.add_insecure_port(f"{host}:{port}")

@@ -1,1 +1,1 @@
-
+"""KServe's InferenceService, ServingRuntime and ClusterServingRuntime."""

@@ -1,0 +1,38 @@
+"""KServe's kinds and the words that its users see."""
+
+from __future__ import annotations
+
+from servery_sdk.manifests import Kind
+
+GROUP = "serving.kserve.io"
+INFERENCE_SERVICE = Kind(f"{GROUP}/v1beta1", "InferenceService", "inferenceservices")
+SERVING_RUNTIME = Kind(f"{GROUP}/v1alpha1", "ServingRuntime", "servingruntimes")
+CLUSTER_SERVING_RUNTIME = Kind(f"{GROUP}/v1alpha1", "ClusterServingRuntime", "clusterservingruntimes", namespaced=False)
+
+MAIN_CONTAINER = "kserve-container"
+SERVICE_LABEL = f"{GROUP}/inferenceservice"
+
+MODE = f"{GROUP}/deploymentMode"
+AUTOSCALER_CLASS = f"{GROUP}/autoscalerClass"
+METRICS = f"{GROUP}/metrics"
+TARGET_UTILIZATION = f"{GROUP}/targetUtilizationPercentage"
+STOP = f"{GROUP}/stop"
+SERVER_TYPE = f"{GROUP}/server-type"
+VISIBILITY = ("networking.kserve.io/visibility", "networking.knative.dev/visibility")
+
+FRAMEWORKS = (
+    "sklearn",
+    "xgboost",
+    "tensorflow",
+    "pytorch",
+    "triton",
+    "onnx",
+    "huggingface",
+    "pmml",
+    "lightgbm",
+    "paddle",
+)
+"""Fields of a predictor that name a format."""
+
+V2_BY_DEFAULT = frozenset({"triton", "onnx", "huggingface"})
+"""Framework fields whose protocol is v2 where none is given."""

@@ -1,0 +1,85 @@
+"""From a ServingRuntime manifest to a Runtime."""
+
+from __future__ import annotations
+
+from servery_sdk import schema as structural
+from servery_sdk.errors import FieldError, FieldErrorKind, Invalid
+from servery_sdk.manifests import CLUSTER, Manifest, Namespace, ObjectRef
+from servery_sdk.model import Protocol, Runtime, RuntimeScope, SupportedFormat
+
+from servery_dialect_kserve import schema
+from servery_dialect_kserve.kinds import (
+    CLUSTER_SERVING_RUNTIME,
+    MAIN_CONTAINER,
+    SERVER_TYPE,
+    SERVING_RUNTIME,
+)
+
+
+def parse(manifest: Manifest) -> Runtime:
+    """Return what a runtime object means.
+
+    Raises:
+        Invalid: Every error at once.
+    """
+    errors = list(structural.check(manifest, schema.RUNTIME))
+    metadata = manifest.get("metadata") if isinstance(manifest.get("metadata"), dict) else {}
+    assert metadata is not None
+    if not metadata.get("name"):
+        errors.append(FieldError(path="metadata.name", kind=FieldErrorKind.REQUIRED))
+    if errors:
+        raise Invalid(sorted(errors, key=lambda error: error.path))
+    spec = manifest["spec"]
+    main = _main(spec["containers"])
+    is_cluster = manifest.get("kind") == CLUSTER_SERVING_RUNTIME.kind
+    kind = CLUSTER_SERVING_RUNTIME if is_cluster else SERVING_RUNTIME
+    namespace = CLUSTER if is_cluster else Namespace(metadata.get("namespace") or "default")
+    pod = {key: value for key, value in spec.items() if key in schema.POD and key != "containers"}
+    others = [container for index, container in enumerate(spec["containers"]) if index != main]
+    if others:
+        pod["containers"] = others
+    return Runtime(
+        name=metadata["name"],
+        scope=RuntimeScope.CLUSTER if is_cluster else RuntimeScope.NAMESPACE,
+        ref=ObjectRef(kind, namespace, metadata["name"]),
+        formats=tuple(
+            SupportedFormat(
+                name=found["name"],
+                version=found.get("version"),
+                auto_select=bool(found.get("autoSelect")),
+                priority=found.get("priority"),
+            )
+            for found in spec.get("supportedModelFormats") or ()
+        ),
+        protocols=frozenset(Protocol(found) for found in spec.get("protocolVersions") or ()),
+        image=spec["containers"][main].get("image", ""),
+        container={key: value for key, value in spec["containers"][main].items() if key != "name"},
+        pod=pod,
+        labels=spec.get("labels") or {},
+        annotations=spec.get("annotations") or {},
+        server_type=(metadata.get("annotations") or {}).get(SERVER_TYPE),
+        disabled=bool(spec.get("disabled")),
+        multi_model=bool(spec.get("multiModel")),
+        multi_node=spec.get("workerSpec") is not None,
+        created=metadata.get("creationTimestamp") or "",
+    )
+
+
+def _main(containers: list[Manifest]) -> int:
+    if not containers:
+        raise Invalid([FieldError(path="spec.containers", kind=FieldErrorKind.REQUIRED)])
+    names = [container.get("name") for container in containers]
+    if MAIN_CONTAINER in names:
+        return names.index(MAIN_CONTAINER)
+    if len(containers) > 1:
+        raise Invalid(
+            [
+                FieldError(
+                    path="spec.containers",
+                    kind=FieldErrorKind.INVALID,
+                    value=names,
+                    detail=f"one of several containers must be named {MAIN_CONTAINER}",
+                )
+            ]
+        )
+    return 0

@@ -1,0 +1,410 @@
+"""From an InferenceService manifest to what it means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from servery_sdk import schema as structural
+from servery_sdk.errors import FieldError, FieldErrorKind, Invalid, unsupported
+from servery_sdk.manifests import Json, Manifest, Namespace, ObjectRef
+from servery_sdk.model import (
+    Artifact,
+    AutoscalerClass,
+    Component,
+    ComponentKind,
+    InferenceService,
+    ModelFormat,
+    Protocol,
+    RuntimeRequest,
+    ScaleMetric,
+    Scaling,
+    StorageReference,
+)
+
+from servery_dialect_kserve import kinds, schema
+from servery_dialect_kserve.kinds import FRAMEWORKS, INFERENCE_SERVICE, MAIN_CONTAINER
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_MAX_NAME = 63
+_PREDICTOR = "spec.predictor"
+_MODES = {"Standard": "raw", "RawDeployment": "raw", "Knative": "knative", "Serverless": "knative"}
+_NOT_COPIED = frozenset(
+    {
+        "autoscaling.knative.dev/min-scale",
+        "autoscaling.knative.dev/max-scale",
+        "internal.serving.kserve.io/storage-initializer-sourceuri",
+        "kubectl.kubernetes.io/last-applied-configuration",
+        "modelFormat",
+    }
+)
+"""Annotations of a service that its pods do not get (KServe's own list)."""
+
+_NOT_YET: Mapping[str, str] = {
+    "spec.transformer": "transformers",
+    "spec.explainer": "explainers",
+    "spec.canary": "canaries",
+    f"{_PREDICTOR}.canaryTrafficPercent": "canary traffic",
+    f"{_PREDICTOR}.logger": "payload logging",
+    f"{_PREDICTOR}.batcher": "the agent's batcher (the model server batches by itself)",
+    f"{_PREDICTOR}.workerSpec": "multi-node serving",
+    f"{_PREDICTOR}.storageContainerName": "ClusterStorageContainers",
+}
+"""Field paths whose meaning Servery cannot give yet."""
+
+
+def parse(manifest: Manifest) -> InferenceService:
+    """Return what ``manifest`` means.
+
+    Raises:
+        Invalid: Every error at once.
+    """
+    errors = list(structural.check(manifest, schema.SERVICE))
+    errors += _metadata_errors(manifest)
+    errors += _refused(manifest)
+    if not any(error.path == _PREDICTOR or error.path == "spec" for error in errors):
+        errors += _Predictor(manifest).errors()
+    if errors:
+        raise Invalid(sorted(set(errors), key=lambda error: error.path))
+    return _service(manifest)
+
+
+def _metadata_errors(manifest: Manifest) -> Iterator[FieldError]:
+    metadata = manifest.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    name = metadata.get("name")
+    if not name:
+        yield FieldError(path="metadata.name", kind=FieldErrorKind.REQUIRED)
+    elif not isinstance(name, str) or not _NAME.fullmatch(name):
+        yield FieldError(
+            path="metadata.name",
+            kind=FieldErrorKind.INVALID,
+            value=name,
+            detail="must consist of lower case letters, digits or '-', start with a letter and end with no '-'",
+        )
+    annotations = metadata.get("annotations") or {}
+    mode = annotations.get(kinds.MODE)
+    if mode is not None and mode not in _MODES:
+        yield unsupported(f"metadata.annotations[{kinds.MODE}]", mode, _MODES)
+    scaler = annotations.get(kinds.AUTOSCALER_CLASS)
+    if scaler is not None and scaler not in set(AutoscalerClass):
+        yield unsupported(f"metadata.annotations[{kinds.AUTOSCALER_CLASS}]", scaler, AutoscalerClass)
+
+
+def _refused(manifest: Manifest) -> Iterator[FieldError]:
+    for path, what in _NOT_YET.items():
+        found: Json = manifest
+        for step in path.split("."):
+            found = found.get(step) if isinstance(found, dict) else None
+        if found is not None:
+            yield FieldError(path=path, kind=FieldErrorKind.FORBIDDEN, detail=f"{what}: not supported by Servery yet")
+
+
+class _Predictor:
+    """Reads ``spec.predictor``; its errors come before its values."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self.name: str = str(manifest.get("metadata", {}).get("name", ""))
+        self.annotations: Mapping[str, str] = manifest.get("metadata", {}).get("annotations") or {}
+        self.spec: Manifest = manifest["spec"]["predictor"]
+        self.frameworks = [name for name in FRAMEWORKS if self.spec.get(name) is not None]
+
+    @property
+    def implementations(self) -> list[str]:
+        found = [*self.frameworks]
+        if self.spec.get("model") is not None:
+            found.append("model")
+        # Containers beside a model are sidecars of the runtime; alone they are the predictor.
+        if not found and self.spec.get("containers"):
+            found.append("containers")
+        return found
+
+    @property
+    def model_field(self) -> str | None:
+        found = self.implementations
+        return found[0] if found and found[0] != "containers" else None
+
+    @property
+    def model(self) -> Manifest:
+        return self.spec[self.model_field] if self.model_field else {}
+
+    def errors(self) -> Iterator[FieldError]:
+        choices = ", ".join((*FRAMEWORKS, "model", "containers"))
+        if len(self.implementations) != 1:
+            found = ", ".join(self.implementations) or "none"
+            yield FieldError(
+                path=_PREDICTOR,
+                kind=FieldErrorKind.INVALID,
+                value=found,
+                detail=f"exactly one of [{choices}] must be specified in PredictorSpec",
+            )
+            return
+        yield from self._name_errors()
+        yield from self._model_errors()
+        yield from self._container_errors()
+        yield from self._storage_errors()
+        yield from self._scaling_errors()
+
+    def _name_errors(self) -> Iterator[FieldError]:
+        if len(self.object_name) > _MAX_NAME:
+            yield FieldError(
+                path="metadata.name",
+                kind=FieldErrorKind.INVALID,
+                value=self.name,
+                detail=f"too long: its objects are named {self.object_name}, "
+                f"{len(self.object_name)} characters, the limit is {_MAX_NAME}",
+            )
+
+    def _model_errors(self) -> Iterator[FieldError]:
+        model, field = self.model, self.model_field
+        if field is None or not isinstance(model, dict):
+            return
+        path = f"{_PREDICTOR}.{field}"
+        if field == "model" and model.get("modelFormat") is None:
+            yield FieldError(path=f"{path}.modelFormat", kind=FieldErrorKind.REQUIRED, detail="the model's format")
+        if model.get("name") is not None:
+            yield FieldError(
+                path=f"{path}.name",
+                kind=FieldErrorKind.FORBIDDEN,
+                detail="the 'name' field is not allowed in standard predictor",
+            )
+        if model.get("confidential") is not None:
+            yield FieldError(
+                path=f"{path}.confidential",
+                kind=FieldErrorKind.FORBIDDEN,
+                detail="confidential models: not supported by Servery yet",
+            )
+
+    def _container_errors(self) -> Iterator[FieldError]:
+        containers = self.spec.get("containers")
+        listed = containers if isinstance(containers, list) else []
+        for index, container in enumerate(listed):
+            yield from _env_errors(f"{_PREDICTOR}.containers[{index}]", container)
+        if self.model_field:
+            yield from _env_errors(f"{_PREDICTOR}.{self.model_field}", self.model)
+            return
+        names = [container.get("name") for container in listed if isinstance(container, dict)]
+        if len(names) > 1 and MAIN_CONTAINER not in names and None not in names:
+            yield FieldError(
+                path=f"{_PREDICTOR}.containers",
+                kind=FieldErrorKind.INVALID,
+                value=names,
+                detail=f"one of several containers must be named {MAIN_CONTAINER}: the one that answers requests",
+            )
+        for index, container in enumerate(listed):
+            if isinstance(container, dict) and not container.get("image"):
+                yield FieldError(path=f"{_PREDICTOR}.containers[{index}].image", kind=FieldErrorKind.REQUIRED)
+
+    def _storage_errors(self) -> Iterator[FieldError]:
+        model = self.model if isinstance(self.model, dict) else {}
+        uri, storage = model.get("storageUri"), model.get("storage")
+        several = self.spec.get("storageUris")
+        path = f"{_PREDICTOR}.{self.model_field}"
+        if uri is not None and several is not None:
+            yield FieldError(
+                path=f"{_PREDICTOR}.storageUris",
+                kind=FieldErrorKind.FORBIDDEN,
+                detail="Setting both StorageURI and StorageURIs is not supported.",
+            )
+        if uri is not None and isinstance(storage, dict) and storage.get("path"):
+            yield FieldError(
+                path=f"{path}.storage.path",
+                kind=FieldErrorKind.FORBIDDEN,
+                detail="must provide only one of storageUri and storage.path",
+            )
+        if uri == "":
+            yield FieldError(
+                path=f"{path}.storageUri", kind=FieldErrorKind.INVALID, value="", detail="must not be empty"
+            )
+        seen: set[str] = set()
+        for index, source in enumerate(several if isinstance(several, list) else ()):
+            if not isinstance(source, dict):
+                continue
+            mount = source.get("mountPath", "/mnt/models")
+            at = f"{_PREDICTOR}.storageUris[{index}].mountPath"
+            if not isinstance(mount, str) or mount == "/" or ".." in mount.split("/"):
+                detail = "must be an absolute directory other than '/', without '..'"
+                yield FieldError(path=at, kind=FieldErrorKind.INVALID, value=mount, detail=detail)
+            elif mount in seen:
+                yield FieldError(path=at, kind=FieldErrorKind.DUPLICATE, value=mount)
+            else:
+                seen.add(mount)
+
+    def _scaling_errors(self) -> Iterator[FieldError]:
+        fewest, most = self.spec.get("minReplicas"), self.spec.get("maxReplicas")
+        if isinstance(fewest, int) and isinstance(most, int) and 0 < most < fewest:
+            yield FieldError(
+                path=f"{_PREDICTOR}.maxReplicas",
+                kind=FieldErrorKind.INVALID,
+                value=most,
+                detail=f"must be greater than or equal to minReplicas ({fewest})",
+            )
+        metric, target = self.spec.get("scaleMetric"), self.spec.get("scaleTarget")
+        if metric in (None, "cpu") and isinstance(target, int) and self.mode == "raw" and not 1 <= target <= 100:
+            yield FieldError(
+                path=f"{_PREDICTOR}.scaleTarget",
+                kind=FieldErrorKind.INVALID,
+                value=target,
+                detail="the target utilization percentage should be a [1-100] integer",
+            )
+        elif isinstance(target, int) and target < 1:
+            yield FieldError(
+                path=f"{_PREDICTOR}.scaleTarget", kind=FieldErrorKind.INVALID, value=target, detail="must be at least 1"
+            )
+
+    @property
+    def mode(self) -> str | None:
+        return _MODES.get(self.annotations.get(kinds.MODE, ""))
+
+    @property
+    def object_name(self) -> str:
+        own = self.spec.get("name")
+        return f"{self.name}-{own}-predictor" if own else f"{self.name}-predictor"
+
+
+def _env_errors(path: str, container: Json) -> Iterator[FieldError]:
+    env = container.get("env") if isinstance(container, dict) else None
+    for index, variable in enumerate(env if isinstance(env, list) else ()):
+        if isinstance(variable, dict) and variable.get("name") == "PYTHONPATH":
+            yield FieldError(
+                path=f"{path}.env[{index}].name",
+                kind=FieldErrorKind.FORBIDDEN,
+                detail="setting PYTHONPATH is not allowed for security reasons",
+            )
+
+
+def _service(manifest: Manifest) -> InferenceService:
+    metadata = manifest["metadata"]
+    predictor = _Predictor(manifest)
+    labels = {kinds.SERVICE_LABEL: metadata["name"]}
+    namespace = metadata.get("namespace") or "default"
+    return InferenceService(
+        ref=ObjectRef(INFERENCE_SERVICE, Namespace(namespace), metadata["name"]),
+        metadata={**metadata, "namespace": namespace},
+        components=(_component(predictor, metadata.get("labels") or {}),),
+        owned_labels=labels,
+        mode=predictor.mode,
+        stopped=predictor.annotations.get(kinds.STOP, "").lower() == "true",
+        cluster_local=any((metadata.get("labels") or {}).get(label) == "cluster-local" for label in kinds.VISIBILITY),
+        defaults=tuple(_defaults(predictor)),
+    )
+
+
+def _component(predictor: _Predictor, service_labels: Mapping[str, str]) -> Component:
+    spec, field = predictor.spec, predictor.model_field
+    own = {kinds.SERVICE_LABEL: predictor.name, "component": str(ComponentKind.PREDICTOR)}
+    path = f"{_PREDICTOR}.{field or 'containers'}"
+    return Component(
+        kind=ComponentKind.PREDICTOR,
+        object_name=predictor.object_name,
+        main_container=MAIN_CONTAINER,
+        runtime=_runtime(predictor) if field else None,
+        artifacts=_artifacts(predictor),
+        container={
+            key: value for key, value in predictor.model.items() if key in schema.CONTAINER and value is not None
+        },
+        pod=_pod(predictor),
+        labels={**service_labels, **(spec.get("labels") or {}), **own},
+        annotations={
+            **{key: value for key, value in predictor.annotations.items() if key not in _NOT_COPIED},
+            **(spec.get("annotations") or {}),
+        },
+        selector={"app": f"isvc.{predictor.object_name}"},
+        env={"INFERENCE_SERVICE_NAME": predictor.name},
+        scaling=_scaling(predictor),
+        timeout_seconds=spec.get("timeout"),
+        container_concurrency=spec.get("containerConcurrency"),
+        strategy=spec.get("deploymentStrategy"),
+        field_path=path,
+    )
+
+
+def _runtime(predictor: _Predictor) -> RuntimeRequest:
+    model, field = predictor.model, predictor.model_field
+    assert field is not None
+    protocol = model.get("protocolVersion")
+    if field == "model":
+        found = model["modelFormat"]
+        wanted = ModelFormat(name=found["name"], version=found.get("version"))
+        by_default = found["name"] in {"triton", "vLLM"}
+    else:
+        wanted = ModelFormat(name=field)
+        by_default = field in kinds.V2_BY_DEFAULT
+    if protocol is None and by_default:
+        protocol = Protocol.V2
+    return RuntimeRequest(
+        name=model.get("runtime"),
+        format=wanted,
+        protocol=Protocol(protocol) if protocol else None,
+        version=model.get("runtimeVersion"),
+        field_path=f"{_PREDICTOR}.{field}",
+    )
+
+
+def _artifacts(predictor: _Predictor) -> tuple[Artifact, ...]:
+    model, path = predictor.model, f"{_PREDICTOR}.{predictor.model_field}"
+    several = predictor.spec.get("storageUris")
+    if several:
+        return tuple(
+            Artifact(
+                uri=source["uri"],
+                mount_path=source.get("mountPath", "/mnt/models"),
+                field_path=f"{_PREDICTOR}.storageUris[{index}].uri",
+            )
+            for index, source in enumerate(several)
+        )
+    uri, storage = model.get("storageUri"), model.get("storage")
+    if uri is None and storage is None:
+        return ()
+    reference = None
+    if storage is not None:
+        reference = StorageReference(
+            path=storage.get("path") or "", key=storage.get("key"), parameters=storage.get("parameters") or {}
+        )
+    field = "storageUri" if uri is not None else "storage"
+    return (Artifact(uri=uri, storage=reference, field_path=f"{path}.{field}"),)
+
+
+def _pod(predictor: _Predictor) -> Manifest:
+    pod = {key: value for key, value in predictor.spec.items() if key in schema.POD and value is not None}
+    if predictor.model_field is None:
+        containers = [dict(container) for container in pod["containers"]]
+        unnamed = [container for container in containers if not container.get("name")]
+        if len(containers) == 1:
+            containers[0]["name"] = MAIN_CONTAINER
+        elif unnamed and MAIN_CONTAINER not in [container.get("name") for container in containers]:
+            unnamed[0]["name"] = MAIN_CONTAINER
+        pod["containers"] = containers
+    return pod
+
+
+def _scaling(predictor: _Predictor) -> Scaling:
+    spec, annotations = predictor.spec, predictor.annotations
+    own = spec.get("autoScaling") or {}
+    metric = spec.get("scaleMetric") or annotations.get(kinds.METRICS)
+    target = spec.get("scaleTarget")
+    if target is None and annotations.get(kinds.TARGET_UTILIZATION, "").isdigit():
+        target = int(annotations[kinds.TARGET_UTILIZATION])
+    fewest = spec.get("minReplicas")
+    return Scaling(
+        min_replicas=1 if fewest is None else fewest,
+        max_replicas=spec.get("maxReplicas") or None,
+        autoscaler_class=AutoscalerClass(annotations.get(kinds.AUTOSCALER_CLASS, "hpa")),
+        metric=ScaleMetric(metric) if metric in set(ScaleMetric) else None,
+        target=target,
+        metrics=tuple(own.get("metrics") or ()),
+        behavior=own.get("behavior"),
+    )
+
+
+def _defaults(predictor: _Predictor) -> Iterator[str]:
+    if predictor.model_field in FRAMEWORKS:
+        yield f"{_PREDICTOR}.model.modelFormat.name: {predictor.model_field} (from the field {predictor.model_field})"
+    if predictor.spec.get("minReplicas") is None:
+        yield f"{_PREDICTOR}.minReplicas: 1 (KServe's default)"
+    if predictor.model_field and not predictor.model.get("protocolVersion"):
+        implied = _runtime(predictor).protocol
+        yield f"{_PREDICTOR}.{predictor.model_field}.protocolVersion: " + (
+            f"{implied} (KServe's default for the format)" if implied else "the runtime's first"
+        )

@@ -1,0 +1,63 @@
+"""KServe's status, written from ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from servery_sdk.manifests import Json
+from servery_sdk.model import Condition, ModelStatus, ServiceStatus
+
+_MODES = {"raw": "Standard", "knative": "Knative"}
+"""Modes that KServe has a word for; others keep ours."""
+
+
+def status(found: ServiceStatus) -> Mapping[str, Json]:
+    """Return ``.status`` as KServe's users and tools read it."""
+    written: dict[str, Json] = {
+        "observedGeneration": found.observed_generation,
+        "conditions": [_condition(condition) for condition in sorted(found.conditions, key=lambda c: c.type)],
+        "url": found.url,
+        "address": {"url": found.address} if found.address else None,
+        "components": {
+            str(component.kind): {"url": component.url} for component in found.components if component.url is not None
+        }
+        or None,
+        "modelStatus": _model(found.model) if found.model else None,
+        "deploymentMode": _MODES.get(found.mode, found.mode) if found.mode else None,
+    }
+    if found.runtime:
+        field = "clusterServingRuntimeName" if found.runtime_is_cluster_scoped else "servingRuntimeName"
+        written[field] = found.runtime
+    return {key: value for key, value in written.items() if value is not None}
+
+
+def _condition(condition: Condition) -> dict[str, str]:
+    written = {
+        "type": condition.type,
+        "status": str(condition.status),
+        "reason": condition.reason,
+        "message": condition.message,
+        "severity": condition.severity,
+        "lastTransitionTime": condition.last_transition_time,
+    }
+    return {key: value for key, value in written.items() if value}
+
+
+def _model(model: ModelStatus) -> dict[str, Json]:
+    written: dict[str, Json] = {
+        "transitionStatus": str(model.transition),
+        "states": {"targetModelState": str(model.target)},
+        "copies": {"failedCopies": model.failed_copies, "totalCopies": model.total_copies},
+    }
+    if model.active is not None:
+        written["states"]["activeModelState"] = str(model.active)
+    if model.failure is not None:
+        info = {
+            "reason": model.failure.reason,
+            "message": model.failure.message,
+            "location": model.failure.location,
+            "time": model.failure.time,
+            "exitCode": model.failure.exit_code,
+        }
+        written["lastFailureInfo"] = {key: value for key, value in info.items() if value not in ("", None)}
+    return written
