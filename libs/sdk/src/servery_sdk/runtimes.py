@@ -70,5 +70,11 @@ def predictor(
                 "readOnlyRootFilesystem": True,
                 "runAsNonRoot": True,
             },
+            # The root file system is read-only; libraries still want somewhere to put a socket or a cache.
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+        },
+        pod={
+            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "volumes": [{"name": "tmp", "emptyDir": {}}],
         },
     )

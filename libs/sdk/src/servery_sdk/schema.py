@@ -111,10 +111,8 @@ def _article(word: str) -> str:
 
 def _unknown(path: str, name: str, properties: Mapping[str, Schema]) -> FieldError:
     close = difflib.get_close_matches(name, properties, n=1)
-    if close:
-        detail = f"did you mean {json.dumps(close[0])}?"
-    else:
-        detail = f"known fields: {', '.join(sorted(properties))}"
+    known = f"known fields: {', '.join(sorted(properties))}"
+    detail = f"did you mean {json.dumps(close[0])}?" if close else known
     return FieldError(path=_join(path, name), kind=FieldErrorKind.UNKNOWN, detail=detail)
 
 

@@ -49,6 +49,17 @@ class StorageEntry:
     version: str | None = None
 
 
+def path_below(key: str, prefix: str) -> str | None:
+    """Return an object's path below ``prefix``: its name for the object of that very key, None for a sibling whose name
+    only begins like it (``llm-other`` for ``llm``).
+    """
+    if not prefix:
+        return key
+    if key == prefix:
+        return key.rpartition("/")[2]
+    return key.removeprefix(f"{prefix}/") if key.startswith(f"{prefix}/") else None
+
+
 class Sink(Protocol):
     """Where a provider writes one entry's bytes."""
 

@@ -1,1 +1,1 @@
-
+"""Watches manifests, plans, renders, applies, reports status."""

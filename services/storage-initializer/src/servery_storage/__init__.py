@@ -1,1 +1,1 @@
-
+"""Fetches model artifacts: whole or not at all."""

@@ -1,1 +1,1 @@
-
+"""gs:// artifacts."""

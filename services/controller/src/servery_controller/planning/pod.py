@@ -1,0 +1,103 @@
+"""The whole pod of a component: runtime, manifest, storage, in one place."""
+
+from __future__ import annotations
+
+from servery_sdk.manifests import Json, Manifest
+from servery_sdk.model import Component, InferenceService, Selection
+
+from servery_controller.planning.merge import merge
+from servery_controller.planning.placeholders import fill
+from servery_controller.planning.settings import PlanningSettings
+from servery_controller.planning.storage import Storage, storage
+
+_READS_MODEL = frozenset({"transformer-container", "worker-container"})
+_POD_DEFAULTS: Manifest = {"terminationGracePeriodSeconds": 30}
+DEFAULT_PORT = 8080
+
+
+def pod(
+    service: InferenceService, component: Component, selection: Selection | None, settings: PlanningSettings
+) -> Manifest:
+    """Return the PodSpec that runs ``component``, its main container first.
+
+    Raises:
+        Invalid: A storage URI that no provider knows.
+        NoPlan: A placeholder that cannot be filled.
+    """
+    spec = _runtime_pod(service, component, selection) if selection else {}
+    overlay = {key: value for key, value in component.pod.items() if key != "containers"}
+    spec = merge(spec, overlay)
+    containers = _containers(service, component, selection)
+    added = storage(component.artifacts, settings)
+    containers = [_equipped(container, component, added) for container in containers]
+    spec = {**_POD_DEFAULTS, **spec, "containers": containers}
+    if added.init_containers:
+        spec["initContainers"] = [*added.init_containers, *spec.get("initContainers", ())]
+    if added.volumes:
+        spec["volumes"] = [*spec.get("volumes", ()), *added.volumes]
+    if not settings.automount_service_account_token:
+        spec.setdefault("automountServiceAccountToken", False)
+    return spec
+
+
+def _runtime_pod(service: InferenceService, component: Component, selection: Selection) -> dict[str, Json]:
+    own = {key: value for key, value in selection.runtime.pod.items() if key != "containers"}
+    filled = fill(own, service.metadata, where=f"runtime {selection.runtime.name}")
+    assert isinstance(filled, dict)
+    return filled
+
+
+def _containers(service: InferenceService, component: Component, selection: Selection | None) -> list[Manifest]:
+    own = [dict(container) for container in component.pod.get("containers", ())]
+    if selection is None:
+        main = [container for container in own if container["name"] == component.main_container]
+        return [*main, *(container for container in own if container["name"] != component.main_container)]
+    where = f"runtime {selection.runtime.name}"
+    base = {"name": component.main_container, **fill(selection.runtime.container, service.metadata, where=where)}
+    main = [merge(base, component.container)]
+    if component.runtime is not None and component.runtime.version:
+        main[0]["image"] = _tagged(str(main[0].get("image", "")), component.runtime.version)
+    others = {
+        c["name"]: c for c in fill(list(selection.runtime.pod.get("containers", ())), service.metadata, where=where)
+    }
+    for container in own:
+        if container["name"] == component.main_container:
+            main[0] = merge(main[0], container)
+        else:
+            others[container["name"]] = merge(others.get(container["name"], {}), container)
+    return [*main, *others.values()]
+
+
+def _equipped(container: Manifest, component: Component, added: Storage) -> Manifest:
+    made = dict(container)
+    is_main = made["name"] == component.main_container
+    if is_main:
+        promised = [{"name": name, "value": value} for name, value in component.env.items()]
+        made["env"] = merge({"env": promised}, {"env": made.get("env", [])})["env"]
+        made.setdefault("imagePullPolicy", "IfNotPresent")
+        made.setdefault("readinessProbe", _probe(made))
+    if added.mounts and (is_main or made["name"] in _READS_MODEL):
+        taken = {mount["mountPath"] for mount in made.get("volumeMounts", ())}
+        mounts = [mount for mount in added.mounts if mount["mountPath"] not in taken]
+        made["volumeMounts"] = [*made.get("volumeMounts", ()), *mounts]
+    return made
+
+
+def _probe(container: Manifest) -> Manifest:
+    """Return KServe's default: the port takes connections."""
+    ports = container.get("ports") or [{"containerPort": DEFAULT_PORT}]
+    return {
+        "tcpSocket": {"port": ports[0]["containerPort"]},
+        "timeoutSeconds": 1,
+        "periodSeconds": 10,
+        "successThreshold": 1,
+        "failureThreshold": 3,
+    }
+
+
+def _tagged(image: str, tag: str) -> str:
+    if "@" in image:
+        return image
+    repository, colon, rest = image.rpartition(":")
+    # A colon before the last slash is a registry's port.
+    return f"{image if not colon or '/' in rest else repository}:{tag}"

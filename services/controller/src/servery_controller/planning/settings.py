@@ -1,0 +1,48 @@
+"""What an installation decides for all its services."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from servery_sdk.manifests import Manifest
+from servery_sdk.model import RouteParent
+from servery_sdk.runtimes import VERSION
+
+_GATEWAY = RouteParent(gateway_namespace="kserve", gateway_name="kserve-ingress-gateway")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanningSettings:
+    """Frozen input of ``plan``.
+
+    Attributes:
+        default_mode: Of services that ask for none.
+        ingress_domain: Under which services have hosts, ``<name>-<namespace>.<domain>``.
+        extra_ingress_domains: More of them, for the service's own host.
+        url_scheme: Of ``status.url``.
+        cluster_domain: DNS domain of the cluster.
+        route_parent: What routes hang on.
+        default_timeout_seconds: Of one request where the manifest says nothing.
+        storage_image: Of the storage initializer.
+        storage_resources: Of the storage initializer.
+        storage_schemes: URI schemes that the installed providers know; ``pvc`` is planning's own.
+        automount_service_account_token: False puts ``automountServiceAccountToken: false`` where a pod is silent.
+    """
+
+    default_mode: str = "raw"
+    ingress_domain: str = "example.com"
+    extra_ingress_domains: tuple[str, ...] = ()
+    url_scheme: str = "http"
+    cluster_domain: str = "cluster.local"
+    route_parent: RouteParent = _GATEWAY
+    default_timeout_seconds: int = 60
+    storage_image: str = f"servery/storage-initializer:{VERSION}"
+    storage_resources: Manifest = field(default_factory=lambda: _STORAGE_RESOURCES)
+    storage_schemes: frozenset[str] = frozenset({"file", "http", "https", "s3", "gs"})
+    automount_service_account_token: bool = True
+
+
+_STORAGE_RESOURCES: Manifest = {
+    "requests": {"cpu": "100m", "memory": "100Mi"},
+    "limits": {"cpu": "1", "memory": "1Gi"},
+}

@@ -1,0 +1,124 @@
+"""How a model comes into the pod: a claim mounted, or an init container that fetches it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from servery_sdk.errors import FieldError, FieldErrorKind, Invalid
+from servery_sdk.manifests import Json, Manifest
+from servery_sdk.model import Artifact
+from servery_sdk.storage import StorageUri
+
+from servery_controller.planning.settings import PlanningSettings
+
+INIT_CONTAINER = "storage-initializer"
+VOLUME = "kserve-provision-location"
+CLAIM_VOLUME = "kserve-pvc-source"
+CONFIG_SECRET = "storage-config"  # noqa: S105  # a Secret's name, KServe's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """What storage adds to a pod: init containers, volumes, and mounts of every container that reads the model."""
+
+    init_containers: tuple[Manifest, ...] = ()
+    volumes: tuple[Manifest, ...] = ()
+    mounts: tuple[Manifest, ...] = ()
+
+
+def storage(artifacts: Sequence[Artifact], settings: PlanningSettings) -> Storage:
+    """Return how ``artifacts`` come into a pod.
+
+    Raises:
+        Invalid: A URI that no provider knows; says which schemes are known.
+    """
+    errors = [error for artifact in artifacts if (error := _objection(artifact, settings)) is not None]
+    if errors:
+        raise Invalid(errors)
+    claims = [artifact for artifact in artifacts if _is_claim(artifact)]
+    fetched = [artifact for artifact in artifacts if not _is_claim(artifact)]
+    volumes, mounts = [], []
+    for index, artifact in enumerate(claims):
+        name = CLAIM_VOLUME if index == 0 else f"{CLAIM_VOLUME}-{index}"
+        uri = StorageUri.parse(artifact.uri or "")
+        volumes.append({"name": name, "persistentVolumeClaim": {"claimName": uri.host}})
+        mount: dict[str, Json] = {"name": name, "mountPath": artifact.mount_path, "readOnly": True}
+        if uri.path.strip("/"):
+            mount["subPath"] = uri.path.strip("/")
+        mounts.append(mount)
+    if not fetched:
+        return Storage(volumes=tuple(volumes), mounts=tuple(mounts))
+    root = _common_directory([artifact.mount_path for artifact in fetched])
+    volumes.append({"name": VOLUME, "emptyDir": {}})
+    mounts.append({"name": VOLUME, "mountPath": root, "readOnly": True})
+    return Storage(
+        init_containers=(_initializer(fetched, root, settings),), volumes=tuple(volumes), mounts=tuple(mounts)
+    )
+
+
+def _initializer(artifacts: Sequence[Artifact], root: str, settings: PlanningSettings) -> Manifest:
+    container: dict[str, Json] = {
+        "name": INIT_CONTAINER,
+        "image": settings.storage_image,
+        "args": [argument for artifact in artifacts for argument in (_source(artifact), artifact.mount_path)],
+        "resources": settings.storage_resources,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+        },
+        "volumeMounts": [{"name": VOLUME, "mountPath": root}],
+    }
+    references = [artifact.storage for artifact in artifacts if artifact.storage is not None]
+    if references:
+        reference = references[0]
+        entry = reference.key or f"default_{reference.parameters.get('type', 's3')}"
+        env: list[Json] = [
+            {"name": "STORAGE_CONFIG", "valueFrom": {"secretKeyRef": {"name": CONFIG_SECRET, "key": entry}}}
+        ]
+        if reference.parameters:
+            pairs = ", ".join(f'"{key}": "{value}"' for key, value in sorted(reference.parameters.items()))
+            env.append({"name": "STORAGE_OVERRIDE_CONFIG", "value": f"{{{pairs}}}"})
+        container["env"] = env
+    return container
+
+
+def _source(artifact: Artifact) -> str:
+    if artifact.uri is not None:
+        return artifact.uri
+    assert artifact.storage is not None
+    kind = artifact.storage.parameters.get("type", "s3")
+    # The entry of the secret knows the bucket; the initializer reads both.
+    bucket = artifact.storage.parameters.get("bucket", "<bucket>")
+    return f"{kind}://{bucket}/{artifact.storage.path.lstrip('/')}"
+
+
+def _is_claim(artifact: Artifact) -> bool:
+    return (artifact.uri or "").startswith("pvc://")
+
+
+def _objection(artifact: Artifact, settings: PlanningSettings) -> FieldError | None:
+    if artifact.uri is None or "://" not in artifact.uri:
+        return None
+    scheme = artifact.uri.partition("://")[0].lower()
+    if scheme == "pvc" and not StorageUri.parse(artifact.uri).host:
+        detail = "names no claim: pvc://<claim>/<path>"
+        return FieldError(path=artifact.field_path, kind=FieldErrorKind.INVALID, value=artifact.uri, detail=detail)
+    if scheme in settings.storage_schemes | {"pvc"}:
+        return None
+    known = ", ".join(f'"{name}"' for name in sorted(settings.storage_schemes | {"pvc"}))
+    return FieldError(
+        path=artifact.field_path,
+        kind=FieldErrorKind.NOT_SUPPORTED,
+        value=artifact.uri,
+        detail=f"supported schemes: {known}",
+    )
+
+
+def _common_directory(paths: Sequence[str]) -> str:
+    return posixpath.commonpath(paths)

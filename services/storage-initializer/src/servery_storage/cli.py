@@ -1,0 +1,48 @@
+"""``servery-storage-initializer SRC DST [SRC DST …]``: KServe's arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from servery_sdk import plugins
+from servery_sdk.errors import ServeryError
+
+from servery_storage.engine import Engine
+from servery_storage.patterns import Patterns
+from servery_storage.progress import JsonLines, Progress, TerminalBars
+from servery_storage.settings import Settings
+
+USAGE = "usage: servery-storage-initializer SRC DST [SRC DST …]"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fetch every pair; exits 0 done, 1 failed (the reason on stderr and in the termination log), 2 usage."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or len(given) % 2 or any(argument in {"-h", "--help"} for argument in given):
+        print(USAGE, file=sys.stderr)  # noqa: T201  # a command's usage
+        raise SystemExit(2)
+    settings = Settings()
+    pairs = [(given[index], Path(given[index + 1])) for index in range(0, len(given), 2)]
+    try:
+        engine = Engine(plugins.load().storage_providers, settings, patterns=Patterns.of(os.environ))
+        asyncio.run(_run(engine, pairs))
+    except ServeryError as error:
+        print(error, file=sys.stderr)  # noqa: T201  # the last line of the log is what kubectl shows
+        if settings.termination_log.exists():
+            with contextlib.suppress(OSError):
+                settings.termination_log.write_text(str(error))
+        raise SystemExit(1) from error
+
+
+async def _run(engine: Engine, pairs: Sequence[tuple[str, Path]]) -> None:
+    console = Console(stderr=True)
+    with contextlib.ExitStack() as stack:
+        bars: Progress = stack.enter_context(TerminalBars(console)) if console.is_terminal else JsonLines()
+        for source, target in pairs:
+            await engine.fetch(source, target, bars)

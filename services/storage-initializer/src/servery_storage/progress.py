@@ -1,0 +1,94 @@
+"""How far a download is: bars on a terminal, JSON lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bars
+from servery_sdk.storage import StorageEntry
+
+
+class Progress(Protocol):
+    """Told by the engine."""
+
+    def begin(self, source: str, entries: Sequence[StorageEntry]) -> None:
+        """The objects are known."""
+
+    def advance(self, entry: StorageEntry, size_bytes: int) -> None:
+        """So many bytes more of one object are there."""
+
+    def end(self, source: str) -> None:
+        """The model is in place."""
+
+
+class JsonLines:
+    """A line at the start, at most one every few seconds, and one at the end."""
+
+    def __init__(self, stream: TextIO = sys.stderr, every_seconds: float = 5.0) -> None:
+        self._stream, self._every_seconds = stream, every_seconds
+        self._total: int | None = None
+        self._done = 0
+        self._started = self._said = time.monotonic()
+
+    def begin(self, source: str, entries: Sequence[StorageEntry]) -> None:
+        sizes = [entry.size_bytes for entry in entries]
+        self._total = None if None in sizes else sum(size or 0 for size in sizes)
+        self._done = 0
+        self._started = self._said = time.monotonic()
+        self._say("fetching", source=source, objects=len(entries), total_bytes=self._total)
+
+    def advance(self, entry: StorageEntry, size_bytes: int) -> None:
+        self._done += size_bytes
+        now = time.monotonic()
+        if now - self._said >= self._every_seconds:
+            self._said = now
+            self._say("progress", done_bytes=self._done, total_bytes=self._total)
+
+    def end(self, source: str) -> None:
+        seconds = round(time.monotonic() - self._started, 3)
+        self._say("fetched", source=source, done_bytes=self._done, seconds=seconds)
+
+    def _say(self, message: str, **fields: object) -> None:
+        line = json.dumps({"message": message, **{key: value for key, value in fields.items() if value is not None}})
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+class TerminalBars:
+    """One bar for the whole of each source. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> TerminalBars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bars.stop()
+
+    def begin(self, source: str, entries: Sequence[StorageEntry]) -> None:
+        sizes = [entry.size_bytes for entry in entries]
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+        self._task = self._bars.add_task(source, total=total)
+
+    def advance(self, entry: StorageEntry, size_bytes: int) -> None:
+        if self._task is not None:
+            self._bars.advance(self._task, size_bytes)
+
+    def end(self, source: str) -> None:
+        return None
