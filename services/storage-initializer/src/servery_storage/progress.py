@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Protocol, TextIO
+from typing import Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -74,7 +74,7 @@ class TerminalBars:
         )
         self._task: TaskID | None = None
 
-    def __enter__(self) -> TerminalBars:
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 

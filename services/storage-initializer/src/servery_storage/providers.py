@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable
 from email.utils import parsedate_to_datetime
@@ -36,13 +37,17 @@ class FileProvider:
 
     async def fetch(self, entry: StorageEntry, sink: Sink, *, offset: int) -> None:
         """Copy the file from ``offset`` on."""
-        try:
-            with Path(entry.source).open("rb") as file:
-                file.seek(offset)
-                while chunk := file.read(CHUNK_BYTES):
-                    sink.write(chunk)
-        except PermissionError as error:
-            raise Permanent(f"{entry.source}: {error.strerror}") from error
+        await asyncio.to_thread(_copy, Path(entry.source), sink, offset)
+
+
+def _copy(source: Path, sink: Sink, offset: int) -> None:
+    try:
+        with source.open("rb") as file:
+            file.seek(offset)
+            while chunk := file.read(CHUNK_BYTES):
+                sink.write(chunk)
+    except PermissionError as error:
+        raise Permanent(f"{source}: {error.strerror}") from error
 
 
 def path_of(uri: StorageUri) -> Path:
