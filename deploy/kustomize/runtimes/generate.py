@@ -25,7 +25,7 @@ def cluster_serving_runtime(runtime: Runtime) -> Manifest:
         "metadata": {"name": runtime.name, "labels": {"app.kubernetes.io/part-of": "servery"}},
         "spec": {
             "supportedModelFormats": [_format(supported) for supported in runtime.formats],
-            "protocolVersions": sorted(runtime.protocols),
+            "protocolVersions": sorted(map(str, runtime.protocols)),
             "containers": [{"name": CONTAINER, **runtime.container}],
             **runtime.pod,
         },
