@@ -22,7 +22,26 @@ from servery_predictor.repository import reason
 from servery_predictor.server import Predictor
 from servery_predictor.settings import Settings
 
-_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+logger = logging.getLogger(__name__)
+
+_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+IGNORED = {
+    "access_log_format": "requests are counted in /metrics, not logged",
+    "configure_logging": "logs are JSON lines",
+    "enable_docs_url": "the documentation is always at /docs",
+    "enable_latency_logging": "latencies are in /metrics",
+    "event_loop": "always uvloop",
+    "grpc_max_receive_message_length": "--max-body-bytes bounds REST and gRPC",
+    "grpc_max_send_message_length": "--max-body-bytes bounds REST and gRPC",
+    "log_config_file": "logs are JSON lines",
+    "max_asyncio_workers": "a model has one thread; requests gather to batches",
+    "max_threads": "a model has one thread; requests gather to batches",
+    "protocol": "every protocol is served",
+    "timeout_keep_alive": "the front decides",
+    "workers": "one process serves; scale by replicas",
+}
+"""Flags of KServe that change nothing here, and why: manifests that set them go on working."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -44,12 +63,24 @@ class JsonFormatter(logging.Formatter):
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every setting as a flag."""
-    made = argparse.ArgumentParser("servery-predictor", description="Serve one model.", allow_abbrev=False)
+    made = argparse.ArgumentParser(
+        "servery-predictor",
+        description="Serve one model.",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Flags of KServe that are accepted and change nothing:\n"
+        + "\n".join(f"  --{name}: {why}" for name, why in sorted(IGNORED.items())),
+    )
     for name in Settings.model_fields:
-        # KServe writes underscores, everybody else dashes.
-        flags = [f"--{name.replace('_', '-')}"] + ([f"--{name}"] if "_" in name else [])
-        made.add_argument(*flags, dest=name, default=argparse.SUPPRESS, metavar=name.upper(), required=False)
+        made.add_argument(*_spellings(name), dest=name, default=argparse.SUPPRESS, metavar=name.upper())
+    for name in IGNORED:
+        made.add_argument(*_spellings(name), dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return made
+
+
+def _spellings(name: str) -> list[str]:
+    # KServe writes underscores, everybody else dashes.
+    return [f"--{name.replace('_', '-')}"] + ([f"--{name}"] if "_" in name else [])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,9 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     made = parser()
     try:
-        settings = Settings(**vars(made.parse_args(arguments)))
+        given = vars(made.parse_args(arguments))
+        settings = Settings(**{name: value for name, value in given.items() if name not in IGNORED})
     except ValidationError as error:
         made.error("; ".join(f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in error.errors()))
+    for name in sorted(IGNORED.keys() & given):
+        logger.warning("flag changes nothing", extra={"flag": f"--{name}", "reason": IGNORED[name]})
     try:
         runtime = find_runtime(settings.runtime)
         uvloop.run(serve(settings, runtime))

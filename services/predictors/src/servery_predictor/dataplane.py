@@ -9,6 +9,7 @@ from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError
 
+from servery_predictor.errors import TooLate
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository
 
@@ -16,9 +17,10 @@ from servery_predictor.repository import Repository
 class DataPlane:
     """Answers inference requests, whatever they came as."""
 
-    def __init__(self, repository: Repository, metrics: Metrics) -> None:
+    def __init__(self, repository: Repository, metrics: Metrics, *, timeout_seconds: float = 300.0) -> None:
         self.repository = repository
         self.metrics = metrics
+        self._timeout_seconds = timeout_seconds
         self.draining = False
 
     @property
@@ -36,8 +38,7 @@ class DataPlane:
         started = time.perf_counter()
         code = "OK"
         try:
-            answer = await self.repository.batcher(request.model, request.version).submit(request)
-            return _asked(answer, request)
+            return _asked(await self._answer(request), request)
         except ServeryError as error:
             code = error.code
             raise
@@ -49,6 +50,13 @@ class DataPlane:
             model = "" if code == ErrorCode.NOT_FOUND else request.model
             self.metrics.requests.labels(model, protocol, code).inc()
             self.metrics.request_seconds.labels(model, protocol).observe(time.perf_counter() - started)
+
+    async def _answer(self, request: InferRequest) -> InferResponse:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self.repository.batcher(request.model, request.version).submit(request)
+        except TimeoutError as error:
+            raise TooLate(f"model {request.model!r} did not answer in {self._timeout_seconds:g} s") from error
 
 
 def _asked(response: InferResponse, request: InferRequest) -> InferResponse:

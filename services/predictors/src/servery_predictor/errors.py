@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 import grpc
 from servery_http.front import error as error_response
 from servery_http.messages import Headers, Response
 from servery_sdk.errors import ErrorCode, ServeryError, Transient
-
-logger = logging.getLogger(__name__)
 
 HTTP = {
     ErrorCode.INVALID_ARGUMENT: 400,
@@ -50,6 +46,12 @@ class QueueFull(Transient):
     """More requests wait than the server keeps."""
 
     code = ErrorCode.RESOURCE_EXHAUSTED
+
+
+class TooLate(ServeryError):
+    """The model did not answer in time."""
+
+    code = ErrorCode.DEADLINE_EXCEEDED
 
 
 class ModelFailed(ServeryError):

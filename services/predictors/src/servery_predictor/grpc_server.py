@@ -38,7 +38,9 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:  # noqa: N802
         try:
-            return pb.ModelReadyResponse(ready=self._plane.repository.entry(request.name).state is ModelState.LOADED)
+            return pb.ModelReadyResponse(
+                ready=self._plane.repository.entry(request.name, request.version or None).state is ModelState.LOADED
+            )
         except ServeryError as failure:
             await _abort(context, failure)
 

@@ -65,7 +65,7 @@ class Repository:
         """Return every known model, by name."""
         return tuple(entry for _, entry in sorted(self._entries.items()))
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str, version: str | None = None) -> Entry:
         """Return one model.
 
         Raises:
@@ -75,6 +75,8 @@ class Repository:
         if found is None:
             present = ", ".join(sorted(self._entries)) or "none"
             raise UnknownModel(f"Model with name {name} does not exist; this server has: {present}")
+        if version is not None and version not in self._versions(found):
+            raise UnknownModel(f"model {name!r} has no version {version!r}; leave the version out")
         return found
 
     def batcher(self, name: str, version: str | None) -> Batcher:
@@ -84,9 +86,7 @@ class Repository:
             UnknownModel: No such model or version.
             ModelNotReady: It cannot answer; says why.
         """
-        entry = self._entries.get(name) or self.entry(name)
-        if version is not None and version not in self._versions(entry):
-            raise UnknownModel(f"model {name!r} has no version {version!r}; leave the version out")
+        entry = self.entry(name, version)
         if entry.batcher is None or entry.state is not ModelState.LOADED:
             why = f": {entry.reason}" if entry.reason else ""
             raise ModelNotReady(f"Model with name {name} is not ready, but {entry.state}{why}")

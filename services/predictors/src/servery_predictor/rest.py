@@ -17,6 +17,7 @@ from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import RequestError, v1, v2
 from servery_sdk.runtimes import VERSION
+from starlette.exceptions import HTTPException
 
 from servery_predictor import errors
 from servery_predictor.dataplane import DataPlane
@@ -95,6 +96,10 @@ def application(plane: DataPlane) -> FastAPI:
         answer = errors.response(failure)
         return HttpResponse(answer.body, answer.status, media_type="application/json")
 
+    @app.exception_handler(HTTPException)
+    async def refused(_: HttpRequest, failure: HTTPException) -> HttpResponse:
+        return JSONResponse({"error": failure.detail}, failure.status_code, failure.headers)
+
     @app.get("/")
     async def alive() -> dict[str, str]:
         return {"status": "alive"}
@@ -125,15 +130,17 @@ def application(plane: DataPlane) -> FastAPI:
         return {"models": [entry.name for entry in repository.entries()]}
 
     @app.get("/v2/models/{model}", responses=_ERRORS)
-    async def model_metadata(model: str) -> HttpResponse:
-        entry = repository.entry(model)
+    @app.get("/v2/models/{model}/versions/{version}", responses=_ERRORS)
+    async def model_metadata(model: str, version: str | None = None) -> HttpResponse:
+        entry = repository.entry(model, version)
         if entry.metadata is None:
             raise errors.ModelNotReady(f"Model with name {model} is not ready, but {entry.state}")
         return HttpResponse(v2.encode_metadata(entry.metadata), media_type="application/json")
 
     @app.get("/v2/models/{model}/ready", responses=_ERRORS)
-    async def model_ready(model: str) -> Any:
-        is_ready = repository.entry(model).state is ModelState.LOADED
+    @app.get("/v2/models/{model}/versions/{version}/ready", responses=_ERRORS)
+    async def model_ready(model: str, version: str | None = None) -> Any:
+        is_ready = repository.entry(model, version).state is ModelState.LOADED
         return JSONResponse({"name": model, "ready": is_ready}, 200 if is_ready else 503)
 
     @app.post("/v2/repository/index")

@@ -30,7 +30,7 @@ class Predictor:
             max_queue_requests=settings.max_queue_requests,
         )
         self.repository.add(settings.model_name, settings.model_dir)
-        self.plane = DataPlane(self.repository, metrics)
+        self.plane = DataPlane(self.repository, metrics, timeout_seconds=settings.request_timeout_seconds)
         self.http = Server(
             HotRoutes(self.plane),
             application(self.plane),

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = 256 * 1024 * 1024
     """Upper bound on one request's body, REST or gRPC."""
 
+    request_timeout_seconds: float = 300.0
+    """How long a request may wait for the model and its answer."""
+
     drain_seconds: float = 30.0
     """How long requests in flight may take after SIGTERM."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,13 +21,14 @@ class PythonModel:
     """Wraps the artifact's ``Model``, whose ``predict`` takes arrays by input name and returns arrays.
 
     The class needs ``predict(inputs)``, where ``inputs`` maps a name to ``[rows, *item]``; it returns an array, or
-    arrays by output name. ``load(artifact: Path)`` is called first where there is one. ``batchable = False`` keeps
+    arrays by output name. A ``predict(request)`` is ``servery_sdk``'s own: ``InferRequest`` in, ``InferResponse`` out. ``load(artifact: Path)`` is called first where there is one. ``batchable = False`` keeps
     requests apart. A ``ValueError`` or ``KeyError`` of ``predict`` is the caller's fault.
     """
 
     def __init__(self) -> None:
         self._model: Any = None
         self.batchable = True
+        self._takes_request = False
 
     def load(self, artifact: Path) -> None:
         """Import ``model.py`` and make its ``Model``.
@@ -59,6 +61,7 @@ class PythonModel:
             raise LoadError(f"{FILE}: {type(error).__name__}: {error}{_line(error, file)}") from error
         if not callable(getattr(self._model, "predict", None)):
             raise LoadError(f"{FILE}: Model has no predict(inputs)")
+        self._takes_request = next(iter(inspect.signature(self._model.predict).parameters), "") == "request"
         if isinstance(self._model, UnbatchedModel):
             self.batchable = self._model.batchable
 
@@ -69,12 +72,23 @@ class PythonModel:
             InputError: ``Model.predict`` raised ValueError or KeyError.
         """
         try:
+            if self._takes_request:
+                return self._answer(request)
             answer = self._model.predict({tensor.name: tensor.data for tensor in request.inputs})
         except (ValueError, KeyError) as error:
             raise InputError(f"{type(error).__name__}: {error}") from error
         named = answer if isinstance(answer, Mapping) else {"output-0": answer}
         outputs = tuple(_tensor(name, np.asarray(value)) for name, value in named.items())
         return InferResponse(model=request.model, outputs=outputs)
+
+    def _answer(self, request: InferRequest) -> InferResponse:
+        answer = self._model.predict(request)
+        if not isinstance(answer, InferResponse):
+            raise TypeError(
+                f"{FILE}: predict(request) returned a {type(answer).__name__}, not an InferResponse; "
+                "call the parameter inputs to take and return arrays"
+            )
+        return answer
 
     def metadata(self) -> ModelMetadata:
         """Return what the artifact's model says of itself, if it does."""

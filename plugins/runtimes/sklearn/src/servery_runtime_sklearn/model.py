@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -13,6 +14,8 @@ import pandas as pd
 import sklearn
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
 from servery_sdk.serving import InputError, LoadError
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".joblib", ".pkl", ".pickle")
 OUTPUT = "output-0"
@@ -52,6 +55,9 @@ class SKLearnModel:
                 f"{file.name}: holds a {type(estimator).__name__}, which has no {self._method}()"
                 + (f" ({seen})" if seen else "")
             )
+        for note in notes:
+            # Such as InconsistentVersionWarning: it may answer wrongly, and nobody else will say so.
+            logger.warning("model loaded with a warning", extra={"file": file.name, "warning": str(note.message)})
         self._estimator = estimator
 
     def predict(self, request: InferRequest) -> InferResponse:

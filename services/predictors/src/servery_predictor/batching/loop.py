@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
@@ -14,6 +15,8 @@ from servery_sdk.serving import InputError
 
 from servery_predictor.batching.policy import Waiting, next_batch
 from servery_predictor.errors import ModelFailed, QueueFull
+
+logger = logging.getLogger(__name__)
 
 QUICK_SECONDS = 0.0005
 """A call under this runs on the event loop: handing it to a thread and back costs about as much."""
@@ -158,6 +161,7 @@ class Batcher:
 def _failure(request: InferRequest, error: Exception) -> ServeryError:
     if isinstance(error, InputError):
         return error
+    logger.error("model failed", exc_info=error, extra={"model": request.model})
     failure = ModelFailed(f"model {request.model!r} failed: {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
