@@ -135,7 +135,7 @@ assert {metadata} == "iris"
 KSERVE = """
 import asyncio, sys
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
-x = InferInput("x", [2, 4], "FP64", data={rows})
+x = InferInput("x", [2, 4], "FP64", data=sum({rows}, []))
 async def main():
     rest = InferenceRESTClient(RESTConfig(protocol="v2"))
     answer = await rest.infer("http://" + sys.argv[1], InferRequest("iris", [x]), model_name="iris")
