@@ -110,7 +110,8 @@ def _article(word: str) -> str:
 
 
 def _unknown(path: str, name: str, properties: Mapping[str, Schema]) -> FieldError:
-    close = difflib.get_close_matches(name, properties, n=1)
+    by_lower_case = {known.lower(): known for known in properties}
+    close = [by_lower_case[found] for found in difflib.get_close_matches(str(name).lower(), by_lower_case, n=1)]
     known = f"known fields: {', '.join(sorted(properties))}"
     detail = f"did you mean {json.dumps(close[0])}?" if close else known
     return FieldError(path=_join(path, name), kind=FieldErrorKind.UNKNOWN, detail=detail)

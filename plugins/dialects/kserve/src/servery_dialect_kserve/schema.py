@@ -218,6 +218,13 @@ PREDICTOR = _object(
     },
 )
 
+METADATA: Schema = {
+    "type": "object",
+    "x-kubernetes-preserve-unknown-fields": True,
+    "properties": {"name": _TEXT, "namespace": _TEXT, "labels": _map("Labels."), "annotations": _map("Annotations.")},
+}
+"""``ObjectMeta``, as far as it is read here. Not in the CRD: the API server checks it by itself."""
+
 CONDITIONS = _array(
     "What is true of the service, by type.",
     _object(

@@ -60,22 +60,23 @@ def parse(manifest: Manifest) -> InferenceService:
         Invalid: Every error at once.
     """
     errors = list(structural.check(manifest, schema.SERVICE))
-    errors += _metadata_errors(manifest)
+    metadata_errors = list(structural.check(manifest.get("metadata"), schema.METADATA, "metadata"))
+    errors += metadata_errors or _metadata_errors(manifest["metadata"])
     errors += _refused(manifest)
-    if not any(error.path == _PREDICTOR or error.path == "spec" for error in errors):
+    # The rules read what has the right shape; without a predictor or metadata there is nothing to read.
+    if not metadata_errors and not any(error.path in {_PREDICTOR, "spec"} for error in errors):
         errors += _Predictor(manifest).errors()
     if errors:
-        raise Invalid(sorted(set(errors), key=lambda error: error.path))
+        # A schema's error and a rule's may say the same.
+        raise Invalid(sorted({str(error): error for error in errors}.values(), key=lambda error: error.path))
     return _service(manifest)
 
 
-def _metadata_errors(manifest: Manifest) -> Iterator[FieldError]:
-    metadata = manifest.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
+def _metadata_errors(metadata: Manifest) -> Iterator[FieldError]:
     name = metadata.get("name")
     if not name:
         yield FieldError(path="metadata.name", kind=FieldErrorKind.REQUIRED)
-    elif not isinstance(name, str) or not _NAME.fullmatch(name):
+    elif not _NAME.fullmatch(name):
         yield FieldError(
             path="metadata.name",
             kind=FieldErrorKind.INVALID,
