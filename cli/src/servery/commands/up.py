@@ -1,0 +1,139 @@
+"""``servery up``: run services on this machine and follow their files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from typing import Annotated
+
+import typer
+from servery_sdk import plugins
+from servery_sdk.errors import ServeryError
+from servery_sdk.manifests import ObjectRef
+
+from servery.options import Files, InNamespace, StateDirectory, say, state
+from servery.session import changes, curl, headline, platform_on, progress, until_signal
+from servery.sources import files, read_for_here
+from servery.state import NotRunning, RunningPlatform, State
+
+
+def command(
+    filename: Files,
+    *,
+    namespace: InNamespace = "default",
+    port: Annotated[
+        int | None, typer.Option("--port", help="Of the way in; 0 takes a free one. Default: 8080, or a free one.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once everything is ready; end with down.")] = False,
+    state_dir: StateDirectory = None,
+) -> None:
+    """Run services on this machine, print their URLs and follow changes of the files."""
+    here = state(state_dir)
+    _refuse_second(here)
+    if not detach:
+        asyncio.run(until_signal(_up(filename, namespace, port, here)))
+        return
+    if "-" in filename:
+        raise typer.BadParameter("--detach cannot follow standard input; give a file")
+    _detach(filename, namespace, port, here)
+
+
+def _refuse_second(here: State) -> None:
+    try:
+        running = here.platform()
+    except NotRunning:
+        return
+    raise ServeryError(
+        f"a platform runs already (process {running.pid}, {running.url}); servery down first, or give --state-dir"
+    )
+
+
+async def _up(filename: list[str], namespace: str, port: int | None, here: State) -> None:
+    manifests = read_for_here(filename, namespace)
+    platform = platform_on(plugins.load(), here.directory, port)
+    try:
+        async with platform.running():
+            tell = progress()
+            platform.subscribe(tell)
+            platform.subscribe(lambda _: here.write_services(platform.services()))
+            refs = await platform.apply(manifests)
+            here.write_services(platform.services())
+            here.write(RunningPlatform(pid=os.getpid(), url=platform.url))
+            async with asyncio.TaskGroup() as group:
+                for ref in refs:
+                    group.create_task(_announce(platform, ref), name=f"announce-{ref.name}")
+                paths = files(filename)
+                async for _ in changes(paths) if paths else _never():
+                    refs = await _follow(platform, filename, namespace, refs)
+    finally:
+        here.clear()
+
+
+async def _announce(platform, ref: ObjectRef) -> None:  # type: ignore[no-untyped-def]
+    service = await platform.ready(ref)
+    say(f"  {ref.name} answers at http://{ref.name}.{ref.namespace}.localhost:{platform.port}")
+    say(f"  {await curl(platform.url, service)}")
+
+
+async def _follow(
+    platform, filename: list[str], namespace: str, before: tuple[ObjectRef, ...]
+) -> tuple[ObjectRef, ...]:  # type: ignore[no-untyped-def]
+    """Apply the files as they are now; a service that is no longer in them goes."""
+    try:
+        refs: tuple[ObjectRef, ...] = await platform.apply(read_for_here(filename, namespace))
+    except ServeryError as error:
+        # Half-typed files are no reason to stop what runs.
+        say(str(error))
+        return before
+    for ref in set(before) - set(refs):
+        await platform.delete(ref)
+        say(f"{ref.namespace}/{ref.name}: deleted, it is no longer in the files")
+    return refs
+
+
+async def _never():  # type: ignore[no-untyped-def]
+    await asyncio.Event().wait()
+    yield
+
+
+def _detach(filename: list[str], namespace: str, port: int | None, here: State) -> None:
+    here.directory.mkdir(parents=True, exist_ok=True)
+    log = here.directory / "platform.log"
+    arguments = ["up", "--namespace", namespace, "--state-dir", str(here.directory)]
+    arguments += [word for source in filename for word in ("-f", source)]
+    arguments += ["--port", str(port)] if port is not None else []
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "servery.main", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(here, process)
+    except ServeryError:
+        process.terminate()
+        process.wait()
+        raise ServeryError(log.read_text().strip()) from None
+    say(log.read_text().strip())
+
+
+def _wait_until_ready(here: State, process: subprocess.Popen[bytes]) -> None:
+    from servery.local.platform import failure, is_ready
+
+    while process.poll() is None:
+        try:
+            services = here.services()
+        except NotRunning:
+            services = []
+        if services and all(is_ready(service) for service in services):
+            return
+        for service in services:
+            if failure(service):
+                raise ServeryError(headline(service))
+        time.sleep(0.05)
+    raise ServeryError("the platform ended")

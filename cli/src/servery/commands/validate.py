@@ -1,0 +1,25 @@
+"""``servery validate``: everything that is wrong with the manifests."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from servery.offline import objections, offline
+from servery.options import Catalogs, Files, InNamespace, say
+
+
+def command(filename: Files, *, catalog: Catalogs = None, namespace: InNamespace = "default") -> None:
+    """Print all errors of all manifests at once; exit 1 if there is one."""
+    decisions = offline(filename, catalog or (), namespace=namespace)
+    wrong = 0
+    for manifest in decisions.manifests:
+        found = objections(manifest, decisions)
+        if found is not None:
+            wrong += 1
+            sys.stdout.write(f"{manifest['kind']} {manifest['metadata']['name']}:\n")
+            sys.stdout.writelines(f"  {line}\n" for line in found.splitlines())
+    say(f"{len(decisions.manifests)} manifests, {wrong} wrong")
+    if wrong:
+        raise typer.Exit(1)

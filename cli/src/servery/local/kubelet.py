@@ -1,0 +1,146 @@
+"""Runs the pods of the API server as processes, and says in their status how they are."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from servery_http.client import Client
+from servery_kube.informer import Informer
+from servery_kube.port import KubeApi, NotFound
+from servery_sdk import kinds
+from servery_sdk.manifests import Json, Manifest, Namespace, ObjectRef
+from servery_sdk.model import Runtime
+
+from servery.local.addresses import Addresses
+from servery.local.containers import Backoff, Container
+from servery.local.localize import Sandbox
+
+
+class Kubelet:
+    """Owns every process of the platform: none outlives ``run``."""
+
+    def __init__(
+        self, api: KubeApi, pods: Informer, runtimes: Mapping[str, Runtime], directory: Path, *, backoff: Backoff
+    ) -> None:
+        self._api = api
+        self._pods = pods
+        self._runtimes = tuple(runtimes.values())
+        self._directory = directory
+        self._backoff = backoff
+        self._addresses = Addresses()
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Run what is there, until cancelled; then end every process."""
+        changed = asyncio.Event()
+        self._pods.subscribe(lambda _: changed.set())
+        await self._pods.synced()
+        async with Client() as client, asyncio.TaskGroup() as group:
+            while True:
+                changed.clear()
+                wanted = {str(pod["metadata"]["uid"]): (ref, pod) for ref, pod in self._pods.items()}
+                for uid, task in list(self._running.items()):
+                    if uid not in wanted:
+                        task.cancel()
+                        del self._running[uid]
+                for uid, (ref, pod) in wanted.items():
+                    if uid not in self._running:
+                        self._running[uid] = group.create_task(self._run(ref, pod, client), name=f"pod-{ref.name}")
+                await changed.wait()
+
+    async def _run(self, ref: ObjectRef, pod: Manifest, client: Client) -> None:
+        ports = [
+            int(port["containerPort"]) for container in pod["spec"]["containers"] for port in container.get("ports", ())
+        ]
+        address = self._addresses.take(ports)
+        sandbox = Sandbox(
+            address=address,
+            directory=self._directory / "pods" / ref.namespace / ref.name,
+            claims=self._directory / "claims" / ref.namespace,
+        )
+        try:
+            for volume in pod["spec"].get("volumes", ()):
+                sandbox.volume(volume).mkdir(parents=True, exist_ok=True)
+            await Pod(self._api, ref, pod, sandbox, self._runtimes, client, self._backoff).run()
+        finally:
+            self._addresses.give_back(address)
+            shutil.rmtree(sandbox.directory / "volumes", ignore_errors=True)
+
+
+class Pod:
+    """One pod's containers and status."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        ref: ObjectRef,
+        pod: Manifest,
+        sandbox: Sandbox,
+        runtimes: tuple[Runtime, ...],
+        client: Client,
+        backoff: Backoff,
+    ) -> None:
+        self._api, self._ref, self._address = api, ref, sandbox.address
+        self._changed = asyncio.Event()
+
+        def made(spec: Manifest) -> Container:
+            return Container(pod, spec, sandbox, runtimes, client, backoff, self._changed.set)
+
+        self._init = [made(spec) for spec in pod["spec"].get("initContainers", ())]
+        self._main = [made(spec) for spec in pod["spec"]["containers"]]
+
+    async def run(self) -> None:
+        """Run the init containers one after another, then all others together, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._report(), name=f"status-{self._ref.name}")
+            for container in self._init:
+                await container.run(until_success=True)
+                container.state.ready = True
+            for container in self._main:
+                group.create_task(container.run(until_success=False), name=f"container-{container.state.name}")
+
+    async def _report(self) -> None:
+        """Write the status whenever it changes."""
+        written: Manifest = {}
+        while True:
+            self._changed.clear()
+            status = self.status()
+            if status != written:
+                try:
+                    await self._api.patch_status(self._ref, status)
+                except NotFound:
+                    # Deleted this moment: the kubelet ends this pod at once.
+                    return
+                written = status
+            await self._changed.wait()
+
+    def status(self) -> dict[str, Json]:
+        """Return the pod's status."""
+        initialized = all(container.state.ready for container in self._init)
+        ready = initialized and all(container.state.ready for container in self._main)
+        running = any("running" in container.state.state for container in self._main)
+        return {
+            "phase": "Running" if running else "Pending",
+            "podIP": self._address,
+            "podIPs": [{"ip": self._address}],
+            "hostIP": "127.0.0.1",
+            "conditions": [
+                {"type": name, "status": "True" if holds else "False"}
+                for name, holds in (
+                    ("PodScheduled", True),
+                    ("Initialized", initialized),
+                    ("ContainersReady", ready),
+                    ("Ready", ready),
+                )
+            ],
+            "initContainerStatuses": [container.state.status() for container in self._init],
+            "containerStatuses": [container.state.status() for container in self._main],
+        }
+
+
+def pod_ref(namespace: str, name: str) -> ObjectRef:
+    """Return the reference of a pod."""
+    return ObjectRef(kinds.POD, Namespace(namespace), name)

@@ -1,0 +1,154 @@
+"""From a pod to processes, by exactly three substitutions; everything else runs as the pod says.
+
+1. image -> command, by the runtime descriptors: a known image's program is the one of Servery that stands in for it.
+2. mount path -> directory, in arguments and variables, since a process sees the machine's own file system.
+3. bind host -> the pod's own loopback address, so that every pod has its port 8080 as in a cluster.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from servery_sdk.errors import ServeryError
+from servery_sdk.manifests import Json, Manifest
+from servery_sdk.model import Runtime
+
+STORAGE_IMAGES = frozenset({"servery/storage-initializer", "kserve/storage-initializer"})
+_TEMPORARY = "/tmp"  # noqa: S108  # where containers expect it, not where we write
+_PREFIX = re.compile(r"^(?:index\.)?docker\.io/")
+
+
+class ErrImageNotLocal(ServeryError):
+    """An image for which this machine has no program."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """A pod's own place on this machine.
+
+    Attributes:
+        address: Loopback address.
+        directory: Of everything that belongs to the pod.
+        claims: Directory of the persistent volume claims, one folder each.
+    """
+
+    address: str
+    directory: Path
+    claims: Path
+
+    def volume(self, volume: Manifest) -> Path:
+        """Return the directory of a pod's volume."""
+        if "hostPath" in volume:
+            return Path(volume["hostPath"]["path"])
+        if "persistentVolumeClaim" in volume:
+            return self.claims / str(volume["persistentVolumeClaim"]["claimName"])
+        return self.directory / "volumes" / str(volume["name"])
+
+    def log(self, container: str) -> Path:
+        """Return the file of a container's output."""
+        return self.directory / "logs" / f"{container}.log"
+
+    def termination_log(self, container: str) -> Path:
+        """Return the file in which a container may leave its last words."""
+        return self.directory / "termination" / container
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """What to start for one container; ``environment`` comes on top of the platform's own."""
+
+    container: Manifest
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def localize(pod: Manifest, container: Manifest, sandbox: Sandbox, runtimes: Iterable[Runtime]) -> Process:
+    """Return the process that stands for one container of ``pod``.
+
+    Raises:
+        ErrImageNotLocal: The image is not known here; says which are.
+    """
+    directories = dict(_directories(pod, container, sandbox))
+    program = _program(container, tuple(runtimes))
+    arguments = [_placed(str(argument), directories) for argument in (*program, *container.get("args", ()))]
+    environment = {name: _placed(value, directories) for name, value in _environment(pod, container, sandbox)}
+    if _TEMPORARY in directories:
+        environment["TMPDIR"] = str(directories[_TEMPORARY])
+    termination_log = str(sandbox.termination_log(container["name"]))
+    environment["SERVERY_PREDICTOR_TERMINATION_LOG"] = termination_log
+    environment["SERVERY_STORAGE_TERMINATION_LOG"] = termination_log
+    # The flag wins over the variable, so a host that the manifest names is replaced in place.
+    environment["SERVERY_PREDICTOR_HOST"] = sandbox.address
+    bound = tuple(argument.replace("0.0.0.0", sandbox.address) for argument in arguments)
+    return Process(container=container, arguments=bound, environment=environment)
+
+
+def repository(image: str) -> str:
+    """Return an image's repository without registry default, tag and digest."""
+    name = _PREFIX.sub("", image.partition("@")[0])
+    head, slash, last = name.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}"
+
+
+def standing_in(image: str, runtimes: Iterable[Runtime]) -> Runtime | None:
+    """Return the runtime that serves in the place of ``image``."""
+    wanted = repository(image)
+    for runtime in runtimes:
+        # KServe's catalogue names its images by the runtime alone until its installer replaces them.
+        if runtime.model_class and wanted in {*runtime.local_images, *runtime.aliases, repository(runtime.image)}:
+            return runtime
+    return None
+
+
+def _program(container: Manifest, runtimes: tuple[Runtime, ...]) -> tuple[str, ...]:
+    """Return a known image's program; a ``command`` names one inside the image, so it is replaced together with it."""
+    image = str(container.get("image", ""))
+    if repository(image) in STORAGE_IMAGES:
+        return (sys.executable, "-c", "from servery_storage.cli import main; main()")
+    runtime = standing_in(image, runtimes)
+    if runtime is not None:
+        program = (sys.executable, "-m", "servery_predictor.cli")
+        given = any(str(argument).startswith("--runtime") for argument in container.get("args", ()))
+        return program if given else (*program, f"--runtime={runtime.name}")
+    known = sorted({name for runtime in runtimes if runtime.model_class for name in runtime.local_images})
+    raise ErrImageNotLocal(
+        f"container {container['name']}: image {image!r} has no program on this machine, which runs no containers; "
+        f"known images: {', '.join(known)}; install a runtime plugin whose local_images name it, or use a cluster"
+    )
+
+
+def _directories(pod: Manifest, container: Manifest, sandbox: Sandbox) -> Iterator[tuple[str, Path]]:
+    volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", ())}
+    for mount in container.get("volumeMounts", ()):
+        if mount["name"] in volumes:
+            directory = sandbox.volume(volumes[mount["name"]])
+            yield str(mount["mountPath"]), directory / mount.get("subPath", "")
+
+
+def _placed(text: str, directories: Mapping[str, Path]) -> str:
+    if not directories:
+        return text
+    # Only whole paths, neither /mnt/models2 nor the path of a URI; in one pass, since a directory may lie below a path.
+    paths = "|".join(re.escape(path) for path in sorted(directories, key=len, reverse=True))
+    return re.sub(rf"(?<![\w./-])({paths})(?![\w.-])", lambda match: str(directories[match[1]]), text)
+
+
+def _environment(pod: Manifest, container: Manifest, sandbox: Sandbox) -> Iterator[tuple[str, str]]:
+    for entry in container.get("env", ()):
+        if "valueFrom" not in entry:
+            yield entry["name"], str(entry.get("value", ""))
+        elif "fieldRef" in entry["valueFrom"]:
+            yield entry["name"], _field(pod, entry["valueFrom"]["fieldRef"]["fieldPath"], sandbox)
+
+
+def _field(pod: Manifest, path: str, sandbox: Sandbox) -> str:
+    if path == "status.podIP":
+        return sandbox.address
+    found: Json = pod
+    for part in path.split("."):
+        found = found.get(part, "") if isinstance(found, Mapping) else ""
+    return str(found)

@@ -1,0 +1,75 @@
+"""Decisions about manifests without a platform: what ``render``, ``explain`` and ``validate`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from servery_controller import render
+from servery_controller.planning import PlanningSettings
+from servery_sdk import plugins
+from servery_sdk.errors import ServeryError
+from servery_sdk.manifests import Manifest
+from servery_sdk.model import Capability, Catalog
+from servery_sdk.plugins import Plugins
+
+from servery.sources import DEFAULT_NAMESPACE, read
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """The manifests of a command and everything that decides about them."""
+
+    plugins: Plugins
+    catalog: Catalog
+    settings: PlanningSettings
+    manifests: tuple[Manifest, ...]
+
+    def services(self) -> Iterator[Manifest]:
+        """Yield the manifests that a dialect takes for services."""
+        return (manifest for manifest in self.manifests if render.dialect_of(manifest, self.plugins))
+
+
+def offline(
+    sources: Sequence[str],
+    catalogs: Sequence[str] = (),
+    *,
+    mode: str | None = None,
+    namespace: str = DEFAULT_NAMESPACE,
+    capabilities: Sequence[Capability] = (Capability.GATEWAY_API,),
+) -> Offline:
+    """Read everything once.
+
+    Raises:
+        ServeryError: A file cannot be read.
+    """
+    found = plugins.load()
+    manifests = tuple(_in_namespace(manifest, namespace) for manifest in read(sources))
+    schemes = {scheme for provider in found.storage_providers.values() for scheme in provider.schemes}
+    settings = PlanningSettings()
+    settings = replace(
+        settings, storage_schemes=settings.storage_schemes | schemes, default_mode=mode or settings.default_mode
+    )
+    catalog = render.catalog_from([*manifests, *read(catalogs)], found, frozenset(capabilities))
+    return Offline(found, catalog, settings, manifests)
+
+
+def _in_namespace(manifest: Manifest, namespace: str) -> Manifest:
+    metadata = manifest["metadata"]
+    if str(manifest["kind"]).startswith("Cluster"):
+        return manifest
+    return {**manifest, "metadata": {**metadata, "namespace": metadata.get("namespace", namespace)}}
+
+
+def objections(manifest: Manifest, decisions: Offline) -> str | None:
+    """Return everything that is wrong with one manifest, a line each, or None."""
+    try:
+        if render.dialect_of(manifest, decisions.plugins):
+            render.plan(manifest, decisions.catalog, decisions.plugins, decisions.settings)
+        elif owner := render.runtime_dialect_of(manifest, decisions.plugins):
+            owner[0].parse_runtime(manifest)
+        else:
+            return f"no dialect understands {manifest['kind']}.{manifest['apiVersion']}"
+    except ServeryError as error:
+        return str(error)
+    return None
