@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from servery_controller import render
+from servery_controller.planning import NoPlan, NoRuntime, PlanningSettings
+from servery_controller.planning.merge import merge
+from servery_controller.planning.placeholders import fill
+from servery_controller.planning.selection import select_runtime
+from servery_sdk.errors import Invalid
+from servery_sdk.model import (
+    Catalog,
+    DeploymentPlan,
+    ModelFormat,
+    Protocol,
+    Runtime,
+    RuntimeRequest,
+    RuntimeScope,
+    SupportedFormat,
+)
+from servery_sdk.plugins import Plugins
+
+Make = Callable[..., dict[str, Any]]
+
+
+def runtime(name: str, **more: Any) -> Runtime:
+    formats = more.pop("formats", (SupportedFormat(name="sklearn", version="1"),))
+    return Runtime(name=name, formats=formats, **more)
+
+
+def select(*runtimes: Runtime, version: str | None = None, **more: Any) -> Any:
+    request = RuntimeRequest(format=ModelFormat(name="sklearn", version=version), **more)
+    return select_runtime(request, Catalog(runtimes=runtimes), namespace="demo")
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "chosen"),
+    [
+        pytest.param(
+            [runtime("a", scope=RuntimeScope.BUILT_IN), runtime("b", scope=RuntimeScope.CLUSTER)],
+            "b",
+            id="nearest-scope",
+        ),
+        pytest.param(
+            [
+                runtime("a", formats=(SupportedFormat(name="sklearn", priority=1),)),
+                runtime("b", formats=(SupportedFormat(name="sklearn", priority=2),)),
+            ],
+            "b",
+            id="highest-priority",
+        ),
+        pytest.param(
+            [runtime("a", protocols=frozenset({Protocol.V1, Protocol.V2})), runtime("b")],
+            "a",
+            id="known-protocol-first",
+        ),
+        pytest.param([runtime("a", created="2025-01-01"), runtime("b", created="2026-01-01")], "b", id="newest"),
+        pytest.param([runtime("b"), runtime("a")], "a", id="by-name"),
+    ],
+)
+def test_runtime_is_chosen(runtimes: list[Runtime], chosen: str) -> None:
+    selection = select(*runtimes)
+    assert selection.runtime.name == chosen
+    assert len(selection.rejected) == len(runtimes) - 1
+
+
+@pytest.mark.parametrize(
+    ("unfit", "reason"),
+    [
+        pytest.param(runtime("r", formats=(SupportedFormat(name="onnx"),)), "format", id="format"),
+        pytest.param(runtime("r"), 'version "1"', id="version"),
+        pytest.param(runtime("r", disabled=True), "disabled", id="disabled"),
+        pytest.param(runtime("r", multi_model=True), "multi-model", id="multi-model"),
+        pytest.param(runtime("r", multi_node=True), "multi-node", id="multi-node"),
+        pytest.param(
+            runtime("r", formats=(SupportedFormat(name="sklearn", auto_select=False),)), "autoSelect is off", id="auto"
+        ),
+        pytest.param(
+            runtime("r", formats=(SupportedFormat(name="sklearn", version="2"),), protocols=frozenset({Protocol.V2})),
+            'protocol "v2"',
+            id="protocol",
+        ),
+    ],
+)
+def test_rejection_says_why(unfit: Runtime, reason: str) -> None:
+    with pytest.raises(NoRuntime) as refused:
+        select(unfit, version="2")
+    wanted = 'no runtime serves model format "sklearn" version "2" over protocol "v1" in namespace \'demo\''
+    assert str(refused.value) == f"{wanted}; rejected: r ({reason})"
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason", "words"),
+    [
+        pytest.param({"name": "x"}, "RuntimeNotRecognized", "there are: off, r", id="unknown"),
+        pytest.param({"name": "off"}, "RuntimeDisabled", "is disabled", id="disabled"),
+        pytest.param({"name": "r", "protocol": Protocol.V1}, "NoSupportingRuntime", 'it speaks: "v2"', id="protocol"),
+        pytest.param(
+            {"name": "r", "version": "9"}, "NoSupportingRuntime", 'it supports: "sklearn" version "1"', id="version"
+        ),
+    ],
+)
+def test_named_runtime_that_does_not_fit_is_refused(request_: dict[str, Any], reason: str, words: str) -> None:
+    with pytest.raises(NoRuntime) as refused:
+        select(runtime("r", protocols=frozenset({Protocol.V2})), runtime("off", disabled=True), **request_)
+    assert refused.value.reason == reason
+    assert words in str(refused.value)
+
+
+def test_alias_stands_for_its_runtime() -> None:
+    assert select(runtime("mine", aliases=("kserve-mine",)), name="kserve-mine").runtime.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("base", "overlay", "merged"),
+    [
+        pytest.param({"args": ["a"]}, {"args": ["b"]}, {"args": ["a", "b"]}, id="args-join"),
+        pytest.param({"command": ["a"]}, {"command": ["b"]}, {"command": ["b"]}, id="command-replaces"),
+        pytest.param(
+            {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "1"}]},
+            {"env": [{"name": "A", "valueFrom": {"x": 1}}]},
+            {"env": [{"name": "A", "valueFrom": {"x": 1}}, {"name": "B", "value": "1"}]},
+            id="env-by-name",
+        ),
+        pytest.param(
+            {"ports": [{"containerPort": 1, "name": "a"}]},
+            {"ports": [{"containerPort": 1, "protocol": "TCP", "name": "b"}, {"containerPort": 2}]},
+            {"ports": [{"containerPort": 1, "name": "b", "protocol": "TCP"}, {"containerPort": 2}]},
+            id="ports-by-number",
+        ),
+        pytest.param(
+            {"readinessProbe": {"httpGet": {"port": 1}, "periodSeconds": 5}},
+            {"readinessProbe": {"tcpSocket": {"port": 2}}},
+            {"readinessProbe": {"periodSeconds": 5, "tcpSocket": {"port": 2}}},
+            id="one-probe-handler",
+        ),
+        pytest.param(
+            {"resources": {"limits": {"cpu": "1"}}},
+            {"resources": None},
+            {"resources": {"limits": {"cpu": "1"}}},
+            id="null",
+        ),
+    ],
+)
+def test_manifest_merges_over_the_runtime(base: Any, overlay: Any, merged: Any) -> None:
+    assert merge(base, overlay) == merged
+
+
+def test_placeholders_are_filled_everywhere() -> None:
+    metadata = {"name": "iris", "namespace": "demo", "labels": {"a-b": "c"}, "annotations": {"x": "y"}}
+    found = fill(
+        {"args": ["--n={{.Name}}", "{{ .Namespace }}/{{.Labels.a-b}}"], "e": [{"v": "{{.Annotations.x}}"}]},
+        metadata,
+        where="r",
+    )
+    assert found == {"args": ["--n=iris", "demo/c"], "e": [{"v": "y"}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{{.Labels.nope}}", r"r: placeholder {{.Labels.nope}}: the service has no label 'nope'; add it"),
+        ("{{.Spec.x}}", r"r: unknown placeholder {{.Spec.x}}: known are .Name"),
+    ],
+)
+def test_placeholder_that_cannot_be_filled_is_named(text: str, words: str) -> None:
+    with pytest.raises(NoPlan) as refused:
+        fill(text, {"name": "a", "namespace": "b"}, where="r")
+    assert str(refused.value).startswith(words)
+
+
+@pytest.fixture
+def planned(installed: Plugins) -> Callable[..., DeploymentPlan]:
+    def plan(service: dict[str, Any], *runtimes: dict[str, Any], **settings: Any) -> DeploymentPlan:
+        return render.plan(service, render.catalog_from(runtimes, installed), installed, PlanningSettings(**settings))
+
+    return plan
+
+
+def test_pod_fetches_the_model_before_the_server_starts(
+    planned: Callable[..., DeploymentPlan], make_service: Make
+) -> None:
+    pod = planned(make_service()).workloads[0].pod
+    assert pod["initContainers"][0]["args"] == ["s3://models/iris", "/mnt/models"]
+    main = pod["containers"][0]
+    assert main["name"] == "kserve-container"
+    assert {"name": "kserve-provision-location", "mountPath": "/mnt/models", "readOnly": True} in main["volumeMounts"]
+    assert "--model_name=iris" in main["args"]
+
+
+def test_claim_is_mounted_without_an_init_container(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
+    pod = planned(make_service(sklearn={"storageUri": "pvc://models/a/b"})).workloads[0].pod
+    assert "initContainers" not in pod
+    volume = {"name": "kserve-pvc-source", "persistentVolumeClaim": {"claimName": "models"}}
+    assert volume in pod["volumes"]
+    mount = {"name": "kserve-pvc-source", "mountPath": "/mnt/models", "readOnly": True, "subPath": "a/b"}
+    assert mount in pod["containers"][0]["volumeMounts"]
+
+
+def test_several_sources_share_one_init_container(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
+    uris = [{"uri": "s3://a", "mountPath": "/mnt/models/a"}, {"uri": "gs://b", "mountPath": "/mnt/models/b"}]
+    (init,) = planned(make_service(sklearn={}, storageUris=uris)).workloads[0].pod["initContainers"]
+    assert init["args"] == ["s3://a", "/mnt/models/a", "gs://b", "/mnt/models/b"]
+    assert init["volumeMounts"][0]["mountPath"] == "/mnt/models"
+
+
+def test_unknown_scheme_names_the_known_ones(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
+    with pytest.raises(Invalid) as refused:
+        planned(make_service(sklearn={"storageUri": "s4://b/m"}))
+    assert str(refused.value) == (
+        'spec.predictor.sklearn.storageUri: Unsupported value: "s4://b/m": '
+        'supported schemes: "file", "gs", "http", "https", "pvc", "s3"'
+    )
+
+
+def test_mode_that_is_not_installed_is_refused(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
+    service = make_service(annotations={"serving.kserve.io/deploymentMode": "Knative"})
+    with pytest.raises(Invalid, match='Unsupported value: "knative": installed modes: "raw"'):
+        planned(service)
+
+
+def test_runtime_of_the_namespace_beats_the_built_in(
+    planned: Callable[..., DeploymentPlan], make_service: Make, make_runtime: Make
+) -> None:
+    workload = planned(make_service(), make_runtime("mine")).workloads[0]
+    assert workload.selection is not None
+    assert workload.selection.runtime.name == "mine"
+    assert workload.pod["containers"][0]["args"] == ["--name=iris"]
+
+
+def test_runtime_version_is_the_images_tag(
+    planned: Callable[..., DeploymentPlan], make_service: Make, make_runtime: Make
+) -> None:
+    service = make_service(sklearn={"runtimeVersion": "7"})
+    assert planned(service, make_runtime("mine")).workloads[0].pod["containers"][0]["image"] == "acme/mine:7"
+
+
+def test_broken_runtime_is_among_the_rejected(
+    planned: Callable[..., DeploymentPlan], make_service: Make, make_runtime: Make
+) -> None:
+    with pytest.raises(NoRuntime, match=r"broken \(spec\.containers: Required value\)"):
+        planned(make_service(xgboost={}), make_runtime("broken", containers=[]))
+
+
+def test_autoscaled_plan_omits_replicas(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
+    assert planned(make_service()).workloads[0].replicas is None
+    fixed = make_service(annotations={"serving.kserve.io/autoscalerClass": "none"}, sklearn={}, minReplicas=3)
+    assert planned(fixed).workloads[0].replicas == 3
+
+
+def test_cluster_local_service_has_no_route(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
+    service = make_service()
+    service["metadata"]["labels"] = {"networking.kserve.io/visibility": "cluster-local"}
+    plan = planned(service)
+    assert (plan.routes, plan.url) == ((), None)
+    assert plan.address == "http://iris-predictor.demo.svc.cluster.local"
