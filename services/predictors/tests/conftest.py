@@ -1,11 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import joblib
+import orjson
 import pytest
 from prometheus_client import CollectorRegistry
+from servery_http.client import Client
 from servery_predictor.metrics import Metrics
 from servery_predictor.server import Predictor
 from servery_predictor.settings import Settings
@@ -13,7 +17,7 @@ from servery_sdk import plugins
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-ROWS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
+PATIENCE_SECONDS = 20
 
 
 @pytest.fixture(scope="session")
@@ -25,22 +29,81 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(iris: Path) -> Settings:
-    return Settings(
-        runtime="sklearn",
-        model_name="iris",
-        model_dir=iris,
-        host="127.0.0.1",
-        http_port=0,
-        grpc_port=0,
-        max_body_bytes=1_000_000,
-    )
+async def start() -> AsyncIterator[Callable[..., Awaitable[Predictor]]]:
+    """Starts predictors on free ports, and stops them."""
+    started: list[Predictor] = []
+
+    async def start(model_dir: Path, *, runtime: str = "sklearn", name: str = "iris", **settings: Any) -> Predictor:
+        predictor = Predictor(
+            Settings(
+                **{
+                    "runtime": runtime,
+                    "model_name": name,
+                    "model_dir": model_dir,
+                    "host": "127.0.0.1",
+                    "http_port": 0,
+                    "grpc_port": 0,
+                    "max_body_bytes": 1_000_000,
+                    **settings,
+                }
+            ),
+            plugins.load().runtimes[f"servery-{runtime}"],
+            Metrics(CollectorRegistry()),
+        )
+        await predictor.start()
+        started.append(predictor)
+        return predictor
+
+    yield start
+    for predictor in started:
+        await predictor.stop()
 
 
 @pytest.fixture
-async def predictor(settings: Settings) -> AsyncIterator[Predictor]:
-    runtime = plugins.load().runtimes[f"servery-{settings.runtime}"]
-    predictor = Predictor(settings, runtime, Metrics(CollectorRegistry()))
-    await predictor.start()
-    yield predictor
-    await predictor.stop()
+async def predictor(start: Callable[..., Awaitable[Predictor]], iris: Path) -> Predictor:
+    return await start(iris)
+
+
+class Rest:
+    """Asks one predictor; bodies are JSON unless they are bytes."""
+
+    def __init__(self, client: Client, url: str) -> None:
+        self._client, self._url = client, url
+
+    async def __call__(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        status, _, answer = await self.raw(path, body, **headers)
+        return status, orjson.loads(answer)
+
+    async def raw(self, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        sent = b"" if body is None else body if isinstance(body, bytes) else orjson.dumps(body)
+        named = tuple((name.replace("_", "-").encode(), value.encode()) for name, value in headers.items())
+        method = "GET" if body is None else "POST"
+        answer = await self._client.request(method, self._url + path, headers=named, body=sent)
+        return (
+            answer.status,
+            {name.decode(): value.decode() for name, value in answer.headers},
+            answer.body,
+        )
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    async with Client() as client:
+        yield client
+
+
+@pytest.fixture
+def rest(client: Client, predictor: Predictor) -> Rest:
+    return Rest(client, predictor.http.url)
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+    """Waits, within bounds, until something holds."""
+
+    async def wait(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not holds():  # noqa: ASYNC110  # what it looks at has no event
+                await asyncio.sleep(0.005)
+
+    return wait

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+import numpy as np
+import pytest
+from servery_predictor.batching.loop import QUICK_SECONDS, Batcher
+from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
+
+
+class HeldExecutor(Executor):
+    """Runs what it was given when the test says so: time stands still in between."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.held.append((future, lambda: call(*args, **kwargs)))
+        return future
+
+    def release(self) -> None:
+        held, self.held = self.held, []
+        for future, call in held:
+            future.set_result(call())
+
+
+class Doubling:
+    """Doubles, and remembers what each call was given."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[float]] = []
+
+    def __call__(self, request: InferRequest) -> InferResponse:
+        data = request.inputs[0].data
+        self.calls.append(data.ravel().tolist())
+        return InferResponse(model="m", outputs=(Tensor(name="y", data=data * 2, datatype=Datatype.FP64),))
+
+
+def ask(*numbers: float, name: str = "x", id: str | None = None) -> InferRequest:  # noqa: A002  # the field's name
+    return InferRequest(
+        model="m", id=id, inputs=(Tensor(name=name, data=np.array(numbers, float), datatype=Datatype.FP64),)
+    )
+
+
+def numbers(response: InferResponse) -> list[float]:
+    return list(response.outputs[0].data.tolist())
+
+
+@pytest.fixture
+def executor() -> HeldExecutor:
+    return HeldExecutor()
+
+
+@pytest.fixture
+def model() -> Doubling:
+    return Doubling()
+
+
+async def turn() -> None:
+    """Let everything happen that needs no time."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_what_comes_while_the_model_computes_goes_as_one(executor: HeldExecutor, model: Doubling) -> None:
+    batcher = Batcher(model, executor=executor)
+    first = batcher.submit(ask(1, id="one"))
+    await turn()
+    others = [batcher.submit(ask(2, 3)), batcher.submit(ask(4, id="four"))]
+    await turn()
+    assert len(executor.held) == 1
+    executor.release()
+    await turn()
+    executor.release()
+    assert numbers(await first) == [2]
+    assert [numbers(await other) for other in others] == [[4, 6], [8]]
+    assert model.calls == [[1], [2, 3, 4]]
+    assert [(await answer).id for answer in (first, *others)] == ["one", None, "four"]
+
+
+async def test_different_inputs_are_never_merged(executor: HeldExecutor, model: Doubling) -> None:
+    batcher = Batcher(model, executor=executor)
+    answers = [batcher.submit(ask(1)), batcher.submit(ask(2, name="z"))]
+    for _ in answers:
+        await turn()
+        executor.release()
+    assert [numbers(await answer) for answer in answers] == [[2], [4]]
+    assert model.calls == [[1], [2]]
+
+
+async def test_a_model_that_is_not_batchable_is_asked_one_by_one(executor: HeldExecutor, model: Doubling) -> None:
+    batcher = Batcher(model, executor=executor, batchable=False)
+    answers = [batcher.submit(ask(1)), batcher.submit(ask(2))]
+    for _ in answers:
+        await turn()
+        executor.release()
+    assert [numbers(await answer) for answer in answers] == [[2], [4]]
+    assert model.calls == [[1], [2]]
+
+
+async def test_drained_returns_only_when_the_last_answer_is_out(executor: HeldExecutor, model: Doubling) -> None:
+    batcher = Batcher(model, executor=executor)
+    await batcher.drained()
+    answer = batcher.submit(ask(1))
+    drained = asyncio.create_task(batcher.drained())
+    await turn()
+    assert not drained.done()
+    executor.release()
+    await drained
+    assert answer.done()
+
+
+async def test_a_model_measured_quick_is_called_without_the_executor(
+    executor: HeldExecutor, model: Doubling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def tick() -> float:
+        nonlocal now
+        now += QUICK_SECONDS / 10
+        return now
+
+    monkeypatch.setattr("servery_predictor.batching.loop.time.perf_counter", tick)
+    batcher = Batcher(model, executor=executor)
+    measured = 0
+    for number in range(10):
+        answer = batcher.submit(ask(number))
+        await turn()
+        measured += len(executor.held)
+        executor.release()
+        assert numbers(await answer) == [number * 2]
+    assert 0 < measured < 10

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from servery_http.client import Client
+from servery_predictor.server import Predictor
+
+ROWS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
+PREDICT = "/v1/models/iris:predict"
+INFER = "/v2/models/iris/infer"
+TENSOR = {"name": "x", "shape": [2, 4], "datatype": "FP64", "data": ROWS}
+
+Rest = Callable[..., Awaitable[tuple[int, Any]]]
+
+
+@pytest.mark.parametrize("data", [ROWS, [number for row in ROWS for number in row]], ids=["nested", "flat"])
+async def test_v2_answers_json(rest: Rest, data: list[Any]) -> None:
+    status, answer = await rest(INFER, {"id": "7", "inputs": [{**TENSOR, "data": data}]})
+    assert status == 200
+    assert (answer["model_name"], answer["id"]) == ("iris", "7")
+    assert answer["outputs"] == [{"name": "output-0", "datatype": "INT64", "shape": [2], "data": [1, 1]}]
+
+
+async def test_v2_answers_binary_tensors_with_binary_tensors(rest: Any) -> None:
+    tensor = {"name": "x", "shape": [2, 4], "datatype": "FP64", "parameters": {"binary_data_size": 64}}
+    head = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
+    status, headers, body = await rest.raw(
+        INFER, head + np.array(ROWS).tobytes(), inference_header_content_length=str(len(head))
+    )
+    assert status == 200
+    assert headers["content-type"] == "application/octet-stream"
+    length = int(headers["inference-header-content-length"])
+    assert orjson.loads(body[:length])["outputs"][0]["parameters"] == {"binary_data_size": 16}
+    assert struct.unpack("<2q", body[length:]) == (1, 1)
+
+
+async def test_only_the_outputs_asked_for_are_answered(rest: Rest) -> None:
+    status, answer = await rest(INFER, {"inputs": [TENSOR], "outputs": [{"name": "nope"}]})
+    assert (status, answer) == (400, {"error": "model 'iris' has no output nope; it has: output-0"})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/v1/models/other", None, 404, "this server has: iris"),
+        ("/v1/models/other:predict", {"instances": ROWS}, 404, "this server has: iris"),
+        ("/v2/models/iris/versions/3", None, 404, "no version '3'"),
+        ("/v2/models/iris/versions/3/infer", {"inputs": [TENSOR]}, 404, "no version '3'"),
+        ("/nowhere", None, 404, "Not Found"),
+        ("/v2/models/iris", {}, 405, "Method Not Allowed"),
+        ("/v2/repository/models/other/load", {}, 404, "this server has: iris"),
+    ],
+)
+async def test_an_unknown_thing_is_named(rest: Rest, path: str, body: Any, status: int, words: str) -> None:
+    found, answer = await rest(path, body)
+    assert found == status
+    assert words in answer["error"]
+
+
+async def test_requests_are_counted_by_model_protocol_and_code(rest: Any) -> None:
+    await rest(PREDICT, {"instances": ROWS})
+    await rest(INFER, {"inputs": [TENSOR]})
+    await rest("/v1/models/an-invention:predict", {"instances": ROWS})
+    _, _, text = await rest.raw("/metrics")
+    lines = text.decode().splitlines()
+    assert 'servery_predictor_requests_total{code="OK",model="iris",protocol="v1"} 1.0' in lines
+    assert 'servery_predictor_requests_total{code="OK",model="iris",protocol="v2"} 1.0' in lines
+    assert 'servery_predictor_requests_total{code="NOT_FOUND",model="",protocol="v1"} 1.0' in lines
+    assert "an-invention" not in text.decode()
+
+
+async def test_many_at_once_get_what_each_would_get_alone(rest: Rest) -> None:
+    rng = np.random.default_rng(0)
+    instances = [rng.uniform(0, 8, size=(1 + index % 3, 4)).tolist() for index in range(60)]
+    alone = [await rest(PREDICT, {"instances": rows}) for rows in instances]
+    together = await asyncio.gather(*(rest(PREDICT, {"instances": rows}) for rows in instances))
+    assert list(together) == alone
+
+
+SLOW = """
+import threading
+
+class Model:
+    gate = threading.Event()
+    entered = threading.Event()
+
+    def predict(self, inputs):
+        self.entered.set()
+        assert self.gate.wait(20)
+        return inputs["input-0"]
+"""
+
+
+@pytest.fixture
+async def slow(start: Any, tmp_path: Path) -> Predictor:
+    """A model that answers when ``gate`` of its class is set."""
+    (tmp_path / "model.py").write_text(SLOW)
+    return await start(tmp_path, runtime="python", name="slow", max_queue_requests=2, request_timeout_seconds=60)
+
+
+def gates(predictor: Predictor) -> Any:
+    return predictor.repository.entry("slow").model._model  # type: ignore[union-attr]
+
+
+async def test_a_full_queue_answers_429_and_when_to_come_back(
+    slow: Predictor, client: Client, eventually: Callable[..., Awaitable[None]]
+) -> None:
+    url = f"{slow.http.url}/v1/models/slow:predict"
+    body = b'{"instances": [1]}'
+    running = asyncio.create_task(client.request("POST", url, body=body))
+    await eventually(gates(slow).entered.is_set)
+    batcher = slow.repository.batcher("slow", None)
+    waiting = [asyncio.create_task(client.request("POST", url, body=body)) for _ in range(2)]
+    await eventually(lambda: len(batcher._queue) == 2)
+    refused = await client.request("POST", url, body=body)
+    assert refused.status == 429
+    assert int(dict(refused.headers)[b"retry-after"]) >= 1
+    gates(slow).gate.set()
+    assert [(await task).status for task in (running, *waiting)] == [200, 200, 200]
+
+
+async def test_a_drain_answers_what_is_in_flight(
+    slow: Predictor, client: Client, eventually: Callable[..., Awaitable[None]]
+) -> None:
+    url = f"{slow.http.url}/v1/models/slow:predict"
+    flying = asyncio.create_task(client.request("POST", url, body=b'{"instances": [5]}'))
+    await eventually(gates(slow).entered.is_set)
+    stopping = asyncio.create_task(slow.stop())
+    await eventually(lambda: slow.plane.draining)
+    assert not slow.plane.ready
+    gates(slow).gate.set()
+    assert (await flying).body == b'{"predictions":[5]}'
+    await stopping
+
+
+async def test_a_model_that_takes_too_long_is_a_504(start: Any, tmp_path: Path, client: Client) -> None:
+    (tmp_path / "model.py").write_text(SLOW)
+    late = await start(tmp_path, runtime="python", name="slow", request_timeout_seconds=0.05)
+    answer = await client.request("POST", f"{late.http.url}/v1/models/slow:predict", body=b'{"instances": [1]}')
+    gates(late).gate.set()
+    assert answer.status == 504
+    assert orjson.loads(answer.body) == {"error": "model 'slow' did not answer in 0.05 s"}
