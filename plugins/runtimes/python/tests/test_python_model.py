@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from servery_runtime_python.model import PythonModel
+from servery_sdk.protocol import Datatype, InferRequest, Tensor
+from servery_sdk.serving import InputError, LoadError
+
+
+def loaded(directory: Path, source: str) -> PythonModel:
+    (directory / "model.py").write_text(source)
+    model = PythonModel()
+    model.load(directory)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _import_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Loading puts the artifact on the path and the module in the table: a server's business, not a test's.
+    import sys
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+
+
+@pytest.fixture
+def request_() -> InferRequest:
+    return InferRequest(model="m", inputs=(Tensor(name="x", data=np.array([1.0, 2.0]), datatype=Datatype.FP64),))
+
+
+def test_arrays_by_name_go_in_and_an_array_comes_out(tmp_path: Path, request_: InferRequest) -> None:
+    model = loaded(tmp_path, "class Model:\n    def predict(self, inputs):\n        return inputs['x'] * 2\n")
+    (output,) = model.predict(request_).outputs
+    assert (output.name, output.data.tolist()) == ("output-0", [2, 4])
+
+
+def test_a_mapping_names_several_outputs(tmp_path: Path, request_: InferRequest) -> None:
+    source = "class Model:\n    def predict(self, inputs):\n        return {'n': inputs['x'], 's': ['a', 'b']}\n"
+    outputs = loaded(tmp_path, source).predict(request_).outputs
+    assert [(output.name, output.datatype) for output in outputs] == [("n", Datatype.FP64), ("s", Datatype.BYTES)]
+
+
+def test_a_parameter_called_request_gets_the_request(tmp_path: Path, request_: InferRequest) -> None:
+    source = """
+from servery_sdk.protocol import InferResponse
+
+class Model:
+    def predict(self, request):
+        return InferResponse(model=request.model, outputs=request.inputs)
+"""
+    assert loaded(tmp_path, source).predict(request_).outputs == request_.inputs
+
+
+def test_load_gets_the_artifact_and_files_beside_the_model_are_imported(tmp_path: Path, request_: InferRequest) -> None:
+    (tmp_path / "factor.txt").write_text("3")
+    (tmp_path / "servery_test_neighbour.py").write_text("def scale(x, by): return x * by")
+    source = """
+from servery_test_neighbour import scale
+
+class Model:
+    def load(self, artifact):
+        self.factor = int((artifact / "factor.txt").read_text())
+
+    def predict(self, inputs):
+        return scale(inputs["x"], self.factor)
+"""
+    assert loaded(tmp_path, source).predict(request_).outputs[0].data.tolist() == [3, 6]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("Modell = 1", "model.py: has no class Model"),
+        ("class Model:\n    pass", "model.py: Model has no predict(inputs)"),
+        ("import nothing_of_that_name", "No module named 'nothing_of_that_name' (line 1)"),
+        ("x = (", "SyntaxError"),
+        (
+            "class Model:\n    def load(self, artifact):\n        1 / 0\n",
+            "ZeroDivisionError: division by zero (line 3)",
+        ),
+    ],
+)
+def test_a_model_that_does_not_load_says_where(tmp_path: Path, source: str, words: str) -> None:
+    with pytest.raises(LoadError) as refused:
+        loaded(tmp_path, source)
+    assert words in str(refused.value)
+
+
+def test_an_artifact_without_model_py_says_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").touch()
+    with pytest.raises(LoadError, match=r"needs a model.py with a class Model; found: weights.bin"):
+        PythonModel().load(tmp_path)
+
+
+def test_a_value_error_is_the_callers_fault(tmp_path: Path, request_: InferRequest) -> None:
+    model = loaded(tmp_path, "class Model:\n    def predict(self, inputs):\n        return inputs['y']\n")
+    with pytest.raises(InputError, match="KeyError: 'y'"):
+        model.predict(request_)
+
+
+def test_a_model_may_refuse_to_be_batched(tmp_path: Path) -> None:
+    source = "class Model:\n    batchable = False\n    def predict(self, inputs):\n        return inputs\n"
+    assert loaded(tmp_path, source).batchable is False
+
+
+def test_an_answer_of_the_wrong_type_is_explained(tmp_path: Path, request_: InferRequest) -> None:
+    model = loaded(tmp_path, "class Model:\n    def predict(self, request):\n        return 1\n")
+    with pytest.raises(TypeError, match="returned a int, not an InferResponse"):
+        model.predict(request_)

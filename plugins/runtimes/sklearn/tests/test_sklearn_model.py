@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from servery_runtime_sklearn.model import SKLearnModel
+from servery_sdk.protocol import Datatype, InferRequest, Tensor
+from servery_sdk.serving import InputError, LoadError
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+ROWS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
+
+
+def served(estimator: Any, directory: Path) -> SKLearnModel:
+    joblib.dump(estimator, directory / "model.joblib")
+    model = SKLearnModel()
+    model.load(directory)
+    return model
+
+
+def request(**inputs: Any) -> InferRequest:
+    tensors = (Tensor(name=name, data=np.asarray(data), datatype=Datatype.FP64) for name, data in inputs.items())
+    return InferRequest(model="m", inputs=tuple(tensors))
+
+
+@pytest.fixture(scope="module")
+def table() -> tuple[pd.DataFrame, Any]:
+    iris = load_iris(as_frame=True)
+    return iris.data.set_axis(["a", "b", "c", "d"], axis=1), iris.target_names[iris.target]
+
+
+@pytest.fixture(scope="module")
+def classifier(table: tuple[pd.DataFrame, Any]) -> LogisticRegression:
+    """Fitted on named columns; its classes are texts."""
+    return LogisticRegression(max_iter=500).fit(*table)
+
+
+def test_classes_that_are_texts_are_answered_as_texts(classifier: LogisticRegression, tmp_path: Path) -> None:
+    (output,) = served(classifier, tmp_path).predict(request(x=ROWS)).outputs
+    assert output.datatype is Datatype.BYTES
+    assert output.data.tolist() == ["versicolor", "versicolor"]
+
+
+def test_named_columns_come_in_the_fitted_order(classifier: LogisticRegression, tmp_path: Path) -> None:
+    model = served(classifier, tmp_path)
+    first, second, third, fourth = np.array(ROWS).T
+    shuffled = model.predict(request(d=fourth, b=second, a=first, c=third))
+    assert shuffled.outputs[0].data.tolist() == model.predict(request(x=ROWS)).outputs[0].data.tolist()
+
+
+def test_predict_proba_answers_a_column_per_class(
+    classifier: LogisticRegression, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREDICT_PROBA", "true")
+    model = served(classifier, tmp_path)
+    (output,) = model.predict(request(x=ROWS)).outputs
+    assert output.data.shape == (2, 3)
+    assert output.data.sum(axis=1) == pytest.approx([1, 1])
+    assert model.metadata().outputs[0].shape == (-1, 3)
+
+
+def test_metadata_names_the_fitted_columns(classifier: LogisticRegression, tmp_path: Path) -> None:
+    metadata = served(classifier, tmp_path).metadata()
+    assert [(tensor.name, tensor.shape) for tensor in metadata.inputs] == [(name, (-1,)) for name in "abcd"]
+    assert metadata.outputs[0].datatype is Datatype.BYTES
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"x": [[1.0, 2.0]]}, "input 'x' has shape [1, 2]; LogisticRegression takes [rows, 4]"),
+        ({"x": [1.0, 2.0, 3.0, 4.0]}, "input 'x' has shape [4]; LogisticRegression takes [rows, 4]"),
+        ({"a": [1.0], "z": [1.0]}, "inputs ['a', 'z'] are not the features that the model was fitted on"),
+        ({"a": [1.0], "b": [1.0, 2.0]}, "inputs differ in rows: {'a': 1, 'b': 2}"),
+        ({"a": [[1.0, 2.0]], "b": [1.0]}, "input 'a' has shape [1, 2]; one of several inputs is a column"),
+        ({"x": [[np.nan, 1.0, 1.0, 1.0]]}, "LogisticRegression: Input X contains NaN"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused_by_name_and_shape(
+    classifier: LogisticRegression, tmp_path: Path, inputs: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        served(classifier, tmp_path).predict(request(**inputs))
+    assert words in str(refused.value)
+
+
+def test_an_estimator_without_probabilities_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREDICT_PROBA", "true")
+    with pytest.raises(LoadError, match="holds a LinearRegression, which has no predict_proba"):
+        served(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), tmp_path)
+
+
+def test_another_version_of_scikit_learn_is_a_warning_in_the_log(
+    classifier: LogisticRegression, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sklearn.base.__version__", "0.19.0")
+    joblib.dump(classifier, tmp_path / "model.joblib")
+    monkeypatch.undo()
+    with caplog.at_level(logging.WARNING):
+        SKLearnModel().load(tmp_path)
+    assert "from version 0.19.0" in caplog.records[0].__dict__["warning"]
+
+
+def test_the_descriptor_does_not_import_the_framework() -> None:
+    program = "import sys, servery_runtime_sklearn.plugin as p; print(len(list(p.servery_runtimes())), 'sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"]
