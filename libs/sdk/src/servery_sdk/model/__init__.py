@@ -2,7 +2,7 @@
 
 from servery_sdk.model.catalog import Capability, Catalog
 from servery_sdk.model.plan import Backend, DeploymentPlan, Port, Rejection, Route, RouteParent, Selection, Workload
-from servery_sdk.model.runtime import Runtime, RuntimeScope, SupportedFormat
+from servery_sdk.model.runtime import Adaptation, Runtime, RuntimeScope, SupportedFormat
 from servery_sdk.model.service import (
     Artifact,
     AutoscalerClass,
@@ -32,6 +32,7 @@ from servery_sdk.model.status import (
 )
 
 __all__ = [
+    "Adaptation",
     "Artifact",
     "AutoscalerClass",
     "Backend",

@@ -34,6 +34,27 @@ class SupportedFormat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptation:
+    """What a runtime's pod gets for some services only.
+
+    Attributes:
+        formats: Names of the formats that it is for; empty for any.
+        protocols: Likewise; a service without a protocol has the runtime's.
+        has_artifact: For services with a model to fetch, without one, or both (None).
+        labels: For the pods, and for placeholders that name a label.
+        env: For the main container; placeholders are filled.
+        args: Behind those of the main container.
+    """
+
+    formats: frozenset[str] = frozenset()
+    protocols: frozenset[Protocol] = frozenset()
+    has_artifact: bool | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """A frozen descriptor. Importing one must not import the ML framework.
 
@@ -50,7 +71,7 @@ class Runtime:
         labels: For the pods.
         annotations: For the pods.
         scope: Where it comes from.
-        server_type: KServe's ``serving.kserve.io/server-type``, where it is set.
+        adaptations: Applied in order where they fit the service.
         disabled: Present, but not to be used.
         multi_model: Serves several services from one pod; not chosen for a single model.
         multi_node: Has a worker spec.
@@ -70,7 +91,7 @@ class Runtime:
     annotations: Mapping[str, str] = field(default_factory=dict)
     scope: RuntimeScope = RuntimeScope.BUILT_IN
     ref: ObjectRef | None = None
-    server_type: str | None = None
+    adaptations: tuple[Adaptation, ...] = ()
     disabled: bool = False
     multi_model: bool = False
     multi_node: bool = False

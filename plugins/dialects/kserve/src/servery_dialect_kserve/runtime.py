@@ -5,7 +5,7 @@ from __future__ import annotations
 from servery_sdk import schema as structural
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid
 from servery_sdk.manifests import CLUSTER, Manifest, Namespace, ObjectRef
-from servery_sdk.model import Protocol, Runtime, RuntimeScope, SupportedFormat
+from servery_sdk.model import Adaptation, Protocol, Runtime, RuntimeScope, SupportedFormat
 
 from servery_dialect_kserve import schema
 from servery_dialect_kserve.kinds import (
@@ -14,6 +14,7 @@ from servery_dialect_kserve.kinds import (
     SERVER_TYPE,
     SERVING_RUNTIME,
 )
+from servery_dialect_kserve.server_types import ADAPTATIONS, BY_NAME
 
 
 def parse(manifest: Manifest) -> Runtime:
@@ -57,12 +58,17 @@ def parse(manifest: Manifest) -> Runtime:
         pod=pod,
         labels=spec.get("labels") or {},
         annotations=spec.get("annotations") or {},
-        server_type=(metadata.get("annotations") or {}).get(SERVER_TYPE),
+        adaptations=_adaptations(metadata),
         disabled=bool(spec.get("disabled")),
         multi_model=bool(spec.get("multiModel")),
         multi_node=spec.get("workerSpec") is not None,
         created=metadata.get("creationTimestamp") or "",
     )
+
+
+def _adaptations(metadata: Manifest) -> tuple[Adaptation, ...]:
+    annotated = (metadata.get("annotations") or {}).get(SERVER_TYPE)
+    return ADAPTATIONS.get(annotated or BY_NAME.get(metadata["name"], ""), ())
 
 
 def _main(containers: list[Manifest]) -> int:

@@ -282,7 +282,7 @@ def _service(manifest: Manifest) -> InferenceService:
     namespace = metadata.get("namespace") or "default"
     return InferenceService(
         ref=ObjectRef(INFERENCE_SERVICE, Namespace(namespace), metadata["name"]),
-        metadata={**metadata, "namespace": namespace},
+        metadata={**metadata, "namespace": namespace, "annotations": _annotations(predictor)},
         components=(_component(predictor, metadata.get("labels") or {}),),
         owned_labels=labels,
         mode=predictor.mode,
@@ -290,6 +290,15 @@ def _service(manifest: Manifest) -> InferenceService:
         cluster_local=any((metadata.get("labels") or {}).get(label) == "cluster-local" for label in kinds.VISIBILITY),
         defaults=tuple(_defaults(predictor)),
     )
+
+
+def _annotations(predictor: _Predictor) -> Mapping[str, str]:
+    """Return the service's annotations with KServe's own ``modelFormat``, which runtimes' placeholders read."""
+    if predictor.model_field is None:
+        return predictor.annotations
+    request = _runtime(predictor)
+    assert request.format is not None
+    return {"modelFormat": request.format.name, **predictor.annotations}
 
 
 def _component(predictor: _Predictor, service_labels: Mapping[str, str]) -> Component:

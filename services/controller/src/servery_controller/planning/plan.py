@@ -18,7 +18,7 @@ from servery_sdk.model import (
 )
 from servery_sdk.model.service import AutoscalerClass
 
-from servery_controller.planning.pod import DEFAULT_PORT, pod
+from servery_controller.planning.pod import DEFAULT_PORT, adapted_labels, pod
 from servery_controller.planning.selection import select_runtime
 from servery_controller.planning.settings import PlanningSettings
 
@@ -71,7 +71,7 @@ def _workload(
     spec = pod(service, component, selection, settings)
     runtime_labels = selection.runtime.labels if selection else {}
     runtime_annotations = selection.runtime.annotations if selection else {}
-    labels = {**runtime_labels, **component.labels}
+    labels = {**runtime_labels, **adapted_labels(component, selection), **component.labels}
     scaling = component.scaling
     return Workload(
         kind=component.kind,

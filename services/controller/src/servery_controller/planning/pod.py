@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from servery_sdk.manifests import Json, Manifest
-from servery_sdk.model import Component, InferenceService, Selection
+from servery_sdk.model import Adaptation, Component, InferenceService, Selection
 
 from servery_controller.planning.merge import merge
 from servery_controller.planning.placeholders import fill
@@ -24,10 +24,14 @@ def pod(
         Invalid: A storage URI that no provider knows.
         NoPlan: A placeholder that cannot be filled.
     """
-    spec = _runtime_pod(service, component, selection) if selection else {}
+    metadata = {
+        **service.metadata,
+        "labels": {**adapted_labels(component, selection), **(service.metadata.get("labels") or {})},
+    }
+    spec = _runtime_pod(metadata, selection) if selection else {}
     overlay = {key: value for key, value in component.pod.items() if key != "containers"}
     spec = merge(spec, overlay)
-    containers = _containers(service, component, selection)
+    containers = _containers(metadata, component, selection)
     added = storage(component.artifacts, settings)
     containers = [_equipped(container, component, added) for container in containers]
     spec = {**_POD_DEFAULTS, **spec, "containers": containers}
@@ -40,26 +44,51 @@ def pod(
     return spec
 
 
-def _runtime_pod(service: InferenceService, component: Component, selection: Selection) -> dict[str, Json]:
+def adapted_labels(component: Component, selection: Selection | None) -> dict[str, str]:
+    """Return the labels that the runtime has for services like this one."""
+    return {key: value for fitting in _adaptations(component, selection) for key, value in fitting.labels.items()}
+
+
+def _adaptations(component: Component, selection: Selection | None) -> list[Adaptation]:
+    if selection is None:
+        return []
+    wanted = component.runtime.format.name if component.runtime is not None and component.runtime.format else ""
+    has_artifact = bool(component.artifacts)
+    return [
+        found
+        for found in selection.runtime.adaptations
+        if (not found.formats or wanted in found.formats)
+        and (not found.protocols or selection.protocol in found.protocols)
+        and found.has_artifact in {None, has_artifact}
+    ]
+
+
+def _runtime_pod(metadata: Manifest, selection: Selection) -> dict[str, Json]:
     own = {key: value for key, value in selection.runtime.pod.items() if key != "containers"}
-    filled = fill(own, service.metadata, where=f"runtime {selection.runtime.name}")
+    filled = fill(own, metadata, where=f"runtime {selection.runtime.name}")
     assert isinstance(filled, dict)
     return filled
 
 
-def _containers(service: InferenceService, component: Component, selection: Selection | None) -> list[Manifest]:
+def _base(component: Component, selection: Selection) -> Manifest:
+    """Return the runtime's main container, adapted to the service."""
+    base = selection.runtime.container
+    for found in _adaptations(component, selection):
+        env = [{"name": name, "value": value} for name, value in found.env.items()]
+        base = merge(base, {"env": env, "args": list(found.args)})
+    return {"name": component.main_container, **base}
+
+
+def _containers(metadata: Manifest, component: Component, selection: Selection | None) -> list[Manifest]:
     own = [dict(container) for container in component.pod.get("containers", ())]
     if selection is None:
         main = [container for container in own if container["name"] == component.main_container]
         return [*main, *(container for container in own if container["name"] != component.main_container)]
     where = f"runtime {selection.runtime.name}"
-    base = {"name": component.main_container, **fill(selection.runtime.container, service.metadata, where=where)}
-    main = [merge(base, component.container)]
+    main = [merge(fill(_base(component, selection), metadata, where=where), component.container)]
     if component.runtime is not None and component.runtime.version:
         main[0]["image"] = _tagged(str(main[0].get("image", "")), component.runtime.version)
-    others = {
-        c["name"]: c for c in fill(list(selection.runtime.pod.get("containers", ())), service.metadata, where=where)
-    }
+    others = {c["name"]: c for c in fill(list(selection.runtime.pod.get("containers", ())), metadata, where=where)}
     for container in own:
         if container["name"] == component.main_container:
             main[0] = merge(main[0], container)

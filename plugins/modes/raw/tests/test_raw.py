@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from servery_mode_raw.plugin import RawMode
+from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
+from servery_sdk.model import (
+    AutoscalerClass,
+    Backend,
+    Capability,
+    ComponentKind,
+    DeploymentPlan,
+    Port,
+    Route,
+    ScaleMetric,
+    Scaling,
+    Workload,
+)
+
+SERVICE = ObjectRef(
+    Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices"), Namespace("demo"), "iris"
+)
+
+
+@pytest.fixture
+def workload() -> Workload:
+    return Workload(
+        kind=ComponentKind.PREDICTOR,
+        name="iris-predictor",
+        selector={"app": "isvc.iris-predictor"},
+        labels={"component": "predictor"},
+        annotations={},
+        pod_labels={"component": "predictor", "app": "isvc.iris-predictor"},
+        pod_annotations={},
+        pod={"containers": [{"name": "c", "image": "i"}]},
+        main_container="c",
+        model_name="iris",
+        scaling=Scaling(),
+        ports=(Port(name="http1", port=80, target_port=8080),),
+        strategy={"type": "RollingUpdate"},
+    )
+
+
+@pytest.fixture
+def plan(workload: Workload) -> DeploymentPlan:
+    route = Route(
+        name="iris",
+        hosts=("iris-demo.example.com",),
+        backends=(Backend(workload="iris-predictor", port=80),),
+        timeout_seconds=60,
+    )
+    return DeploymentPlan(
+        ref=SERVICE,
+        owner={"kind": "InferenceService", "name": "iris", "uid": "u"},
+        generation=1,
+        mode="raw",
+        owned_labels={"serving.kserve.io/inferenceservice": "iris"},
+        workloads=(workload,),
+        routes=(route,),
+    )
+
+
+def by_kind(plan: DeploymentPlan) -> dict[str, Manifest]:
+    return {found["kind"]: found for found in RawMode().render(plan)}
+
+
+def scaled(plan: DeploymentPlan, **scaling: Any) -> DeploymentPlan:
+    return replace(plan, workloads=(replace(plan.workloads[0], scaling=Scaling(**scaling)),))
+
+
+def test_every_object_is_owned_and_labelled(plan: DeploymentPlan) -> None:
+    for found in RawMode().render(plan):
+        assert found["metadata"]["ownerReferences"] == [plan.owner]
+        assert found["metadata"]["labels"].items() >= plan.owned_labels.items()
+        assert found["metadata"]["namespace"] == "demo"
+
+
+def test_route_is_an_ingress_where_there_is_no_gateway_api(plan: DeploymentPlan) -> None:
+    assert by_kind(plan).keys() == {"Deployment", "Service", "HorizontalPodAutoscaler", "Ingress"}
+    gateway = replace(plan, capabilities=frozenset({Capability.GATEWAY_API}))
+    assert by_kind(gateway).keys() == {"Deployment", "Service", "HorizontalPodAutoscaler", "HTTPRoute"}
+
+
+def test_stopped_service_has_no_objects(plan: DeploymentPlan) -> None:
+    assert RawMode().render(replace(plan, stopped=True)) == ()
+
+
+@pytest.mark.parametrize(
+    ("scaling", "kind"),
+    [
+        ({}, "HorizontalPodAutoscaler"),
+        ({"autoscaler_class": AutoscalerClass.KEDA}, "ScaledObject"),
+        ({"autoscaler_class": AutoscalerClass.EXTERNAL}, None),
+        ({"autoscaler_class": AutoscalerClass.NONE}, None),
+    ],
+)
+def test_autoscaler_is_of_the_class_that_was_asked_for(
+    plan: DeploymentPlan, scaling: dict[str, Any], kind: str | None
+) -> None:
+    assert (by_kind(scaled(plan, **scaling)).keys() & {"HorizontalPodAutoscaler", "ScaledObject"}) == (
+        {kind} if kind else set()
+    )
+
+
+@pytest.mark.parametrize(
+    ("scaling", "expected"),
+    [
+        pytest.param({"min_replicas": 0}, {"minReplicas": 1, "maxReplicas": 1}, id="no-hpa-to-zero"),
+        pytest.param({"min_replicas": 2, "max_replicas": 5}, {"minReplicas": 2, "maxReplicas": 5}, id="bounds"),
+        pytest.param({"behavior": {"scaleDown": {}}}, {"behavior": {"scaleDown": {}}}, id="behavior-is-honoured"),
+        pytest.param(
+            {"metric": ScaleMetric.MEMORY, "target": 200},
+            {
+                "metrics": [
+                    {
+                        "type": "Resource",
+                        "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "200Mi"}},
+                    }
+                ]
+            },
+            id="memory-in-mebibytes",
+        ),
+        pytest.param(
+            {},
+            {
+                "metrics": [
+                    {
+                        "type": "Resource",
+                        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+                    }
+                ]
+            },
+            id="cpu-by-default",
+        ),
+    ],
+)
+def test_hpa_says(plan: DeploymentPlan, scaling: dict[str, Any], expected: dict[str, Any]) -> None:
+    spec = by_kind(scaled(plan, **scaling))["HorizontalPodAutoscaler"]["spec"]
+    assert {key: spec[key] for key in expected} == expected
+
+
+def test_budget_comes_with_the_second_replica(plan: DeploymentPlan) -> None:
+    assert "PodDisruptionBudget" not in by_kind(plan)
+    assert by_kind(scaled(plan, min_replicas=2))["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
+
+
+def test_replicas_are_left_to_the_autoscaler(plan: DeploymentPlan) -> None:
+    assert "replicas" not in by_kind(plan)["Deployment"]["spec"]
+    fixed = replace(plan, workloads=(replace(plan.workloads[0], replicas=3),))
+    assert by_kind(fixed)["Deployment"]["spec"]["replicas"] == 3
