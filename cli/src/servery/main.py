@@ -6,7 +6,6 @@ import importlib
 import sys
 from typing import Any
 
-import click
 import typer
 from servery_sdk.errors import ServeryError
 from typer.core import TyperGroup
@@ -17,11 +16,11 @@ COMMANDS = ("up", "down", "predict", "get", "logs", "render", "explain", "valida
 class Commands(TyperGroup):
     """Finds a subcommand by the name of its module."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # click's signature
+    def list_commands(self, ctx: Any) -> list[str]:  # click's signature
         """Return all names, in the order in which a newcomer meets them."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the subcommand, its module imported now."""
         if cmd_name not in COMMANDS:
             return None

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from servery_controller import render
 from servery_sdk import plugins
+from servery_sdk.manifests import Json
 from servery_sdk.model import Runtime
 
 from servery.options import Catalogs, Output, print_data
@@ -29,7 +30,7 @@ def command(
         sys.stdout.write(f"{data['name']}: {', '.join(data['formats'])} over {', '.join(data['protocols'])}\n")
 
 
-def _data(runtime: Runtime) -> dict[str, object]:
+def _data(runtime: Runtime) -> dict[str, Json]:
     formats = [f.name if f.version is None else f"{f.name} {f.version}" for f in runtime.formats]
     return {
         "name": runtime.name,

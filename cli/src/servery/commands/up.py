@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from servery_sdk import plugins
 from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import ObjectRef
 
+from servery.local.platform import Platform, failure, is_ready
 from servery.options import Files, InNamespace, StateDirectory, say, state
 from servery.session import changes, curl, headline, platform_on, progress, until_signal
 from servery.sources import files, read_for_here
@@ -72,15 +74,15 @@ async def _up(filename: list[str], namespace: str, port: int | None, here: State
         here.clear()
 
 
-async def _announce(platform, ref: ObjectRef) -> None:  # type: ignore[no-untyped-def]
+async def _announce(platform: Platform, ref: ObjectRef) -> None:
     service = await platform.ready(ref)
     say(f"  {ref.name} answers at http://{ref.name}.{ref.namespace}.localhost:{platform.port}")
     say(f"  {await curl(platform.url, service)}")
 
 
 async def _follow(
-    platform, filename: list[str], namespace: str, before: tuple[ObjectRef, ...]
-) -> tuple[ObjectRef, ...]:  # type: ignore[no-untyped-def]
+    platform: Platform, filename: list[str], namespace: str, before: tuple[ObjectRef, ...]
+) -> tuple[ObjectRef, ...]:
     """Apply the files as they are now; a service that is no longer in them goes."""
     try:
         refs: tuple[ObjectRef, ...] = await platform.apply(read_for_here(filename, namespace))
@@ -94,7 +96,7 @@ async def _follow(
     return refs
 
 
-async def _never():  # type: ignore[no-untyped-def]
+async def _never() -> AsyncIterator[None]:
     await asyncio.Event().wait()
     yield
 
@@ -123,8 +125,6 @@ def _detach(filename: list[str], namespace: str, port: int | None, here: State) 
 
 
 def _wait_until_ready(here: State, process: subprocess.Popen[bytes]) -> None:
-    from servery.local.platform import failure, is_ready
-
     while process.poll() is None:
         try:
             services = here.services()
