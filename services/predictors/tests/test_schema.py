@@ -1,0 +1,69 @@
+"""Requests made up from the server's own OpenAPI description."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from servery_predictor.metrics import Metrics
+from servery_predictor.server import Predictor
+from servery_predictor.settings import Settings
+from servery_sdk import plugins
+
+
+@pytest.fixture(scope="module")
+def served(iris: Path) -> Iterator[str]:
+    """The address of a predictor in a thread: schemathesis asks synchronously."""
+    ready, url = threading.Event(), ""
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        nonlocal url
+        predictor = Predictor(
+            Settings(runtime="sklearn", model_name="iris", model_dir=iris, host="127.0.0.1", http_port=0, grpc_port=0),
+            plugins.load().runtimes["servery-sklearn"],
+            Metrics(CollectorRegistry()),
+        )
+        await predictor.start()
+        url = predictor.http.url
+        ready.set()
+        await stop.wait()
+        await predictor.stop()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), name="predictor")
+    thread.start()
+    assert ready.wait(60)
+    yield url
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(30)
+    loop.close()
+
+
+def test_no_made_up_request_is_a_server_error(served: str) -> None:
+    asked = 0
+    for found in schemathesis.openapi.from_url(f"{served}/openapi.json").get_all_operations():
+        operation = found.ok()
+
+        @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @given(case=operation.as_strategy(), ours=st.booleans())
+        def answers(case: schemathesis.Case, ours: bool) -> None:
+            nonlocal asked
+            if ours and "model" in case.path_parameters:
+                case.path_parameters["model"] = "iris"
+            answer = case.call()
+            asked += 1
+            # 503 is what a model says that another example has unloaded.
+            assert answer.status_code < 500 or answer.status_code == 503, answer.text
+            if answer.status_code >= 400 and not answer.request.url.endswith(("/ready", "/iris")):
+                assert isinstance(answer.json()["error"], str)
+
+        answers()
+    assert asked > 100
