@@ -101,3 +101,16 @@ async def test_fresh_connection_that_breaks_is_not_retried(client: Client, peer:
 async def test_head_has_no_body(client: Client, server: Server) -> None:
     response = await client.request("HEAD", f"{server.url}/echo")
     assert (response.status, response.body) == (200, b"")
+
+
+async def test_answer_to_no_question_ends_the_connection(client: Client, peer: Peer) -> None:
+    peer.scripts = [b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na" * 2]
+    for _ in range(2):
+        assert (await client.request("GET", peer.url)).body == b"a"  # type: ignore[attr-defined]
+    assert peer.connections == 2
+
+
+async def test_endless_headers_are_given_up(client: Client, peer: Peer) -> None:
+    peer.scripts = [b"HTTP/1.1 200 OK\r\n" + b"x: %b\r\n" % (b"a" * 1000) * 300 + b"\r\n"]
+    with pytest.raises(ConnectionBroke, match="headers are longer"):
+        await client.request("GET", peer.url)  # type: ignore[attr-defined]

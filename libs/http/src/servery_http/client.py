@@ -18,6 +18,8 @@ from servery_http.messages import header
 
 Headers = Iterable[tuple[bytes, bytes]]
 _BUFFER_BYTES = 256 * 1024
+_HEADER_BYTES = 256 * 1024
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
 
 class ConnectFailed(Transient):
@@ -100,7 +102,10 @@ class _Connection(asyncio.Protocol):
         self._complete = False
         self._failure: Exception | None = None
         self._has_head = False
+        self._header_bytes = 0
+        self._surplus = False
         self.received = False
+        self.sent = False
         self._waiter: asyncio.Future[None] | None = None
 
     def begin(self, *, head: bool) -> None:
@@ -112,6 +117,7 @@ class _Connection(asyncio.Protocol):
         """Send ``data``, waiting while the server does not read."""
         if self.closed:
             raise ConnectionBroke("the server closed the connection")
+        self.sent = True
         self.transport.write(data)
         if not self._can_write.is_set():
             await self._can_write.wait()
@@ -174,16 +180,29 @@ class _Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(ConnectionBroke(f"the server's answer is not HTTP/1.1: {error}"))
 
+    def on_message_begin(self) -> None:
+        if self._complete:
+            # An answer to no question: what follows on this connection cannot be trusted.
+            self._surplus = True
+            self.reusable = False
+            self.transport.close()
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > _HEADER_BYTES:
+            self._fail(ConnectionBroke(f"the server's headers are longer than {_HEADER_BYTES} bytes"))
+            return
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self._parser.get_status_code() < 200:
+        if self._parser.get_status_code() < 200 or self._failure is not None:
             return
         self._has_head = True
         self._wake()
 
     def on_body(self, body: bytes) -> None:
+        if self._surplus:
+            return
         self._body.append(body)
         self._buffered += len(body)
         if self._buffered > _BUFFER_BYTES:
@@ -196,7 +215,7 @@ class _Connection(asyncio.Protocol):
             self._headers = []
             return
         self._complete = True
-        self.reusable = self._parser.should_keep_alive()
+        self.reusable = self._parser.should_keep_alive() and not self._surplus
         self._wake()
 
     @property
@@ -287,7 +306,8 @@ class Client:
         """Send ``body``, whole or in pieces, and yield the answer as soon as its headers are there.
 
         A kept connection that the server has closed meanwhile is replaced by a new one, as long as nothing of an
-        answer has come and the body can be sent again.
+        answer has come, the body can be sent again, and doing so twice is once: the method is idempotent, or nothing
+        of the request was sent.
 
         Raises:
             ConnectFailed: Nobody listens.
@@ -314,7 +334,8 @@ class Client:
                 status, headers = await self._send(connection, head, body)
             except ConnectionBroke:
                 self._drop(connection)
-                if fresh or connection.received or not isinstance(body, bytes):
+                may_repeat = method in _IDEMPOTENT or not connection.sent
+                if fresh or connection.received or not may_repeat or not isinstance(body, bytes):
                     raise
                 continue
             except BaseException:

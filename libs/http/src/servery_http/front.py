@@ -11,6 +11,7 @@ import http
 import json
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,24 +23,27 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from servery_http.limits import Limits
-from servery_http.messages import Handler, Request, Response, Router
+from servery_http.messages import Handler, Request, Response, Router, Stream, header
 
 logger = logging.getLogger(__name__)
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _READ_AHEAD_BYTES = 64 * 1024
+_CORK_BYTES = 64 * 1024
+_NO_CONTENT = frozenset({204, 304})
 
 
 def encode(response: Response, *, close: bool, head: bool = False) -> bytes:
-    """Return the bytes of ``response`` on the wire."""
-    parts = [
-        _STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode(),
-        b"content-length: %d\r\n" % len(response.body),
-    ]
-    if response.body:
+    """Return the bytes of ``response`` on the wire; of a streamed one, what comes before its first piece."""
+    parts = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode()]
+    # A HEAD's handler may know the length of what GET would have answered.
+    knows_length = head and header(response.headers, b"content-length") is not None
+    if response.stream is None and response.status not in _NO_CONTENT and not knows_length:
+        parts.append(b"content-length: %d\r\n" % len(response.body))
+    if response.body or response.stream is not None:
         parts.append(b"content-type: %b\r\n" % response.content_type)
-    parts.extend(b"%b: %b\r\n" % header for header in response.headers)
+    parts.extend(b"%b: %b\r\n" % pair for pair in response.headers)
     parts.append(b"connection: close\r\n\r\n" if close else b"\r\n")
     if not head:
         parts.append(response.body)
@@ -54,13 +58,25 @@ def error(status: int, message: str) -> Response:
 class _Exchange:
     """One request of a connection, hot (``handler``) or on its way through ASGI (``cycle``)."""
 
-    __slots__ = ("body", "complete", "cycle", "expect_continue", "handler", "headers", "keep_alive", "method", "url")
+    __slots__ = (
+        "body",
+        "complete",
+        "cycle",
+        "expect_continue",
+        "handler",
+        "headers",
+        "keep_alive",
+        "method",
+        "url",
+        "version",
+    )
 
     def __init__(self, method: str, url: bytes, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
         self.method = method
         self.url = url
         self.headers = headers
         self.keep_alive = keep_alive
+        self.version = "1.1"
         self.handler: Handler | None = None
         self.cycle: RequestResponseCycle | None = None
         self.body = b""
@@ -101,6 +117,12 @@ class Front(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_bytes = 0
         self._expect_continue = False
+        self._in_head = False
+        self._refused = False
+        self._closed = False
+        self._corked = False
+        self._out: list[bytes] = []
+        self._out_bytes = 0
 
     # What uvicorn calls.
 
@@ -118,6 +140,8 @@ class Front(asyncio.Protocol):
         }
         self._deadline = self._loop.time() + self.limits.read_timeout_seconds
         self._arm()
+        if len(self._state.connections) > self.limits.max_connections:
+            self._refuse(503, f"{self.limits.max_connections} connections are open, which is the limit")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
@@ -128,8 +152,8 @@ class Front(asyncio.Protocol):
             if exchange.cycle is not None:
                 exchange.cycle.disconnected = True
                 exchange.cycle.message_event.set()
-            elif self._task is not None:
-                self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
         self._waiting.clear()
         self._flow.resume_writing()
 
@@ -141,26 +165,36 @@ class Front(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._flow.resume_writing()
         self._flow.resume_reading()
+        self._pump()
 
     def shutdown(self) -> None:
         """Finish what is in flight and close; uvicorn calls it once, when it drains."""
         self._closing = True
         if self._current is None and self._reading is None:
-            self._transport.close()
+            self._close()
         elif self._current is not None and self._current.cycle is not None:
             self._current.cycle.keep_alive = False
 
+    def abort(self) -> None:
+        """Cut the connection; for what is left when a drain's time is over."""
+        self._transport.abort()
+
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._corked = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._refuse(501, "this server does not switch protocols")
         except httptools.HttpParserError as broken:
             self._refuse(400, f"not an HTTP/1.1 request: {broken}")
+        self._pump()
 
     # What the parser calls.
 
     def on_message_begin(self) -> None:
+        self._in_head = True
         self._url = b""
         self._headers = []
         self._header_bytes = 0
@@ -185,17 +219,20 @@ class Front(asyncio.Protocol):
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self._transport.is_closing():
+        self._in_head = False
+        if self._refused or self._closed:
             return
         method = self._parser.get_method().decode("ascii")
         keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         exchange = _Exchange(method, self._url, self._headers, keep_alive=keep_alive)
         exchange.expect_continue = self._expect_continue
+        if not keep_alive:
+            exchange.version = self._parser.get_http_version()
         exchange.handler = self.hot(method, self._url.partition(b"?")[0].decode("latin-1"))
         if exchange.handler is None:
             exchange.cycle = self._cycle(exchange)
         self._reading = exchange
-        if self._current is None:
+        if self._current is None and not self._waiting and not self._flow.write_paused:
             self._start(exchange)
         else:
             self._waiting.append(exchange)
@@ -232,6 +269,14 @@ class Front(asyncio.Protocol):
 
     # One exchange after the other.
 
+    def _pump(self) -> None:
+        # A loop, not recursion: hundreds of small requests may have gathered behind a slow one.
+        self._corked = True
+        while self._waiting and self._current is None and not self._flow.write_paused and not self._closed:
+            self._start(self._waiting.popleft())
+        self._corked = False
+        self._flush()
+
     def _start(self, exchange: _Exchange) -> None:
         self._current = exchange
         if exchange.cycle is not None:
@@ -241,7 +286,7 @@ class Front(asyncio.Protocol):
         elif exchange.complete:
             self._answer(exchange)
         elif exchange.expect_continue:
-            self._transport.write(_CONTINUE)
+            self._send(_CONTINUE)
 
     def _answer(self, exchange: _Exchange) -> None:
         assert exchange.handler is not None
@@ -256,16 +301,35 @@ class Front(asyncio.Protocol):
         if isinstance(answer, Response):
             self._write(exchange, answer)
             return
-        self._task = asyncio.ensure_future(answer, loop=self._loop)
-        self._task.add_done_callback(self._answered)
+        self._run(asyncio.ensure_future(answer, loop=self._loop), self._answered)
+
+    def _run(self, task: asyncio.Future[Any], done: Callable[[asyncio.Future[Any]], None]) -> None:
+        # uvicorn's drain waits for these, and cancels them when its time is over.
+        self._task = task
+        self._state.tasks.add(task)  # type: ignore[arg-type]  # a future is cancelled like a task
+        task.add_done_callback(done)
 
     def _answered(self, task: asyncio.Future[Response]) -> None:
         self._task = None
+        self._state.tasks.discard(task)
         exchange = self._current
-        if task.cancelled() or exchange is None or self._transport.is_closing():
+        if exchange is None or self._closed or self._transport.is_closing():
+            if not task.cancelled() and task.exception() is None:
+                self._abandon(task.result())
+            return
+        if task.cancelled():
+            exchange.keep_alive = False
+            self._write(exchange, error(503, "the server is shutting down"))
             return
         failure = task.exception()
         self._write(exchange, task.result() if failure is None else self._broken(exchange, failure))
+        self._pump()
+
+    def _abandon(self, response: Response) -> None:
+        if response.stream is not None:
+            closing = self._loop.create_task(response.stream.aclose())
+            self._state.tasks.add(closing)
+            closing.add_done_callback(self._state.tasks.discard)
 
     def _broken(self, exchange: _Exchange, failure: BaseException | None = None) -> Response:
         # The rim of the process: a handler that raises is a bug, and its client must still hear something.
@@ -274,18 +338,80 @@ class Front(asyncio.Protocol):
 
     def _write(self, exchange: _Exchange, response: Response) -> None:
         close = self._closing or not exchange.keep_alive
-        self._transport.write(encode(response, close=close, head=exchange.method == "HEAD"))
+        is_head = exchange.method == "HEAD"
         self._state.total_requests += 1
-        self._next(close=close)
+        if response.stream is None:
+            self._send(encode(response, close=close, head=is_head))
+            self._next(close=close)
+        elif is_head or response.status in _NO_CONTENT:
+            self._abandon(response)
+            self._send(encode(response, close=close, head=True))
+            self._next(close=close)
+        else:
+            streaming = self._loop.create_task(self._stream(exchange, response, response.stream))
+            self._run(streaming, lambda task: self._streamed(task, response))
+
+    async def _stream(self, exchange: _Exchange, response: Response, pieces: Stream) -> bool:
+        close = self._closing or not exchange.keep_alive
+        sized = header(response.headers, b"content-length") is not None
+        # HTTP/1.0 knows no chunks: there the end of the connection is the end of the body.
+        chunked = not sized and exchange.version != "1.0"
+        if chunked:
+            response.headers = (*response.headers, (b"transfer-encoding", b"chunked"))
+        self._send(encode(response, close=close))
+        async for piece in pieces:
+            if piece:
+                self._send(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                await self._flow.drain()
+        if chunked:
+            self._send(b"0\r\n\r\n")
+        return close or not (sized or chunked)
+
+    def _streamed(self, task: asyncio.Future[bool], response: Response) -> None:
+        self._task = None
+        # Here, not in the task: one that is cancelled before its first step runs no finally.
+        self._abandon(response)
+        self._state.tasks.discard(task)
+        if task.cancelled() or task.exception() is not None:
+            # Half a body is out. Only a connection cut off tells the client that it is not the whole.
+            if not task.cancelled():
+                logger.error("stream failed", exc_info=task.exception())
+            self._transport.abort()
+            return
+        if not self._closed and self._current is not None:
+            self._next(close=task.result() or self._closing)
+            self._pump()
+
+    def _send(self, data: bytes) -> None:
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if not self._corked or self._out_bytes > _CORK_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._out:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            self._out_bytes = 0
+            self._transport.write(data)
+        if self._closed:
+            self._transport.close()
+
+    def _close(self) -> None:
+        """Close once everything written so far is out."""
+        self._closed = True
+        self._waiting.clear()
+        if not self._corked:
+            self._flush()
 
     def _next(self, *, close: bool) -> None:
         self._current = None
         if close:
-            self._transport.close()
+            self._close()
         elif self._waiting:
-            self._flow.resume_reading()
-            self._start(self._waiting.popleft())
-        else:
+            if not self._flow.write_paused:
+                self._flow.resume_reading()
+        elif not self._in_head:
             self._deadline = self._loop.time() + self.limits.keep_alive_seconds
 
     def _cycle(self, exchange: _Exchange) -> RequestResponseCycle:
@@ -321,14 +447,29 @@ class Front(asyncio.Protocol):
         if exchange is None or self._transport.is_closing():
             return
         # A body that nobody read to its end cannot be told from the next request.
-        self._next(close=self._closing or not exchange.complete)
+        self._next(close=self._closing or not exchange.keep_alive or not exchange.complete)
+        self._pump()
 
     def _refuse(self, status: int, message: str) -> None:
-        if self._transport.is_closing():
+        if self._refused or self._closed or self._transport.is_closing():
             return
-        self._reading = None
-        self._transport.write(encode(error(status, message), close=True))
-        self._transport.close()
+        self._refused = True
+        self._in_head = False
+        refused, self._reading = self._reading, None
+        refusal = _Exchange("", b"", [], keep_alive=False)
+        refusal.handler = lambda _request: error(status, message)
+        refusal.complete = True
+        if refused is not None and refused in self._waiting:
+            self._waiting.remove(refused)
+        elif refused is not None and refused is self._current:
+            if refused.cycle is not None and refused.cycle.response_started:
+                self._close()
+                return
+            self._current = None
+        # Requests before the refused one are answered first, or their clients would take this for their answer.
+        self._waiting.append(refusal)
+        if not self._corked:
+            self._pump()
 
     # One timer a connection, re-armed when it fires: moving a deadline costs an assignment.
 
@@ -338,15 +479,16 @@ class Front(asyncio.Protocol):
     def _on_time(self) -> None:
         if self._transport.is_closing():
             return
-        if self._reading is None and self._current is not None:
+        waits_for_client = self._in_head or self._reading is not None
+        if (self._current is not None and not waits_for_client) or self._flow.read_paused:
             # Answering takes as long as it takes; only clients are timed here.
             self._deadline = self._loop.time() + self.limits.keep_alive_seconds
         if self._loop.time() < self._deadline:
             self._arm()
-        elif self._reading is None:
+        elif not waits_for_client:
             self._transport.close()
         else:
-            if self._reading.cycle is not None:
+            if self._reading is not None and self._reading.cycle is not None:
                 self._reading.cycle.disconnected = True
                 self._reading.cycle.message_event.set()
             self._refuse(408, f"the request did not end within {self.limits.read_timeout_seconds:g} s")

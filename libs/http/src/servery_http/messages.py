@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 """Names in lower case, in the order they came."""
@@ -36,14 +36,30 @@ class Request:
     body: bytes
 
 
+class Stream(Protocol):
+    """Pieces of a body, as an async generator gives them."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None:
+        """Give up the rest; called once, whether or not the pieces were read."""
+
+
 @dataclass(slots=True)
 class Response:
-    """A whole response; ``content-length`` and ``connection`` are the front's to add."""
+    """A response; ``content-length``, ``transfer-encoding`` and ``connection`` are the front's to add.
+
+    Attributes:
+        body: All of it, unless there is a ``stream``.
+        stream: The body in pieces, sent as they come and as fast as the client reads. Its length may stand in
+            ``headers`` as ``content-length``.
+    """
 
     status: int = 200
     body: bytes = b""
     content_type: bytes = b"application/json"
     headers: Headers = ()
+    stream: Stream | None = None
 
 
 Handler: TypeAlias = Callable[[Request], Response | Awaitable[Response]]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -16,7 +17,15 @@ from servery_http.messages import Router
 
 
 class Server(uvicorn.Server):
-    """Listens from ``start`` to ``stop``; signals stay the caller's."""
+    """Listens from ``start`` to ``stop``; signals stay the caller's.
+
+    Args:
+        hot: Routes answered before ASGI.
+        app: Answers all others.
+        sock: Bound already; instead of ``host`` and ``port``.
+        certificate: PEM; with it, and ``private_key``, the server speaks TLS.
+        drain_seconds: How long ``stop`` waits for what is in flight.
+    """
 
     def __init__(
         self,
@@ -25,6 +34,9 @@ class Server(uvicorn.Server):
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        sock: socket.socket | None = None,
+        certificate: Path | None = None,
+        private_key: Path | None = None,
         limits: Limits | None = None,
         drain_seconds: float = 30.0,
     ) -> None:
@@ -38,14 +50,13 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 date_header=False,
-                timeout_graceful_shutdown=int(drain_seconds),
+                timeout_graceful_shutdown=drain_seconds,  # type: ignore[arg-type]  # goes to wait_for, which takes any
+                ssl_certfile=certificate,
+                ssl_keyfile=private_key,
             )
         )
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((host, port))
-        self.host = host
+        self._socket = sock or _bound(host, port)
+        self.host = self._socket.getsockname()[0] if sock else host
         self.port: int = self._socket.getsockname()[1]
         self._task: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
@@ -53,7 +64,7 @@ class Server(uvicorn.Server):
     @property
     def url(self) -> str:
         """Where it listens, ``http://127.0.0.1:8080``."""
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.config.is_ssl else 'http'}://{self.host}:{self.port}"
 
     async def start(self) -> None:
         """Return once it accepts connections.
@@ -80,6 +91,14 @@ class Server(uvicorn.Server):
         if self.started:
             self._started.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain as uvicorn does, then cut what would not end: nothing outlives the bound."""
+        await super().shutdown(sockets)
+        if tasks := set(self.server_state.tasks):
+            await asyncio.wait(tasks, timeout=1.0)
+        for connection in list(self.server_state.connections):
+            connection.abort()  # type: ignore[union-attr]  # all are ours
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the process's own main."""
@@ -93,3 +112,10 @@ class Server(uvicorn.Server):
             yield self
         finally:
             await self.stop()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind((host, port))
+    return bound
