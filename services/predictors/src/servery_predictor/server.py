@@ -48,17 +48,13 @@ class Predictor:
         )
 
     async def start(self) -> None:
-        """Answer health checks, then load, then be ready.
+        """Load, then listen: a probe that only opens the port, as KServe's default does, must not see a model half loaded.
 
         Raises:
             LoadError: The model cannot be served.
         """
+        await self.repository.load(self._settings.model_name)
         await self.http.start()
-        try:
-            await self.repository.load(self._settings.model_name)
-        except BaseException:
-            await self.http.stop()
-            raise
         if self.grpc is not None:
             await self.grpc.start()
 
