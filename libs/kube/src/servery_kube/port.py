@@ -47,6 +47,19 @@ class Rejected(KubeError):
     code = ErrorCode.INVALID_ARGUMENT
 
 
+class Forbidden(KubeError):
+    """The role does not allow it."""
+
+    code = ErrorCode.INVALID_ARGUMENT
+
+
+class TooManyRequests(KubeError):
+    """Later; ``retry_after_seconds`` is what the server asks for."""
+
+    code = ErrorCode.RESOURCE_EXHAUSTED
+    retry_after_seconds: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """Objects, and the version to watch from."""

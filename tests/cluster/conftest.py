@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from servery_kube.client import KubeClient, connect
+from servery_sdk import kinds, plugins
+from servery_sdk.manifests import CLUSTER, ObjectRef
+
+HERE = Path(__file__).parent
+SHARED = HERE.parents[2] / "shared"
+CONTROLLER_TOKEN = "controller"  # see servers.py
+CONTROLLER_USER = ("system:serviceaccount:servery-system:servery-controller", "system:serviceaccounts")
+
+
+def load_servers() -> ModuleType:
+    # The tests are no package; this module belongs to them alone.
+    spec = importlib.util.spec_from_file_location("cluster_servers", HERE / "servers.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+servers = load_servers()
+
+
+@pytest.fixture(scope="session")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.ApiServer]:  # type: ignore[name-defined]
+    """A real etcd, kube-apiserver and kube-controller-manager, one set per test worker."""
+    folder = tmp_path_factory.mktemp("kube")
+    try:
+        with servers.api_server(folder, {CONTROLLER_TOKEN: CONTROLLER_USER}) as server:
+            server.start_controller_manager()
+            yield server
+    except servers.Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+async def admin(api_server: servers.ApiServer) -> AsyncIterator[KubeClient]:  # type: ignore[name-defined]
+    async with connect(str(api_server.kubeconfig())) as client:
+        yield client
+
+
+@pytest.fixture
+async def crds(admin: KubeClient) -> None:
+    """Our CRDs, served."""
+    for dialect in plugins.load().dialects.values():
+        for crd in dialect.crds():
+            await admin.apply(crd, kinds.CUSTOM_RESOURCE_DEFINITION)
+        for kind in dialect.services | dialect.runtimes:
+            await until(lambda kind=kind: admin.has(kind))  # type: ignore[misc]
+
+
+@pytest.fixture
+async def engine_crds(admin: KubeClient) -> None:
+    """The engines' CRDs that the raw mode renders objects of."""
+    folder = SHARED / "crds" / "engines"
+    if not folder.is_dir():
+        pytest.skip("the engines' CRDs are not here (../shared/crds)")
+    for name in ("gateway.networking.k8s.io_httproutes.yaml", "keda.sh_scaledobjects.yaml"):
+        for crd in yaml.safe_load_all((folder / name).read_text()):
+            if crd:
+                await admin.apply(crd, kinds.CUSTOM_RESOURCE_DEFINITION)
+    for kind in (kinds.HTTP_ROUTE, kinds.SCALED_OBJECT):
+        await until(lambda kind=kind: admin.has(kind))  # type: ignore[misc]
+
+
+@pytest.fixture
+async def namespace(admin: KubeClient) -> AsyncIterator[str]:
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    await admin.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, kinds.NAMESPACE)
+    yield name
+    await admin.delete(ObjectRef(kinds.NAMESPACE, CLUSTER, name))
+
+
+async def until(check, *, seconds: float = 30.0):  # type: ignore[no-untyped-def]
+    """Return what ``check`` returns once that is truthy."""
+    async with asyncio.timeout(seconds):
+        while not (found := await check()):  # noqa: ASYNC110  # another process changes it
+            await asyncio.sleep(0.05)
+    return found
