@@ -76,3 +76,15 @@ def test_grpc_answers_the_triton_client(local: Local, spelling: str) -> None:
         given = grpc.InferInput("input-0", [2, 4], "FP64")
         given.set_data_from_numpy(np.array(IRIS))
         assert client.infer(spelling, [given]).as_numpy("output-0").tolist() == [1, 1]
+
+
+async def test_grpc_answers_the_kserve_client(local: Local, spelling: str) -> None:
+    kserve = pytest.importorskip("kserve")
+    client = kserve.InferenceGRPCClient(local.grpc_address(spelling))
+    given = kserve.InferInput("input-0", [2, 4], "FP64")
+    given.set_data_from_numpy(np.array(IRIS))
+    try:
+        answer = await client.infer(kserve.InferRequest(spelling, [given]))
+    finally:
+        await client.close()
+    assert answer.outputs[0].as_numpy().tolist() == [1, 1]

@@ -1,0 +1,90 @@
+"""The three substitutions, and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servery.local.localize import ErrImageNotLocal, Sandbox, localize, repository
+from servery_sdk.model import Runtime
+
+SANDBOX = Sandbox(address="127.64.0.7", directory=Path("/sandbox"), claims=Path("/claims"))
+RUNTIME = Runtime(
+    name="servery-sklearn",
+    aliases=("kserve-sklearnserver",),
+    model_class="x:Y",
+    image="servery/predictor-sklearn:1",
+    local_images=("kserve/sklearnserver",),
+)
+
+
+def localized(container: dict[str, Any], **spec: Any) -> Any:
+    container = {"name": "main", "image": "kserve/sklearnserver:v1", **container}
+    return localize({"metadata": {"name": "p"}, "spec": {**spec}}, container, SANDBOX, [RUNTIME])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "kserve/sklearnserver",
+        "kserve/sklearnserver:v0.15.0",
+        "docker.io/kserve/sklearnserver@sha256:0123",
+        "index.docker.io/kserve/sklearnserver:latest",
+        "kserve-sklearnserver:replace",
+        "servery/predictor-sklearn:2",
+    ],
+)
+def test_known_image_becomes_the_predictor(image: str) -> None:
+    expected = (sys.executable, "-m", "servery_predictor.cli", "--runtime=servery-sklearn", "--model_name=m")
+    assert localized({"image": image, "args": ["--model_name=m"]}).arguments == expected
+
+
+def test_registry_with_a_port_keeps_its_name() -> None:
+    assert repository("registry:5000/team/server:v1") == "registry:5000/team/server"
+
+
+def test_unknown_image_says_which_are_known() -> None:
+    with pytest.raises(ErrImageNotLocal, match=r"'acme/x'.*kserve/sklearnserver"):
+        localized({"image": "acme/x"})
+
+
+def test_mount_paths_become_directories_once_and_whole() -> None:
+    process = localized(
+        {
+            "args": ["--a=/mnt/models", "--b=/mnt/models/x", "--c=/mnt/models2", "file:///tmp/x", "--d=/tmp"],
+            "env": [{"name": "MODEL_DIR", "value": "/mnt/models"}],
+            "volumeMounts": [{"name": "m", "mountPath": "/mnt/models"}, {"name": "t", "mountPath": "/tmp"}],
+        },
+        volumes=[{"name": "m", "hostPath": {"path": "/tmp/on-host"}}, {"name": "t", "emptyDir": {}}],
+    )
+    temporary = "/sandbox/volumes/t"
+    assert process.arguments[4:] == (
+        "--a=/tmp/on-host",
+        "--b=/tmp/on-host/x",
+        "--c=/mnt/models2",
+        "file:///tmp/x",
+        f"--d={temporary}",
+    )
+    assert process.environment["MODEL_DIR"] == "/tmp/on-host"
+    assert process.environment["TMPDIR"] == temporary
+
+
+def test_claim_with_a_sub_path_becomes_its_folder() -> None:
+    process = localized(
+        {
+            "args": ["/mnt/models"],
+            "volumeMounts": [{"name": "m", "mountPath": "/mnt/models", "subPath": "iris"}],
+        },
+        volumes=[{"name": "m", "persistentVolumeClaim": {"claimName": "models"}}],
+    )
+    assert process.arguments[-1] == "/claims/models/iris"
+
+
+def test_bind_host_becomes_the_address_of_the_pod() -> None:
+    process = localized(
+        {"args": ["--host=0.0.0.0"], "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]}
+    )
+    assert process.arguments[-1] == "--host=127.64.0.7"
+    assert process.environment["IP"] == process.environment["SERVERY_PREDICTOR_HOST"] == "127.64.0.7"

@@ -1,0 +1,110 @@
+"""Models from S3 and Google Cloud Storage, by stand-ins of those services on this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Local
+
+pytestmark = [pytest.mark.local, pytest.mark.timeout(300)]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MODEL = (EXAMPLES / "sklearn-iris" / "model" / "model.joblib").read_bytes()
+BUCKET = "kfserving-examples"
+KEY = "models/sklearn/1.0/model/model.joblib"
+IRIS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    boto3 = pytest.importorskip("boto3")
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in (
+        ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=BUCKET)
+    client.put_object(Bucket=BUCKET, Key=KEY, Body=MODEL)
+    client.close()
+    yield
+    server.stop()
+
+
+class Gcs(BaseHTTPRequestHandler):
+    """The two calls of the JSON API that reading needs: list objects, and download one."""
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = parse_qs(url.query)
+        item = {"kind": "storage#object", "name": KEY, "bucket": BUCKET, "size": str(len(MODEL)), "generation": "1"}
+        item["mediaLink"] = f"http://{self.headers['host']}/download/storage/v1/b/{BUCKET}/o/{KEY}?alt=media"
+        if re.fullmatch(rf"/storage/v1/b/{BUCKET}/o", url.path):
+            found = [item] if KEY.startswith(query.get("prefix", [""])[0]) else []
+            self._send(json.dumps({"kind": "storage#objects", "items": found}).encode(), "application/json")
+        elif unquote(url.path).endswith(f"/b/{BUCKET}/o/{KEY}"):
+            is_media = query.get("alt") == ["media"]
+            self._send(MODEL if is_media else json.dumps(item).encode(), "application/octet-stream")
+        else:
+            self.send_error(404)
+
+    def _send(self, body: bytes, content_type: str) -> None:
+        total = len(body)
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
+        if span:
+            body = body[int(span[1]) : int(span[2] or total - 1) + 1]
+        self.send_response(206 if span else 200)
+        if span:
+            self.send_header("content-range", f"bytes {span[1]}-{int(span[1]) + len(body) - 1}/{total}")
+        self.send_header("content-type", content_type)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture
+def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gcs) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+        yield
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("s3")
+def test_model_from_s3_answers(local: Local, ask: Callable[..., Any]) -> None:
+    local.up(EXAMPLES / "from-storage" / "s3.yaml")
+    assert ask("sklearn-iris-s3", {"instances": IRIS}) == {"predictions": [1, 1]}
+
+
+@pytest.mark.usefixtures("gcs")
+def test_model_from_google_cloud_storage_answers(local: Local, ask: Callable[..., Any]) -> None:
+    local.up(EXAMPLES / "from-storage" / "gs.yaml")
+    assert ask("sklearn-iris-gs", {"instances": IRIS}) == {"predictions": [1, 1]}
+
+
+def test_python_runtime_answers(local: Local, ask: Callable[..., Any]) -> None:
+    local.up(EXAMPLES / "python-runtime" / "service.yaml")
+    request = json.loads((EXAMPLES / "python-runtime" / "request.json").read_text())
+    assert ask("doubler", request) == {"predictions": [[2, 4], [6, 8]]}
