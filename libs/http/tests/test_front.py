@@ -177,6 +177,20 @@ async def test_drain_that_takes_too_long_is_cut_off(site) -> None:  # type: igno
     assert site.cancelled.is_set()
 
 
+@pytest.mark.parametrize("question", [ECHO, ASGI], ids=["hot", "asgi"])
+async def test_request_on_its_way_when_the_drain_begins_is_answered(server: Server, question: bytes) -> None:
+    reader, writer = await asyncio.open_connection(server.host, server.port)
+    writer.write(ECHO)
+    await reader.readuntil(b"hot hi")
+    (connection,) = server.server_state.connections
+    connection.shutdown()
+    writer.write(question)
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer.lower()
+
+
 async def test_given_socket_is_served(site) -> None:  # type: ignore[no-untyped-def]
     sock = socket.create_server(("127.0.0.1", 0))
     async with Server(site.hot, sock=sock, drain_seconds=5).running() as server:

@@ -31,6 +31,7 @@ _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".en
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _READ_AHEAD_BYTES = 64 * 1024
 _CORK_BYTES = 64 * 1024
+_LINGER_SECONDS = 0.25
 _NO_CONTENT = frozenset({204, 304})
 
 
@@ -170,8 +171,12 @@ class Front(asyncio.Protocol):
     def shutdown(self) -> None:
         """Finish what is in flight and close; uvicorn calls it once, when it drains."""
         self._closing = True
-        if self._current is None and self._reading is None:
-            self._close()
+        if self._current is None and self._reading is None and not self._in_head:
+            # A request may be on its way to us this moment; closing now would lose it, and no client may repeat a POST.
+            self._deadline = self._loop.time() + _LINGER_SECONDS
+            if self._timer is not None:
+                self._timer.cancel()
+            self._arm()
         elif self._current is not None and self._current.cycle is not None:
             self._current.cycle.keep_alive = False
 
@@ -224,6 +229,7 @@ class Front(asyncio.Protocol):
             return
         method = self._parser.get_method().decode("ascii")
         keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
+        keep_alive = keep_alive and not self._closing
         exchange = _Exchange(method, self._url, self._headers, keep_alive=keep_alive)
         exchange.expect_continue = self._expect_continue
         if not keep_alive:
