@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -116,7 +117,7 @@ def _detach(filename: list[str], namespace: str, port: int | None, here: State) 
             start_new_session=True,
         )
     try:
-        _wait_until_ready(here, process)
+        _wait_until_announced(here, process, log)
     except ServeryError:
         process.terminate()
         process.wait()
@@ -124,13 +125,14 @@ def _detach(filename: list[str], namespace: str, port: int | None, here: State) 
     say(log.read_text().strip())
 
 
-def _wait_until_ready(here: State, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_announced(here: State, process: subprocess.Popen[bytes], log: Path) -> None:
     while process.poll() is None:
         try:
             services = here.services()
         except NotRunning:
             services = []
-        if services and all(is_ready(service) for service in services):
+        announced = log.read_text().count("\n  curl ")
+        if services and announced >= len(services) and all(map(is_ready, services)):
             return
         for service in services:
             if failure(service):
