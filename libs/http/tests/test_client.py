@@ -114,3 +114,26 @@ async def test_endless_headers_are_given_up(client: Client, peer: Peer) -> None:
     peer.scripts = [b"HTTP/1.1 200 OK\r\n" + b"x: %b\r\n" % (b"a" * 1000) * 300 + b"\r\n"]
     with pytest.raises(ConnectionBroke, match="headers are longer"):
         await client.request("GET", peer.url)  # type: ignore[attr-defined]
+
+
+async def test_post_that_was_sent_is_not_sent_again(client: Client) -> None:
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.read(1000):
+            seen.append(head)
+            if len(seen) == 2:
+                break
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na")
+            if len(seen) == 3:
+                break
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
+        assert (await client.request("POST", url, body=b"1")).body == b"a"
+        with pytest.raises(ConnectionBroke):
+            await client.request("POST", url, body=b"2")
+        assert len(seen) == 2
+        assert (await client.request("GET", url)).body == b"a"

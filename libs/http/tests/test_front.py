@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from servery_http.client import Client
 from servery_http.limits import Limits
 from servery_http.server import Server
 
@@ -199,6 +203,23 @@ async def test_given_socket_is_served(site) -> None:  # type: ignore[no-untyped-
         writer.write(ECHO)
         assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
         writer.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate; it is not installed")
+async def test_tls_is_spoken(site, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = await asyncio.create_subprocess_exec(
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"),
+        *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await made.wait() == 0
+    trust = ssl.create_default_context(cafile=certificate)
+    secure = Server(site.hot, certificate=certificate, private_key=key, drain_seconds=5)
+    async with secure.running() as server, Client(tls=trust) as client:
+        answer = await client.request("POST", f"{server.url}/echo", body=b"secret")
+    assert server.url.startswith("https://")
+    assert answer.body == b"hot secret"
 
 
 class TestManyClients:
