@@ -84,6 +84,12 @@ async def namespace(admin: KubeClient) -> AsyncIterator[str]:
     await admin.delete(ObjectRef(kinds.NAMESPACE, CLUSTER, name))
 
 
+@pytest.fixture
+def overlay(api_server: servers.ApiServer, crds: None) -> None:  # type: ignore[name-defined]
+    """The raw overlay, applied as a user does it."""
+    api_server.apply_kustomization(HERE.parents[1] / "deploy" / "kustomize" / "overlays" / "raw")
+
+
 async def until(check, *, seconds: float = 30.0):  # type: ignore[no-untyped-def]
     """Return what ``check`` returns once that is truthy."""
     async with asyncio.timeout(seconds):

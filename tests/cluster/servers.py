@@ -203,6 +203,26 @@ class ApiServer:
             "--horizontal-pod-autoscaler-sync-period=1s",
         )
 
+    def apply_kustomization(self, folder: Path) -> None:
+        """Run ``kubectl kustomize FOLDER | kubectl apply --server-side -f -``.
+
+        Raises:
+            RuntimeError: With what kubectl said.
+        """
+        built = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True)
+        apply = [
+            "kubectl",
+            f"--kubeconfig={self.kubeconfig()}",
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "-f",
+            "-",
+        ]
+        applied = subprocess.run(apply, input=built.stdout, capture_output=True, text=True, check=False)
+        if applied.returncode != 0:
+            raise RuntimeError(applied.stderr)
+
     def restart(self) -> None:
         """Stop the API server as a crash would, and start it again; what it stored stays."""
         process = self._processes["kube-apiserver"]

@@ -142,9 +142,7 @@ class KubeClient:
     async def patch_status(self, ref: ObjectRef, status: Mapping[str, Json]) -> Manifest:
         """Replace ``.status``."""
         path = _path(ref.kind, ref.namespace, ref.name) + "/status"
-        # A merge patch keeps what it does not name: what the status no longer says is named as null.
-        live = (await self.get(ref)).get("status") or {}
-        patch = {"status": {**dict.fromkeys(live.keys() - status.keys()), **status}}
+        patch = {"status": _replacing((await self.get(ref)).get("status") or {}, status)}
         return await self._call("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, _MERGE)
 
     async def has(self, kind: Kind) -> bool:
@@ -210,6 +208,15 @@ class KubeClient:
             raise KubeError(f"{method} {path}: {error or type(error).__name__}") from error
         found: aiohttp.ClientResponse = answer.response
         return found
+
+
+def _replacing(live: Manifest, wanted: Manifest) -> dict[str, Json]:
+    """Return the merge patch that makes ``wanted`` of ``live``: what is to go is named as null, at every depth."""
+    patch: dict[str, Json] = dict.fromkeys(live.keys() - wanted.keys())
+    for key, value in wanted.items():
+        found = live.get(key)
+        patch[key] = _replacing(found, value) if isinstance(value, Mapping) and isinstance(found, Mapping) else value
+    return patch
 
 
 def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:

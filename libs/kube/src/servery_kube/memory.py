@@ -123,6 +123,11 @@ class MemoryApi:
             raise Conflict(f"{ref}: the object has been modified; read it again")
         return await self._store(ref, copy.deepcopy(dict(manifest)))
 
+    async def has(self, kind: Kind) -> bool:
+        """Return True for every kind: there is nothing to install."""
+        self._fault("has")
+        return True
+
     async def delete(self, ref: ObjectRef, *, propagation: Propagation = "Background") -> None:
         """Delete an object and, unless orphaned, what it owns; finalizers hold it back."""
         self._fault("delete")

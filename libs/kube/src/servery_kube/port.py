@@ -96,6 +96,12 @@ class KubeApi(Protocol):
     async def create(self, manifest: Manifest, kind: Kind) -> Manifest:
         """Make an object; raises AlreadyExists."""
 
+    async def update(self, manifest: Manifest, kind: Kind) -> Manifest:
+        """Replace an object at the resource version that it carries; raises Conflict where that is not the last."""
+
+    async def has(self, kind: Kind) -> bool:
+        """Return whether the server serves ``kind``."""
+
     async def delete(self, ref: ObjectRef, *, propagation: Propagation = "Background") -> None:
         """Delete one object; one that is not there is fine."""
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import uvloop
 from pydantic import ValidationError
-from servery_sdk import plugins
+from servery_sdk import logs, plugins
 from servery_sdk.errors import ServeryError
 from servery_sdk.model import Runtime
 
@@ -23,8 +20,6 @@ from servery_predictor.server import Predictor
 from servery_predictor.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 IGNORED = {
     "access_log_format": "requests are counted in /metrics, not logged",
@@ -42,23 +37,6 @@ IGNORED = {
     "workers": "one process serves; scale by replicas",
 }
 """Flags of KServe that change nothing here, and why: manifests that set them go on working."""
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line; what ``extra`` holds becomes fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            **{key: value for key, value in vars(record).items() if key not in _RECORD},
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,9 +63,7 @@ def _spellings(name: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run; exits 0 after a drain, 1 when the model does not load, 2 on wrong flags."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logs.to_stderr()
     made = parser()
     try:
         given = vars(made.parse_args(arguments))

@@ -11,6 +11,7 @@ from servery_controller.planning.settings import PlanningSettings
 from servery_controller.planning.storage import Storage, storage
 
 _READS_MODEL = frozenset({"transformer-container", "worker-container"})
+_PROBES = frozenset({"livenessProbe", "readinessProbe", "startupProbe"})
 _POD_DEFAULTS: Manifest = {"terminationGracePeriodSeconds": 30}
 DEFAULT_PORT = 8080
 
@@ -105,6 +106,8 @@ def _equipped(container: Manifest, component: Component, added: Storage) -> Mani
         made["env"] = merge({"env": promised}, {"env": made.get("env", [])})["env"]
         made.setdefault("imagePullPolicy", "IfNotPresent")
         made.setdefault("readinessProbe", _probe(made))
+        for name in _PROBES & made.keys():
+            made[name] = _with_port(made[name], _port(made))
     if added.mounts and (is_main or made["name"] in _READS_MODEL):
         taken = {mount["mountPath"] for mount in made.get("volumeMounts", ())}
         mounts = [mount for mount in added.mounts if mount["mountPath"] not in taken]
@@ -112,15 +115,27 @@ def _equipped(container: Manifest, component: Component, added: Storage) -> Mani
     return made
 
 
+def _port(container: Manifest) -> Json:
+    ports = container.get("ports") or [{"containerPort": DEFAULT_PORT}]
+    return ports[0]["containerPort"]
+
+
 def _probe(container: Manifest) -> Manifest:
     """Return KServe's default: the port takes connections."""
-    ports = container.get("ports") or [{"containerPort": DEFAULT_PORT}]
     return {
-        "tcpSocket": {"port": ports[0]["containerPort"]},
+        "tcpSocket": {"port": _port(container)},
         "timeoutSeconds": 1,
         "periodSeconds": 10,
         "successThreshold": 1,
         "failureThreshold": 3,
+    }
+
+
+def _with_port(probe: Manifest, port: Json) -> Manifest:
+    # Knative fills a probe's port in, so manifests that were written for it leave it out.
+    return {
+        key: {**value, "port": value.get("port") or port} if key in {"httpGet", "tcpSocket"} else value
+        for key, value in probe.items()
     }
 
 

@@ -1,0 +1,307 @@
+"""The controller on a real API server, with the garbage collector and the Deployment controller beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from servery_controller.capabilities import discover
+from servery_controller.controller import Controller
+from servery_controller.planning import PlanningSettings
+from servery_kube.client import KubeClient, connect
+from servery_kube.leader import Election, lead
+from servery_kube.port import FIELD_MANAGER, Forbidden, KubeError, NotFound
+from servery_sdk import kinds, plugins
+from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
+
+INSTALLED = plugins.load()
+SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
+RUNTIME = Kind("serving.kserve.io/v1alpha1", "ServingRuntime", "servingruntimes")
+
+
+def service(namespace: str, name: str = "iris", **predictor: Any) -> Manifest:
+    model = {"modelFormat": {"name": "sklearn"}, "storageUri": "s3://models/iris"}
+    return {
+        "apiVersion": SERVICE.api_version,
+        "kind": SERVICE.kind,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"predictor": {"model": model, **predictor}},
+    }
+
+
+async def until(check, *, seconds: float = 30.0):  # type: ignore[no-untyped-def]
+    async with asyncio.timeout(seconds):
+        while True:
+            with contextlib.suppress(NotFound):
+                if (found := await check()) is not None and found is not False:
+                    return found
+            await asyncio.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def controlling(kubeconfig: str) -> AsyncIterator[None]:
+    async with (
+        connect(kubeconfig) as api,
+        Controller(api, INSTALLED, PlanningSettings(), capabilities=await discover(api)).running(),
+    ):
+        yield
+
+
+@pytest.fixture
+async def controller(api_server: Any, crds: None) -> AsyncIterator[None]:
+    async with controlling(str(api_server.kubeconfig())):
+        yield
+
+
+def ref(kind: Kind, namespace: str, name: str = "iris-predictor") -> ObjectRef:
+    return ObjectRef(kind, Namespace(namespace), name)
+
+
+async def owned(admin: KubeClient, namespace: str) -> dict[str, Manifest]:
+    found = {}
+    for kind in (kinds.DEPLOYMENT, kinds.SERVICE, kinds.HORIZONTAL_POD_AUTOSCALER, kinds.INGRESS, kinds.HTTP_ROUTE):
+        with contextlib.suppress(NotFound):
+            for item in (await admin.list(kind, namespace=namespace)).items:
+                found[f"{kind.kind}/{item['metadata']['name']}"] = item
+    return found
+
+
+async def test_service_becomes_its_objects_and_its_end_leaves_nothing(
+    controller: None, admin: KubeClient, namespace: str
+) -> None:
+    await admin.create(service(namespace), SERVICE)
+    deployment = await until(lambda: admin.get(ref(kinds.DEPLOYMENT, namespace)))
+    assert deployment["spec"]["template"]["spec"]["initContainers"][0]["args"] == ["s3://models/iris", "/mnt/models"]
+    await until(lambda: admin.get(ref(kinds.HORIZONTAL_POD_AUTOSCALER, namespace)))
+
+    async def reported() -> Any:
+        status = (await admin.get(ref(SERVICE, namespace, "iris"))).get("status") or {}
+        conditions = {c["type"]: c for c in status.get("conditions", ())}
+        return status if conditions.get("PredictorReady", {}).get("reason") not in {None, "DeploymentMissing"} else None
+
+    status = await until(reported)
+    assert status["clusterServingRuntimeName"] == "servery-sklearn"
+    assert status["modelStatus"]["states"]["targetModelState"] == "Pending"
+
+    await admin.delete(ref(SERVICE, namespace, "iris"))
+
+    async def gone() -> bool:
+        return not await owned(admin, namespace)
+
+    await until(gone)
+
+
+async def test_one_field_edited_moves_one_field(controller: None, admin: KubeClient, namespace: str) -> None:
+    await admin.create(service(namespace), SERVICE)
+    await until(lambda: admin.get(ref(kinds.SERVICE, namespace)))
+    before = await until(lambda: admin.get(ref(kinds.DEPLOYMENT, namespace)))
+    edited = await admin.get(ref(SERVICE, namespace, "iris"))
+    edited = {**edited, "spec": service(namespace, labels={"team": "a"})["spec"]}
+    await admin.update(edited, SERVICE)
+
+    async def changed() -> Any:
+        found = await admin.get(ref(kinds.DEPLOYMENT, namespace))
+        return found if found["metadata"]["labels"].get("team") == "a" else None
+
+    after = await until(changed)
+
+    def ours(manifest: Manifest) -> set[str]:
+        fields = next(m for m in manifest["metadata"]["managedFields"] if m["manager"] == FIELD_MANAGER)["fieldsV1"]
+        return set(paths(fields))
+
+    def paths(fields: Any, at: str = "") -> Any:
+        for key, value in fields.items():
+            yield from paths(value, f"{at}.{key}") if value else (f"{at}.{key}",)
+
+    assert {path.rpartition(".")[2] for path in ours(after) - ours(before)} == {"f:team"}
+    assert ours(before) <= ours(after)
+
+
+async def test_replicas_that_somebody_sets_are_left_alone(controller: None, admin: KubeClient, namespace: str) -> None:
+    await admin.create(service(namespace, maxReplicas=5), SERVICE)
+    await until(lambda: admin.get(ref(kinds.DEPLOYMENT, namespace)))
+    scaled = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "iris-predictor", "namespace": namespace},
+        "spec": {"replicas": 4},
+    }
+    await admin.apply(scaled, kinds.DEPLOYMENT, field_manager="an-autoscaler")
+    edited = await admin.get(ref(SERVICE, namespace, "iris"))
+    await admin.update({**edited, "spec": service(namespace, maxReplicas=5, labels={"a": "b"})["spec"]}, SERVICE)
+
+    async def relabelled() -> Any:
+        found = await admin.get(ref(kinds.DEPLOYMENT, namespace))
+        return found if found["metadata"]["labels"].get("a") == "b" else None
+
+    assert (await until(relabelled))["spec"]["replicas"] == 4
+
+
+async def test_service_without_a_runtime_says_why_and_heals(
+    controller: None, admin: KubeClient, namespace: str
+) -> None:
+    broken = service(namespace)
+    broken = {**broken, "spec": {"predictor": {"model": {"modelFormat": {"name": "acme"}, "storageUri": "s3://b"}}}}
+    await admin.create(broken, SERVICE)
+
+    async def failure() -> Any:
+        status = (await admin.get(ref(SERVICE, namespace, "iris"))).get("status") or {}
+        return status.get("modelStatus", {}).get("lastFailureInfo")
+
+    info = await until(failure)
+    assert info["reason"] == "NoSupportingRuntime"
+    assert 'no runtime serves model format "acme"' in info["message"]
+    assert "servery-sklearn (format)" in info["message"]
+
+    runtime = {
+        "apiVersion": RUNTIME.api_version,
+        "kind": RUNTIME.kind,
+        "metadata": {"name": "acme", "namespace": namespace},
+        "spec": {
+            "supportedModelFormats": [{"name": "acme", "autoSelect": True}],
+            "containers": [{"name": "kserve-container", "image": "acme/server:1"}],
+        },
+    }
+    await admin.create(runtime, RUNTIME)
+    deployment = await until(lambda: admin.get(ref(kinds.DEPLOYMENT, namespace)))
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "acme/server:1"
+
+    async def healed() -> bool:
+        return await failure() is None
+
+    await until(healed)
+
+    edited = await admin.get(ref(RUNTIME, namespace, "acme"))
+    containers = [{"name": "kserve-container", "image": "acme/server:2"}]
+    await admin.update({**edited, "spec": {**edited["spec"], "containers": containers}}, RUNTIME)
+
+    async def followed() -> bool:
+        found = await admin.get(ref(kinds.DEPLOYMENT, namespace))
+        return bool(found["spec"]["template"]["spec"]["containers"][0]["image"] == "acme/server:2")
+
+    await until(followed)
+
+
+async def test_object_that_is_no_longer_wanted_is_pruned(controller: None, admin: KubeClient, namespace: str) -> None:
+    await admin.create(service(namespace), SERVICE)
+    hpa = ref(kinds.HORIZONTAL_POD_AUTOSCALER, namespace)
+    await until(lambda: admin.get(hpa))
+    edited = await admin.get(ref(SERVICE, namespace, "iris"))
+    annotations = {"serving.kserve.io/autoscalerClass": "none"}
+    await admin.update({**edited, "metadata": {**edited["metadata"], "annotations": annotations}}, SERVICE)
+
+    async def pruned() -> bool:
+        try:
+            await admin.get(hpa)
+        except NotFound:
+            return True
+        return False
+
+    await until(pruned)
+    assert (await admin.get(ref(kinds.DEPLOYMENT, namespace)))["spec"]["replicas"] == 1
+
+
+async def test_controller_goes_on_after_the_api_server_died(
+    controller: None, api_server: Any, admin: KubeClient, namespace: str
+) -> None:
+    await admin.create(service(namespace), SERVICE)
+    await until(lambda: admin.get(ref(kinds.DEPLOYMENT, namespace)))
+    await asyncio.to_thread(api_server.restart)
+    await admin.create(service(namespace, "second"), SERVICE)
+    await until(lambda: admin.get(ref(kinds.DEPLOYMENT, namespace, "second-predictor")))
+
+
+async def test_steady_state_makes_no_writes(admin: KubeClient, api_server: Any, crds: None, namespace: str) -> None:
+    writes: list[str] = []
+
+    class Counting(KubeClient):
+        async def _call(self, method: str, path: str, *more: Any) -> Manifest:
+            if method != "GET":
+                writes.append(f"{method} {path}")
+            return await super()._call(method, path, *more)
+
+    names = [f"s{number}" for number in range(20)]
+    async with connect(str(api_server.kubeconfig())) as client:
+        api = Counting(client._api)
+        async with Controller(api, INSTALLED, PlanningSettings(), capabilities=await discover(api)).running():
+            await asyncio.gather(*(admin.create(service(namespace, name), SERVICE) for name in names))
+
+            async def all_reported() -> bool:
+                found = (await admin.list(SERVICE, namespace=namespace)).items
+                return all(
+                    c["reason"] != "DeploymentMissing"
+                    for item in found
+                    for c in item.get("status", {}).get("conditions", [{"reason": "DeploymentMissing"}])
+                    if c.get("type", "Ready") == "Ready"
+                )
+
+            await until(all_reported)
+            quiet = 0
+            while quiet < 20:
+                count = len(writes)
+                await asyncio.sleep(0.05)
+                quiet = quiet + 1 if len(writes) == count else 0
+            writes.clear()
+            # Everything changes its resource version for a reason that is none of ours; nothing is written back.
+            for name in names:
+                note = {
+                    "apiVersion": "v1",
+                    "kind": "Service",
+                    "metadata": {"name": f"{name}-predictor", "namespace": namespace, "annotations": {"seen": "1"}},
+                }
+                await admin.apply(note, kinds.SERVICE, field_manager="somebody")
+            await asyncio.sleep(1)
+    assert writes == []
+
+
+async def test_one_of_two_leads_and_the_other_follows_its_end(api_server: Any, namespace: str) -> None:
+    led: list[str] = []
+    kubeconfig = str(api_server.kubeconfig())
+
+    async def candidate(identity: str) -> None:
+        async def work() -> None:
+            led.append(identity)
+            await asyncio.Event().wait()
+
+        async with connect(kubeconfig) as api:
+            election = Election(
+                name="servery", namespace=namespace, identity=identity, lease_seconds=3, renew_seconds=0.1
+            )
+            await lead(api, election, work)
+
+    async def leads(count: int) -> bool:
+        return len(led) == count
+
+    first = asyncio.create_task(candidate("a"))
+    await until(lambda: leads(1))
+    second = asyncio.create_task(candidate("b"))
+    await asyncio.sleep(0.5)
+    assert led == ["a"]
+    first.cancel()
+    await until(lambda: leads(2))
+    assert led == ["a", "b"]
+    second.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
+
+
+async def test_controller_needs_no_more_than_its_role(
+    api_server: Any, admin: KubeClient, crds: None, namespace: str, overlay: None
+) -> None:
+    async with controlling(str(api_server.kubeconfig("controller"))):
+        await admin.create(service(namespace, minReplicas=2), SERVICE)
+        for kind in (kinds.DEPLOYMENT, kinds.HORIZONTAL_POD_AUTOSCALER, kinds.POD_DISRUPTION_BUDGET):
+            await until(lambda kind=kind: admin.get(ref(kind, namespace)))
+
+        async def reported() -> Any:
+            return (await admin.get(ref(SERVICE, namespace, "iris"))).get("status")
+
+        await until(reported)
+    async with connect(str(api_server.kubeconfig("controller"))) as limited:
+        for kind in (kinds.SECRET, kinds.NAMESPACE, kinds.CUSTOM_RESOURCE_DEFINITION):
+            with pytest.raises(Forbidden):
+                await limited.list(kind)
+        with pytest.raises(KubeError):
+            await limited.delete(ref(SERVICE, namespace, "iris"))
