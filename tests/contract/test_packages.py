@@ -27,6 +27,14 @@ UNIMPORTED = {
 }
 
 
+# Editable installs are not in importlib's index of modules.
+OWN = {
+    path.name: tomllib.loads((package / "pyproject.toml").read_text())["project"]["name"]
+    for package in PACKAGES
+    for path in package.glob("src/*")
+}
+
+
 def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -39,6 +47,9 @@ def declared(package: Path) -> set[str]:
 
 def imports(package: Path) -> Iterator[str]:
     for path in package.glob("src/**/*.py"):
+        if path.name.endswith("_pb2_grpc.py"):
+            # Generated service stubs, for those who have grpcio; the messages need protobuf alone.
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
@@ -47,6 +58,8 @@ def imports(package: Path) -> Iterator[str]:
 
 
 def distributions(module: str) -> set[str]:
+    if (own := OWN.get(module.partition(".")[0])) is not None:
+        return {own}
     if module.startswith("google.protobuf"):
         return {"protobuf"}
     if module.startswith("google."):

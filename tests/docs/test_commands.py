@@ -46,7 +46,7 @@ def pages() -> Iterator[Path]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", pages(), ids=lambda path: path.name)
+@pytest.mark.parametrize("page", list(pages()), ids=lambda path: path.name)
 def test_page_prints_what_its_commands_print(page: Path, environment: Mapping[str, str]) -> None:
     for command in commands(page):
         done = subprocess.run(
@@ -62,7 +62,7 @@ def markdown() -> Iterator[Path]:
     yield from (ROOT / name for name in listed.stdout.splitlines())
 
 
-@pytest.mark.parametrize("page", markdown(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("page", list(markdown()), ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_inside_the_repository_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []

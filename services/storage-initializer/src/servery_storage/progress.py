@@ -30,8 +30,8 @@ class Progress(Protocol):
 class JsonLines:
     """A line at the start, at most one every few seconds, and one at the end."""
 
-    def __init__(self, stream: TextIO = sys.stderr, every_seconds: float = 5.0) -> None:
-        self._stream, self._every_seconds = stream, every_seconds
+    def __init__(self, stream: TextIO | None = None, every_seconds: float = 5.0) -> None:
+        self._stream, self._every_seconds = stream or sys.stderr, every_seconds
         self._total: int | None = None
         self._done = 0
         self._started = self._said = time.monotonic()

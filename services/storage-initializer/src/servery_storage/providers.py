@@ -101,7 +101,8 @@ class HttpProvider:
             async with self._client() as client, client.stream("GET", entry.source, headers=headers) as response:
                 _raise_for(entry.source, response)
                 skip = offset if response.status_code == 200 else 0
-                async for chunk in response.aiter_raw(CHUNK_BYTES):
+                # As it comes: what is gathered to larger pieces would be lost when the connection breaks.
+                async for chunk in response.aiter_raw():
                     skipped = min(skip, len(chunk))
                     skip -= skipped
                     sink.write(chunk[skipped:])
