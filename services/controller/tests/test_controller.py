@@ -1,0 +1,211 @@
+"""The reconcile loop on the API server in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from servery_controller.admission import judge
+from servery_controller.controller import Controller
+from servery_controller.planning import PlanningSettings
+from servery_kube.memory import MemoryApi
+from servery_kube.port import Conflict, NotFound
+from servery_sdk import kinds
+from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
+from servery_sdk.plugins import Plugins
+
+SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
+Make = Callable[..., dict[str, Any]]
+
+
+def ref(kind: Kind, name: str = "iris-predictor") -> ObjectRef:
+    return ObjectRef(kind, Namespace("demo"), name)
+
+
+async def until(check: Callable[[], Any]) -> Any:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                if found := await check():
+                    return found
+            except NotFound:
+                pass
+            await asyncio.sleep(0)
+
+
+def ready_pod(name: str = "p", *, failure: str | None = None) -> Manifest:
+    labels = {"app": "isvc.iris-predictor", "serving.kserve.io/inferenceservice": "iris"}
+    state = {"running": {}} if failure is None else {"waiting": {"reason": "CrashLoopBackOff"}}
+    last = {} if failure is None else {"terminated": {"exitCode": 1, "message": failure}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "demo", "labels": labels},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "False" if failure else "True"}],
+            "containerStatuses": [{"name": "kserve-container", "state": state, "lastState": last}],
+        },
+    }
+
+
+@pytest.fixture
+def make_controller(installed: Plugins) -> Callable[[MemoryApi], Controller]:
+    return lambda api: Controller(api, installed, PlanningSettings(), now=lambda: "2026-01-01T00:00:00Z")
+
+
+@pytest.fixture
+def api(installed: Plugins) -> MemoryApi:
+    return MemoryApi([crd for dialect in installed.dialects.values() for crd in dialect.crds()])
+
+
+async def report(api: MemoryApi) -> dict[str, Any]:
+    status: dict[str, Any] = (await api.get(ref(SERVICE, "iris"))).get("status") or {}
+    return status
+
+
+async def available(api: MemoryApi, status: str) -> None:
+    deployment = await until(lambda: api.get(ref(kinds.DEPLOYMENT)))
+    generation = deployment["metadata"]["generation"]
+    conditions = [{"type": "Available", "status": status, "reason": "r", "message": "m"}]
+    await api.patch_status(ref(kinds.DEPLOYMENT), {"observedGeneration": generation, "conditions": conditions})
+
+
+def condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next((c for c in status.get("conditions", ()) if c["type"] == kind), {})
+
+
+async def test_service_becomes_ready_and_says_where_it_is(
+    api: MemoryApi, make_controller: Callable[[MemoryApi], Controller], make_service: Make
+) -> None:
+    async with make_controller(api).running():
+        await api.create(make_service(), SERVICE)
+        await api.create(ready_pod(), kinds.POD)
+        await available(api, "True")
+
+        async def ready() -> Any:
+            found = await report(api)
+            return found if condition(found, "Ready").get("status") == "True" else None
+
+        status = await until(ready)
+    assert status["url"] == "http://iris-demo.example.com"
+    assert status["modelStatus"]["transitionStatus"] == "UpToDate"
+    assert status["clusterServingRuntimeName"] == "servery-sklearn"
+
+
+async def test_failure_is_reported_in_its_own_words_and_cleared_when_it_heals(
+    api: MemoryApi, make_controller: Callable[[MemoryApi], Controller], make_service: Make
+) -> None:
+    async with make_controller(api).running():
+        await api.create(make_service(), SERVICE)
+        await api.create(ready_pod(failure="model.joblib: cannot be unpickled"), kinds.POD)
+        await available(api, "False")
+
+        async def failed() -> Any:
+            return (await report(api)).get("modelStatus", {}).get("lastFailureInfo")
+
+        info = await until(failed)
+        assert info["message"] == "model.joblib: cannot be unpickled"
+        assert info["location"] == "pod p container kserve-container"
+
+        async def not_ready() -> bool:
+            predictor = condition(await report(api), "PredictorReady")
+            return (predictor.get("reason"), predictor.get("status")) == ("ModelLoadFailed", "False")
+
+        await until(not_ready)
+
+        await api.delete(ref(kinds.POD, "p"))
+        await api.create(ready_pod("q"), kinds.POD)
+        await available(api, "True")
+
+        async def healed() -> bool:
+            found = await report(api)
+            return condition(found, "Ready").get("status") == "True" and "lastFailureInfo" not in found["modelStatus"]
+
+        await until(healed)
+
+
+async def test_stopped_service_has_no_pods_and_comes_back(
+    api: MemoryApi, make_controller: Callable[[MemoryApi], Controller], make_service: Make
+) -> None:
+    async with make_controller(api).running():
+        await api.create(make_service(), SERVICE)
+        await until(lambda: api.get(ref(kinds.DEPLOYMENT)))
+        live = await api.get(ref(SERVICE, "iris"))
+        stop = {"serving.kserve.io/stop": "true"}
+        await api.update(
+            {**live, "metadata": {**live["metadata"], "annotations": stop, "resourceVersion": None}}, SERVICE
+        )
+
+        async def gone() -> bool:
+            return not (await api.list(kinds.DEPLOYMENT)).items
+
+        await until(gone)
+
+        async def said() -> bool:
+            return condition(await report(api), "Stopped").get("status") == "True"
+
+        await until(said)
+        live = await api.get(ref(SERVICE, "iris"))
+        await api.update(
+            {**live, "metadata": {**live["metadata"], "annotations": {}, "resourceVersion": None}}, SERVICE
+        )
+        await until(lambda: api.get(ref(kinds.DEPLOYMENT)))
+
+
+async def test_conflicts_are_tried_again(
+    installed: Plugins, make_controller: Callable[[MemoryApi], Controller], make_service: Make
+) -> None:
+    left = {"apply": 3, "patch_status": 3, "list": 2}
+
+    def fault(verb: str) -> None:
+        if left.get(verb, 0) > 0:
+            left[verb] -= 1
+            raise Conflict("injected")
+
+    api = MemoryApi(fault=fault)
+    async with make_controller(api).running():
+        await api.create(make_service(), SERVICE)
+        await until(lambda: api.get(ref(kinds.HORIZONTAL_POD_AUTOSCALER)))
+        await until(lambda: report(api))
+    assert set(left.values()) == {0}
+
+
+async def test_500_services_settle_and_then_make_no_writes(
+    installed: Plugins, make_controller: Callable[[MemoryApi], Controller], make_service: Make
+) -> None:
+    writes = 0
+
+    def count(verb: str) -> None:
+        nonlocal writes
+        writes += verb in {"apply", "patch_status", "create", "delete"}
+
+    api = MemoryApi(fault=count)
+    for number in range(500):
+        await api.create(make_service(f"s{number}"), SERVICE)
+    async with make_controller(api).running():
+
+        async def settled() -> bool:
+            found = (await api.list(SERVICE)).items
+            return all("status" in item for item in found)
+
+        async with asyncio.timeout(90):
+            while not await settled():  # noqa: ASYNC110  # the controller changes it
+                await asyncio.sleep(0.2)
+            before = -1
+            while before != writes:
+                before = writes
+                await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)
+    assert writes == before
+    assert len((await api.list(kinds.DEPLOYMENT)).items) == 500
+
+
+def test_admission_says_what_parse_says(installed: Plugins, make_service: Make, make_runtime: Make) -> None:
+    assert judge(make_service(), installed) == {"allowed": True, "warnings": []}
+    refused = judge(make_service(sklearn={}, minReplicas=-1), installed)
+    assert refused["allowed"] is False
+    assert "spec.predictor.minReplicas" in refused["status"]["message"]
+    assert judge(make_runtime("r", containers=[]), installed)["allowed"] is False
+    assert judge({"apiVersion": "v1", "kind": "Pod"}, installed) == {"allowed": True}
