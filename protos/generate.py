@@ -39,7 +39,11 @@ def generate(target: Path) -> None:
 
 def stubs(folder: Path) -> dict[str, str]:
     """Return the text of every stub below ``folder`` by its relative path."""
-    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*_pb2*.py*"))}
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in sorted(folder.rglob("*_pb2*"))
+        if path.suffix in {".py", ".pyi"}
+    }
 
 
 def main() -> None:

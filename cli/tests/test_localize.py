@@ -88,3 +88,9 @@ def test_bind_host_becomes_the_address_of_the_pod() -> None:
     )
     assert process.arguments[-1] == "--host=127.64.0.7"
     assert process.environment["IP"] == process.environment["SERVERY_PREDICTOR_HOST"] == "127.64.0.7"
+
+
+def test_program_of_this_machine_is_no_path_of_the_container() -> None:
+    mount = str(Path(sys.executable).parents[1])
+    process = localized({"volumeMounts": [{"name": "t", "mountPath": mount}]}, volumes=[{"name": "t", "emptyDir": {}}])
+    assert process.arguments[0] == sys.executable

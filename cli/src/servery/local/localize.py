@@ -73,8 +73,9 @@ def localize(pod: Manifest, container: Manifest, sandbox: Sandbox, runtimes: Ite
         ErrImageNotLocal: The image is not known here; says which are.
     """
     directories = dict(_directories(pod, container, sandbox))
-    program = _program(container, tuple(runtimes))
-    arguments = [_placed(str(argument), directories) for argument in (*program, *container.get("args", ()))]
+    # The program is this machine's; only what the container was told speaks of the container's paths.
+    arguments = [*_program(container, tuple(runtimes))]
+    arguments += [_placed(str(argument), directories) for argument in container.get("args", ())]
     environment = {name: _placed(value, directories) for name, value in _environment(pod, container, sandbox)}
     if _TEMPORARY in directories:
         environment["TMPDIR"] = str(directories[_TEMPORARY])
