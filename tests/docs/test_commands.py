@@ -36,7 +36,10 @@ def commands(page: Path) -> Iterator[Command]:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[Mapping[str, str]]:
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    # A reader has no virtual environment; the test runner's must not answer for theirs.
+    outside = [p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p).parent / "pyvenv.cfg").exists()]
+    environment = {**os.environ, "PATH": os.pathsep.join(outside), "XDG_STATE_HOME": str(tmp_path / "state")}
+    environment.pop("VIRTUAL_ENV", None)
     yield environment
     subprocess.run(["uv", "run", "servery", "down"], cwd=ROOT, env=environment, capture_output=True, check=False)
 

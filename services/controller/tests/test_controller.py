@@ -202,6 +202,27 @@ async def test_500_services_settle_and_then_make_no_writes(
     assert len((await api.list(kinds.DEPLOYMENT)).items) == 500
 
 
+async def test_secrets_of_the_service_account_are_gathered(
+    api: MemoryApi, make_controller: Callable[[MemoryApi], Controller], make_service: Make
+) -> None:
+    metadata = {"name": "sa", "namespace": "demo"}
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata,
+        "secrets": [{"name": "s"}, {"name": "gone"}],
+    }
+    data = {"AWS_ACCESS_KEY_ID": "eA==", "AWS_SECRET_ACCESS_KEY": "eQ=="}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "demo"}, "data": data}
+    await api.create(account, kinds.SERVICE_ACCOUNT)
+    await api.create(secret, kinds.SECRET)
+    async with make_controller(api).running():
+        await api.create(make_service(sklearn={"storageUri": "s3://b/m"}, serviceAccountName="sa"), SERVICE)
+        deployment = await until(lambda: api.get(ref(kinds.DEPLOYMENT)))
+    env = deployment["spec"]["template"]["spec"]["initContainers"][0]["env"]
+    assert [variable["name"] for variable in env] == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+
+
 def test_admission_says_what_parse_says(installed: Plugins, make_service: Make, make_runtime: Make) -> None:
     assert judge(make_service(), installed) == {"allowed": True, "warnings": []}
     refused = judge(make_service(sklearn={}, minReplicas=-1), installed)

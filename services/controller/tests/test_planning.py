@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from servery_controller.planning import NoPlan, NoRuntime, PlanningSettings
 from servery_controller.planning.merge import merge
 from servery_controller.planning.placeholders import fill
 from servery_controller.planning.selection import select_runtime
+from servery_sdk import kinds
 from servery_sdk.errors import Invalid
+from servery_sdk.manifests import Namespace, ObjectRef
 from servery_sdk.model import (
     Catalog,
     DeploymentPlan,
@@ -256,3 +259,48 @@ def test_cluster_local_service_has_no_route(planned: Callable[..., DeploymentPla
     plan = planned(service)
     assert (plan.routes, plan.url) == ((), None)
     assert plan.address == "http://iris-predictor.demo.svc.cluster.local"
+
+
+def account(name: str = "default", *secrets: dict[str, Any]) -> dict[ObjectRef, Any]:
+    namespace = Namespace("demo")
+    listed = [{"name": secret["metadata"]["name"]} for secret in secrets]
+    found: dict[ObjectRef, Any] = {ObjectRef(kinds.SERVICE_ACCOUNT, namespace, name): {"secrets": listed}}
+    for secret in secrets:
+        found[ObjectRef(kinds.SECRET, namespace, secret["metadata"]["name"])] = secret
+    return found
+
+
+def initializer(installed: Plugins, service: dict[str, Any], objects: dict[ObjectRef, Any]) -> tuple[Any, Any]:
+    catalog = replace(render.catalog_from([], installed), objects=objects)
+    pod = render.plan(service, catalog, installed, PlanningSettings()).workloads[0].pod
+    return pod["initContainers"][0], pod["volumes"]
+
+
+def test_s3_secret_of_the_service_account_reaches_the_initializer(installed: Plugins, make_service: Make) -> None:
+    annotations = {"serving.kserve.io/s3-endpoint": "minio:9000", "serving.kserve.io/s3-usehttps": "0"}
+    data = {"AWS_ACCESS_KEY_ID": "eA==", "awsSecretAccessKey": "eQ=="}
+    secret = {"metadata": {"name": "s", "annotations": annotations}, "data": data}
+    service = make_service(sklearn={"storageUri": "s3://b/m"}, serviceAccountName="sa")
+    container, _ = initializer(installed, service, account("sa", secret))
+    assert container["env"] == [
+        {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name": "s", "key": "AWS_ACCESS_KEY_ID"}}},
+        {"name": "AWS_SECRET_ACCESS_KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "awsSecretAccessKey"}}},
+        {"name": "S3_ENDPOINT", "value": "minio:9000"},
+        {"name": "S3_USE_HTTPS", "value": "0"},
+    ]
+
+
+def test_google_secret_of_the_service_account_is_mounted(installed: Plugins, make_service: Make) -> None:
+    secret = {"metadata": {"name": "g"}, "data": {"gcloud-application-credentials.json": "e30="}}
+    container, volumes = initializer(installed, make_service(), account("default", secret))
+    path = "/var/secrets/gcloud-application-credentials.json"
+    assert container["env"] == [{"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": path}]
+    assert {"name": "user-gcp-sa", "mountPath": "/var/secrets/", "readOnly": True} in container["volumeMounts"]
+    assert {"name": "user-gcp-sa", "secret": {"secretName": "g"}} in volumes
+
+
+def test_secret_of_no_known_type_gives_nothing(installed: Plugins, make_service: Make) -> None:
+    container, _ = initializer(
+        installed, make_service(), account("default", {"metadata": {"name": "x"}, "data": {"a": ""}})
+    )
+    assert "env" not in container

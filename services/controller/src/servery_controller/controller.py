@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from servery_kube.informer import Informer
@@ -19,6 +20,7 @@ from servery_sdk.model import Capability, Catalog, DeploymentPlan, Observed, Ser
 from servery_sdk.plugins import Plugins
 
 from servery_controller import planning, render
+from servery_controller.gather import referenced
 from servery_controller.planning import NoPlan, PlanningSettings
 
 logger = logging.getLogger(__name__)
@@ -151,8 +153,9 @@ class Controller:
             self._forget(ref)
             return
         dialect = self._dialects[ref.kind]
+        catalog = self._catalog(await referenced(self._api, dialect.references(manifest)))
         try:
-            plan, desired = render.render(manifest, self._catalog(), self._plugins, self._settings)
+            plan, desired = render.render(manifest, catalog, self._plugins, self._settings)
         except (Invalid, NoPlan) as error:
             status = self._refusal(manifest, error)
         else:
@@ -163,9 +166,9 @@ class Controller:
     def _manifest(self, ref: ObjectRef) -> Manifest | None:
         return next((found for i in self._services if i.kind == ref.kind and (found := i.get(ref))), None)
 
-    def _catalog(self) -> Catalog:
-        objects = [manifest for informer in self._runtimes for _, manifest in informer.items()]
-        return render.catalog_from(objects, self._plugins, self._capabilities)
+    def _catalog(self, objects: Mapping[ObjectRef, Manifest]) -> Catalog:
+        runtimes = [manifest for informer in self._runtimes for _, manifest in informer.items()]
+        return replace(render.catalog_from(runtimes, self._plugins, self._capabilities), objects=objects)
 
     def _observed(self, plan: DeploymentPlan, manifest: Manifest) -> Observed:
         owned = {

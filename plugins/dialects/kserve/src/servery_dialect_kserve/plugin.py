@@ -24,8 +24,8 @@ class KServeDialect:
         return crds.crds()
 
     def references(self, manifest: Manifest) -> frozenset[ObjectRef]:
-        """Return nothing: a KServe manifest says all that it means, runtimes apart."""
-        return frozenset()
+        """Return the service account whose secrets open the model's storage."""
+        return service.references(manifest)
 
     def parse(self, manifest: Manifest, catalog: Catalog) -> InferenceService:
         """Return what an InferenceService means.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from servery_sdk import schema as structural
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid, unsupported
+from servery_sdk.kinds import SERVICE_ACCOUNT
 from servery_sdk.manifests import Json, Manifest, Namespace, ObjectRef
 from servery_sdk.model import (
     Artifact,
@@ -70,6 +71,21 @@ def parse(manifest: Manifest) -> InferenceService:
         # A schema's error and a rule's may say the same.
         raise Invalid(sorted({str(error): error for error in errors}.values(), key=lambda error: error.path))
     return _service(manifest)
+
+
+def references(manifest: Manifest) -> frozenset[ObjectRef]:
+    """Return the predictor's service account where the model has to be fetched. Total: never raises."""
+    metadata, spec = manifest.get("metadata"), manifest.get("spec")
+    predictor = spec.get("predictor") if isinstance(spec, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(predictor, dict):
+        return frozenset()
+    models = [predictor.get(name) for name in (*FRAMEWORKS, "model")]
+    uris = [model.get("storageUri") for model in models if isinstance(model, dict)]
+    if not predictor.get("storageUris") and all(not isinstance(uri, str) or uri.startswith("pvc://") for uri in uris):
+        return frozenset()
+    account = predictor.get("serviceAccountName") or "default"
+    namespace = metadata.get("namespace") or "default"
+    return frozenset({ObjectRef(SERVICE_ACCOUNT, Namespace(str(namespace)), str(account))})
 
 
 def _metadata_errors(metadata: Manifest) -> Iterator[FieldError]:

@@ -68,7 +68,7 @@ def _workload(
     selection = None
     if component.runtime is not None:
         selection = select_runtime(component.runtime, catalog, namespace=service.ref.namespace)
-    spec = pod(service, component, selection, settings)
+    spec = pod(service, component, selection, catalog, settings)
     runtime_labels = selection.runtime.labels if selection else {}
     runtime_annotations = selection.runtime.annotations if selection else {}
     labels = {**runtime_labels, **adapted_labels(component, selection), **component.labels}

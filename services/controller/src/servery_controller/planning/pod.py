@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from servery_sdk.manifests import Json, Manifest
-from servery_sdk.model import Adaptation, Component, InferenceService, Selection
+from servery_sdk import kinds
+from servery_sdk.manifests import Json, Manifest, ObjectRef
+from servery_sdk.model import Adaptation, Catalog, Component, InferenceService, Selection
 
+from servery_controller.planning.credentials import credentials
 from servery_controller.planning.merge import merge
 from servery_controller.planning.placeholders import fill
 from servery_controller.planning.settings import PlanningSettings
@@ -17,7 +19,11 @@ DEFAULT_PORT = 8080
 
 
 def pod(
-    service: InferenceService, component: Component, selection: Selection | None, settings: PlanningSettings
+    service: InferenceService,
+    component: Component,
+    selection: Selection | None,
+    catalog: Catalog,
+    settings: PlanningSettings,
 ) -> Manifest:
     """Return the PodSpec that runs ``component``, its main container first.
 
@@ -33,7 +39,8 @@ def pod(
     overlay = {key: value for key, value in component.pod.items() if key != "containers"}
     spec = merge(spec, overlay)
     containers = _containers(metadata, component, selection)
-    added = storage(component.artifacts, settings)
+    account = ObjectRef(kinds.SERVICE_ACCOUNT, service.ref.namespace, spec.get("serviceAccountName") or "default")
+    added = storage(component.artifacts, settings, credentials(catalog, account))
     containers = [_equipped(container, component, added) for container in containers]
     spec = {**_POD_DEFAULTS, **spec, "containers": containers}
     if added.init_containers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid
@@ -11,6 +11,7 @@ from servery_sdk.manifests import Json, Manifest
 from servery_sdk.model import Artifact
 from servery_sdk.storage import StorageUri
 
+from servery_controller.planning.credentials import Credentials
 from servery_controller.planning.settings import PlanningSettings
 
 INIT_CONTAINER = "storage-initializer"
@@ -28,8 +29,8 @@ class Storage:
     mounts: tuple[Manifest, ...] = ()
 
 
-def storage(artifacts: Sequence[Artifact], settings: PlanningSettings) -> Storage:
-    """Return how ``artifacts`` come into a pod.
+def storage(artifacts: Sequence[Artifact], settings: PlanningSettings, given: Credentials) -> Storage:
+    """Return how ``artifacts`` come into a pod, with the credentials that its service account gives.
 
     Raises:
         Invalid: A URI that no provider knows; says which schemes are known.
@@ -54,11 +55,13 @@ def storage(artifacts: Sequence[Artifact], settings: PlanningSettings) -> Storag
     volumes.append({"name": VOLUME, "emptyDir": {}})
     mounts.append({"name": VOLUME, "mountPath": root, "readOnly": True})
     return Storage(
-        init_containers=(_initializer(fetched, root, settings),), volumes=tuple(volumes), mounts=tuple(mounts)
+        init_containers=(_initializer(fetched, root, settings, given),),
+        volumes=(*volumes, *given.volumes),
+        mounts=tuple(mounts),
     )
 
 
-def _initializer(artifacts: Sequence[Artifact], root: str, settings: PlanningSettings) -> Manifest:
+def _initializer(artifacts: Sequence[Artifact], root: str, settings: PlanningSettings, given: Credentials) -> Manifest:
     container: dict[str, Json] = {
         "name": INIT_CONTAINER,
         "image": settings.storage_image,
@@ -72,20 +75,24 @@ def _initializer(artifacts: Sequence[Artifact], root: str, settings: PlanningSet
             "readOnlyRootFilesystem": True,
             "runAsNonRoot": True,
         },
-        "volumeMounts": [{"name": VOLUME, "mountPath": root}],
+        "volumeMounts": [{"name": VOLUME, "mountPath": root}, *given.mounts],
     }
-    references = [artifact.storage for artifact in artifacts if artifact.storage is not None]
-    if references:
-        reference = references[0]
-        entry = reference.key or f"default_{reference.parameters.get('type', 's3')}"
-        env: list[Json] = [
-            {"name": "STORAGE_CONFIG", "valueFrom": {"secretKeyRef": {"name": CONFIG_SECRET, "key": entry}}}
-        ]
-        if reference.parameters:
-            pairs = ", ".join(f'"{key}": "{value}"' for key, value in sorted(reference.parameters.items()))
-            env.append({"name": "STORAGE_OVERRIDE_CONFIG", "value": f"{{{pairs}}}"})
+    env: list[Json] = [*given.env, *_storage_config(artifacts)]
+    if env:
         container["env"] = env
     return container
+
+
+def _storage_config(artifacts: Sequence[Artifact]) -> Iterator[Manifest]:
+    references = [artifact.storage for artifact in artifacts if artifact.storage is not None]
+    if not references:
+        return
+    reference = references[0]
+    entry = reference.key or f"default_{reference.parameters.get('type', 's3')}"
+    yield {"name": "STORAGE_CONFIG", "valueFrom": {"secretKeyRef": {"name": CONFIG_SECRET, "key": entry}}}
+    if reference.parameters:
+        pairs = ", ".join(f'"{key}": "{value}"' for key, value in sorted(reference.parameters.items()))
+        yield {"name": "STORAGE_OVERRIDE_CONFIG", "value": f"{{{pairs}}}"}
 
 
 def _source(artifact: Artifact) -> str:

@@ -1,0 +1,70 @@
+"""What a service account's secrets give to the storage initializer: variables and files, never values.
+
+Source: KServe pkg/credentials (CreateSecretVolumeAndEnv): a secret's type follows from its keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from servery_sdk import kinds
+from servery_sdk.manifests import Json, Manifest, ObjectRef
+from servery_sdk.model import Catalog
+
+GCS_KEY = "gcloud-application-credentials.json"
+GCS_MOUNT = "/var/secrets/"
+GCS_VOLUME = "user-gcp-sa"
+
+_S3_KEYS = (
+    ("AWS_ACCESS_KEY_ID", ("AWS_ACCESS_KEY_ID", "awsAccessKeyID")),
+    ("AWS_SECRET_ACCESS_KEY", ("AWS_SECRET_ACCESS_KEY", "awsSecretAccessKey")),
+)
+_S3_ANNOTATIONS = {
+    "serving.kserve.io/s3-endpoint": "S3_ENDPOINT",
+    "serving.kserve.io/s3-usehttps": "S3_USE_HTTPS",
+    "serving.kserve.io/s3-verifyssl": "S3_VERIFY_SSL",
+    "serving.kserve.io/s3-region": "AWS_DEFAULT_REGION",
+    "serving.kserve.io/s3-usevirtualbucket": "S3_USER_VIRTUAL_BUCKET",
+    "serving.kserve.io/s3-useaccelerate": "S3_USE_ACCELERATE",
+    "serving.kserve.io/s3-useanoncredential": "awsAnonymousCredential",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Parts of the storage initializer and its pod."""
+
+    env: tuple[Manifest, ...] = ()
+    volumes: tuple[Manifest, ...] = ()
+    mounts: tuple[Manifest, ...] = ()
+
+
+def credentials(catalog: Catalog, account: ObjectRef) -> Credentials:
+    """Return what the secrets of ``account`` give; secrets of no known type give nothing."""
+    listed = (catalog.objects.get(account) or {}).get("secrets") or ()
+    refs = [ObjectRef(kinds.SECRET, account.namespace, secret.get("name", "")) for secret in listed]
+    secrets = [catalog.objects[ref] for ref in refs if ref in catalog.objects]
+    env = [variable for secret in secrets for variable in _s3(secret)]
+    gcs = next((secret["metadata"]["name"] for secret in secrets if GCS_KEY in (secret.get("data") or {})), None)
+    if gcs is None:
+        return Credentials(env=tuple(env))
+    env.append({"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": f"{GCS_MOUNT}{GCS_KEY}"})
+    return Credentials(
+        env=tuple(env),
+        volumes=({"name": GCS_VOLUME, "secret": {"secretName": gcs}},),
+        mounts=({"name": GCS_VOLUME, "mountPath": GCS_MOUNT, "readOnly": True},),
+    )
+
+
+def _s3(secret: Manifest) -> Iterator[dict[str, Json]]:
+    data, metadata = secret.get("data") or {}, secret["metadata"]
+    keys = {name: next((key for key in spellings if key in data), None) for name, spellings in _S3_KEYS}
+    if None in keys.values():
+        return
+    for name, key in keys.items():
+        yield {"name": name, "valueFrom": {"secretKeyRef": {"name": metadata["name"], "key": key}}}
+    annotations = metadata.get("annotations") or {}
+    for annotation, name in _S3_ANNOTATIONS.items():
+        if annotation in annotations:
+            yield {"name": name, "value": str(annotations[annotation])}
