@@ -268,3 +268,11 @@ def api_server(folder: Path, users: dict[str, tuple[str, str]]) -> Iterator[ApiS
         yield server
     finally:
         server.stop()
+
+
+if __name__ == "__main__":
+    # Ahead of the tests, whose time limit is not meant for a build of some minutes.
+    try:
+        print(f"Kubernetes {version()} in {binaries()}")
+    except Unavailable as reason:
+        print(f"skipped: {reason}")
