@@ -13,7 +13,6 @@ Manifest: TypeAlias = Mapping[str, Json]
 """A Kubernetes object, or a part of one, as JSON. Never changed in place."""
 
 Namespace = NewType("Namespace", str)
-ModelName = NewType("ModelName", str)
 
 CLUSTER = Namespace("")
 """The namespace of objects that have none."""

@@ -20,6 +20,7 @@ from servery_sdk.model import Capability, Catalog, DeploymentPlan, Observed, Ser
 from servery_sdk.plugins import Plugins
 
 from servery_controller import planning, render
+from servery_controller.capabilities import KINDS
 from servery_controller.gather import referenced
 from servery_controller.planning import NoPlan, PlanningSettings
 
@@ -32,12 +33,6 @@ _OWNED = (
     kinds.POD_DISRUPTION_BUDGET,
 )
 """What every cluster has and a mode may render."""
-
-_OWNED_WITH: Mapping[Capability, Kind] = {
-    Capability.GATEWAY_API: kinds.HTTP_ROUTE,
-    Capability.INGRESS: kinds.INGRESS,
-    Capability.KEDA: kinds.SCALED_OBJECT,
-}
 
 
 def timestamp() -> str:
@@ -79,7 +74,7 @@ class Controller:
         self._runtimes = [
             Informer(api, kind) for kind in sorted({k for d in plugins.dialects.values() for k in d.runtimes})
         ]
-        owned = [*_OWNED, *(kind for need, kind in _OWNED_WITH.items() if need in capabilities)]
+        owned = [*_OWNED, *(kind for need, kind in KINDS.items() if need in capabilities)]
         self._owned = [Informer(api, kind) for kind in owned]
         self._pods = Informer(api, kinds.POD)
         self._applied: dict[ObjectRef, Manifest] = {}

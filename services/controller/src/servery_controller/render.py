@@ -20,17 +20,17 @@ class UnknownKind(ServeryError):
 
 def dialect_of(manifest: Manifest, plugins: Plugins) -> tuple[Dialect, Kind] | None:
     """Return who understands ``manifest`` as a service, or None."""
-    for dialect in plugins.dialects.values():
-        for kind in dialect.services:
-            if (manifest.get("apiVersion"), manifest.get("kind")) == (kind.api_version, kind.kind):
-                return dialect, kind
-    return None
+    return _owner(manifest, ((dialect, dialect.services) for dialect in plugins.dialects.values()))
 
 
 def runtime_dialect_of(manifest: Manifest, plugins: Plugins) -> tuple[Dialect, Kind] | None:
     """Return who understands ``manifest`` as a runtime, or None."""
-    for dialect in plugins.dialects.values():
-        for kind in dialect.runtimes:
+    return _owner(manifest, ((dialect, dialect.runtimes) for dialect in plugins.dialects.values()))
+
+
+def _owner(manifest: Manifest, kinds: Iterable[tuple[Dialect, frozenset[Kind]]]) -> tuple[Dialect, Kind] | None:
+    for dialect, owned in kinds:
+        for kind in owned:
             if (manifest.get("apiVersion"), manifest.get("kind")) == (kind.api_version, kind.kind):
                 return dialect, kind
     return None
