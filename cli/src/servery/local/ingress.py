@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from servery_http.client import Client, ConnectFailed
+from servery_http.client import Client, ConnectFailed, TimedOut
 from servery_http.messages import Handler, Request, Response, header
+from servery_http.proxy import forward
 from servery_kube.informer import Informer
 from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Manifest
 
 from servery.local.rollout import is_ready
 
-_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"content-length"})
+_ANSWER_SECONDS = 600.0
 _UNAVAILABLE = 503
 
 
@@ -92,17 +94,11 @@ class Ingress:
         return _refusal(_UNAVAILABLE, f"service {backend.namespace}/{backend.service}: {failure}")
 
     async def _forward(self, request: Request, endpoint: str) -> Response:
-        query = f"?{request.query.decode('latin-1')}" if request.query else ""
-        answer = await self.client.request(
-            request.method,
-            f"http://{endpoint}{request.path}{query}",
-            headers=[pair for pair in request.headers if pair[0] not in _HOP_BY_HOP],
-            body=request.body,
-            timeout_seconds=600.0,
-        )
-        content_type = header(answer.headers, b"content-type") or b""
-        rest = tuple(pair for pair in answer.headers if pair[0] not in _HOP_BY_HOP | {b"content-type"})
-        return Response(answer.status, answer.body, content_type, rest)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await forward(request, f"http://{endpoint}", self.client)
+        except TimeoutError as error:
+            raise TimedOut(f"{request.method} {request.path}: no answer within {_ANSWER_SECONDS:g} s") from error
 
 
 def _selected(pod: Manifest, selector: Mapping[str, str]) -> bool:
