@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from servery_sdk.kinds import DEPLOYMENT, HTTP_ROUTE
-from servery_sdk.manifests import Json, Manifest
+from servery_sdk.manifests import Manifest
 from servery_sdk.model import (
+    Capability,
     ComponentStatus,
     Condition,
     ConditionStatus,
@@ -26,9 +27,10 @@ from servery_controller.planning.storage import INIT_CONTAINER
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 _READY_DEPENDS_ON = ("PredictorReady", "IngressReady")
+_ROUTE_NEEDS = ("Accepted", "ResolvedRefs")
+_LOAD_FAILED = "ModelLoadFailed"
 _IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
 _WAITING_FAILURES = _IMAGE_REASONS | {
-    "CrashLoopBackOff",
     "CreateContainerConfigError",
     "CreateContainerError",
     "RunContainerError",
@@ -40,12 +42,12 @@ def observe(plan: DeploymentPlan, observed: Observed, *, now: str) -> ServiceSta
 
     Args:
         plan: What was decided.
-        observed: What the cluster answered.
+        observed: What the cluster answered; the order of its pods does not matter.
         now: RFC 3339; only conditions whose status moved carry it.
     """
     predictor = plan.workloads[0]
-    pods = [pod for pod in observed.pods if _is_of(pod, predictor)]
-    failures = [failure for pod in pods if (failure := pod_failure(pod, predictor.main_container)) is not None]
+    pods = sorted((pod for pod in observed.pods if _is_active(pod, predictor)), key=_name)
+    failures = [failure for pod in pods if (failure := _pod_failure(pod)) is not None]
     ready = _deployment_condition(plan, predictor, observed, failures)
     conditions = [ready, _ingress_condition(plan, observed, ready), _stopped_condition(plan)]
     selection = predictor.selection
@@ -64,7 +66,7 @@ def observe(plan: DeploymentPlan, observed: Observed, *, now: str) -> ServiceSta
                 ready_replicas=sum(_is_ready(pod) for pod in pods),
             ),
         ),
-        model=_model_status(pods, predictor, failures, is_ready=is_ready, now=now, previous=observed.previous),
+        model=_model_status(pods, failures, is_ready=is_ready, now=now, previous=observed.previous),
         runtime=selection.runtime.name if selection else None,
         runtime_is_cluster_scoped=scope is not None and scope is not RuntimeScope.NAMESPACE,
     )
@@ -91,24 +93,25 @@ def _with_ready(conditions: Sequence[Condition], previous: Manifest, now: str) -
         (c for c in dependents if c.status is UNKNOWN), None
     )
     ready = Condition(type="Ready", status=TRUE) if first is None else replace(first, type="Ready")
-    found = previous.get("conditions") if isinstance(previous, Mapping) else None
-    before = {c.get("type"): c for c in found or () if isinstance(c, Mapping)}
+    before = _conditions(previous)
     return tuple(_dated(condition, before.get(condition.type, {}), now) for condition in (*conditions, ready))
 
 
 def _dated(condition: Condition, before: Manifest, now: str) -> Condition:
-    same = before.get("status") == condition.status and before.get("lastTransitionTime")
-    return replace(condition, last_transition_time=str(before["lastTransitionTime"]) if same else now)
+    moved = before.get("status") != condition.status
+    return replace(condition, last_transition_time=now if moved else _text(before, "lastTransitionTime") or now)
 
 
-def _is_of(pod: Manifest, workload: Workload) -> bool:
-    labels = pod.get("metadata", {}).get("labels") or {}
-    return all(labels.get(key) == value for key, value in workload.selector.items())
+def _is_active(pod: Manifest, workload: Workload) -> bool:
+    """Return whether a pod counts: what is leaving or has ended is being replaced, and its end is no failure."""
+    metadata = _object(pod, "metadata")
+    is_leaving = "deletionTimestamp" in metadata or _object(pod, "status").get("phase") in ("Failed", "Succeeded")
+    labels = _object(metadata, "labels")
+    return not is_leaving and all(labels.get(key) == value for key, value in workload.selector.items())
 
 
 def _is_ready(pod: Manifest) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+    return _conditions(_object(pod, "status")).get("Ready", {}).get("status") == "True"
 
 
 def _deployment_condition(
@@ -124,10 +127,11 @@ def _deployment_condition(
         return Condition(
             type=name, status=UNKNOWN, reason="DeploymentMissing", message="the Deployment is not there yet"
         )
-    status = deployment.get("status") or {}
-    found = {c.get("type"): c for c in status.get("conditions") or ()}
-    current = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
-    if current and found.get("Available", {}).get("status") == "True":
+    status = _object(deployment, "status")
+    is_current = _number(status, "observedGeneration") >= _number(_object(deployment, "metadata"), "generation")
+    # What was said of an earlier spec is not said of this one.
+    found = _conditions(status) if is_current else {}
+    if found.get("Available", {}).get("status") == "True":
         return Condition(type=name, status=TRUE)
     if failures:
         return Condition(
@@ -137,12 +141,10 @@ def _deployment_condition(
             message=_with_place(failures[0]),
         )
     for kind, bad in (("ReplicaFailure", "True"), ("Progressing", "False"), ("Available", "False")):
-        if found.get(kind, {}).get("status") == bad:
+        said = found.get(kind, {})
+        if said.get("status") == bad:
             return Condition(
-                type=name,
-                status=FALSE,
-                reason=str(found[kind].get("reason", kind)),
-                message=str(found[kind].get("message", "")),
+                type=name, status=FALSE, reason=_text(said, "reason") or kind, message=_text(said, "message")
             )
     return Condition(type=name, status=UNKNOWN, reason="Progressing", message="waiting for the pods")
 
@@ -159,24 +161,27 @@ def _ingress_condition(plan: DeploymentPlan, observed: Observed, ready: Conditio
         return Condition(
             type=name, status=ready.status, reason="PredictorNotReady", message="the predictor is not ready"
         )
-    routes = {ref.name: o for ref, o in observed.objects.items() if ref.kind == HTTP_ROUTE}
-    for route in plan.routes:
-        if route.name in routes and (refusal := _route_refusal(routes[route.name])) is not None:
-            return replace(refusal, type=name)
+    if Capability.GATEWAY_API in plan.capabilities:
+        routes = {ref.name: o for ref, o in observed.objects.items() if ref.kind == HTTP_ROUTE}
+        for route in plan.routes:
+            if (refusal := _route_refusal(route.name, routes.get(route.name))) is not None:
+                return replace(refusal, type=name)
     return Condition(type=name, status=TRUE)
 
 
-def _route_refusal(route: Manifest) -> Condition | None:
-    parents = (route.get("status") or {}).get("parents") or ()
-    name = route["metadata"]["name"]
+def _route_refusal(name: str, route: Manifest | None) -> Condition | None:
+    if route is None:
+        return Condition(type="", status=UNKNOWN, reason="RouteMissing", message=f"HTTPRoute {name}: not there yet")
+    parents = list(_objects(_object(route, "status"), "parents"))
     if not parents:
         message = f"HTTPRoute {name}: no Gateway has taken it yet; is the Gateway there?"
         return Condition(type="", status=UNKNOWN, reason="ParentStatusNotAvailable", message=message)
-    for parent in parents:
-        for condition in parent.get("conditions") or ():
-            if condition.get("type") == "Accepted" and condition.get("status") != "True":
-                message = f"HTTPRoute {name}: {condition.get('message', '')}"
-                return Condition(type="", status=FALSE, reason=str(condition.get("reason", "")), message=message)
+    for conditions in map(_conditions, parents):
+        for need in _ROUTE_NEEDS:
+            said = conditions.get(need)
+            if said is not None and said.get("status") != "True":
+                message = f"HTTPRoute {name}: {_text(said, 'message')}"
+                return Condition(type="", status=FALSE, reason=_text(said, "reason") or f"Not{need}", message=message)
     return None
 
 
@@ -189,49 +194,49 @@ def _component_url(plan: DeploymentPlan, workload: Workload) -> str | None:
     return next((f"{scheme}://{route.hosts[0]}" for route in plan.routes if route.name == workload.name), None)
 
 
-def pod_failure(pod: Manifest, main_container: str) -> Failure | None:
+def _pod_failure(pod: Manifest) -> Failure | None:
     """Return why a pod does not serve, in the failure's own words, or None while nothing has failed."""
-    status = pod.get("status") or {}
-    name = (pod.get("metadata") or {}).get("name", "")
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return Failure(reason="Unschedulable", message=str(condition.get("message", "")), location=f"pod {name}")
-    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+    where = f"pod {_name(pod)}"
+    scheduled = _conditions(_object(pod, "status")).get("PodScheduled", {})
+    if scheduled.get("reason") == "Unschedulable":
+        return Failure(reason="Unschedulable", message=_text(scheduled, "message"), location=where)
+    for container in _containers(pod):
         failure = _container_failure(container)
         if failure is not None:
-            return replace(failure, location=f"pod {name} container {container.get('name', '')}")
+            return replace(failure, location=f"{where} container {_text(container, 'name')}")
     return None
 
 
 def _container_failure(status: Manifest) -> Failure | None:
-    state = status.get("state") or {}
-    waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
-    is_storage = status.get("name") == INIT_CONTAINER
-    if waiting.get("reason") in _WAITING_FAILURES:
-        last = (status.get("lastState") or {}).get("terminated") or {}
-        reason = "ModelLoadFailed" if waiting["reason"] == "CrashLoopBackOff" else str(waiting["reason"])
-        words = last.get("message") if reason == "ModelLoadFailed" else waiting.get("message")
-        return Failure(
-            reason=reason,
-            message=str(words or waiting.get("message") or waiting["reason"]).strip(),
-            exit_code=last.get("exitCode"),
-            time=str(last.get("finishedAt", "")),
-        )
-    if ended.get("exitCode", 0) != 0:
-        what = "fetching the model failed" if is_storage else "the container ended"
-        message = str(ended.get("message") or f"{what} with exit code {ended['exitCode']}")
-        return Failure(
-            reason="OOMKilled" if ended.get("reason") == "OOMKilled" else "ModelLoadFailed",
-            message=message.strip(),
-            exit_code=ended["exitCode"],
-            time=str(ended.get("finishedAt", "")),
-        )
-    return None
+    state = _object(status, "state")
+    waiting, ended = _object(state, "waiting"), _object(state, "terminated")
+    reason = _text(waiting, "reason")
+    if reason == "CrashLoopBackOff":
+        # While it waits for its next start, what it said at its last end counts.
+        ended = _object(_object(status, "lastState"), "terminated")
+        return _end(status, ended) if ended else Failure(reason=_LOAD_FAILED, message=_words(waiting, reason))
+    if reason in _WAITING_FAILURES:
+        return Failure(reason=reason, message=_words(waiting, reason))
+    return _end(status, ended) if _number(ended, "exitCode") != 0 else None
+
+
+def _end(status: Manifest, ended: Manifest) -> Failure:
+    what = "fetching the model failed" if status.get("name") == INIT_CONTAINER else "the container ended"
+    exit_code = _number(ended, "exitCode")
+    return Failure(
+        reason="OOMKilled" if ended.get("reason") == "OOMKilled" else _LOAD_FAILED,
+        message=_words(ended, f"{what} with exit code {exit_code}"),
+        exit_code=exit_code,
+        time=_text(ended, "finishedAt"),
+    )
+
+
+def _words(said: Manifest, otherwise: str) -> str:
+    return _text(said, "message").strip() or otherwise
 
 
 def _model_status(
     pods: Sequence[Manifest],
-    workload: Workload,
     failures: Sequence[Failure],
     *,
     is_ready: bool,
@@ -258,19 +263,50 @@ def _model_status(
             total_copies=ready,
             failed_copies=len(failures),
         )
-    loading = any(True for pod in pods for _ in _running(pod))
-    target = ModelState.LOADING if loading else ModelState.PENDING
+    is_loading = any(_object(_object(c, "state"), "running") for pod in pods for c in _containers(pod))
+    target = ModelState.LOADING if is_loading else ModelState.PENDING
     return ModelStatus(transition=TransitionStatus.IN_PROGRESS, target=target, active=active, total_copies=ready)
 
 
 def _failure_time(previous: Manifest, message: str, now: str) -> str:
     # The same failure keeps its time: a status that says nothing new is not written.
-    info = (previous.get("modelStatus") or {}).get("lastFailureInfo") or {} if isinstance(previous, Mapping) else {}
-    return str(info["time"]) if info.get("message") == message and info.get("time") else now
+    info = _object(_object(previous, "modelStatus"), "lastFailureInfo")
+    return _text(info, "time") if info.get("message") == message and _text(info, "time") else now
 
 
-def _running(pod: Manifest) -> Iterator[Json]:
-    status = pod.get("status") or {}
-    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        if (container.get("state") or {}).get("running"):
-            yield container
+def _containers(pod: Manifest) -> Iterator[Manifest]:
+    status = _object(pod, "status")
+    yield from _objects(status, "initContainerStatuses")
+    yield from _objects(status, "containerStatuses")
+
+
+def _name(pod: Manifest) -> str:
+    return _text(_object(pod, "metadata"), "name")
+
+
+def _conditions(status: Manifest) -> dict[str, Manifest]:
+    return {_text(condition, "type"): condition for condition in _objects(status, "conditions")}
+
+
+# What others write need not have the form that it should have: another one reads as if it were not there.
+
+
+def _object(parent: Manifest, key: str) -> Manifest:
+    found = parent.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _objects(parent: Manifest, key: str) -> Iterator[Manifest]:
+    found = parent.get(key)
+    if isinstance(found, Sequence):
+        yield from (item for item in found if isinstance(item, Mapping))
+
+
+def _text(parent: Manifest, key: str) -> str:
+    found = parent.get(key)
+    return found if isinstance(found, str) else ""
+
+
+def _number(parent: Manifest, key: str) -> int:
+    found = parent.get(key)
+    return found if isinstance(found, int) else 0
