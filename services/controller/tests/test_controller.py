@@ -56,8 +56,20 @@ def make_controller(installed: Plugins) -> Callable[[MemoryApi], Controller]:
 
 
 @pytest.fixture
-def api(installed: Plugins) -> MemoryApi:
-    return MemoryApi([crd for dialect in installed.dialects.values() for crd in dialect.crds()])
+def make_api(installed: Plugins) -> Callable[..., MemoryApi]:
+    crds = [crd for dialect in installed.dialects.values() for crd in dialect.crds()]
+    return lambda **options: MemoryApi(crds, **options)
+
+
+@pytest.fixture
+def api(make_api: Callable[..., MemoryApi]) -> MemoryApi:
+    return make_api()
+
+
+async def run_pod(api: MemoryApi, pod: Manifest) -> None:
+    """Do what a kubelet does: the status comes after the pod."""
+    await api.create(pod, kinds.POD)
+    await api.patch_status(ref(kinds.POD, pod["metadata"]["name"]), pod["status"])
 
 
 async def report(api: MemoryApi) -> dict[str, Any]:
@@ -81,7 +93,7 @@ async def test_service_becomes_ready_and_says_where_it_is(
 ) -> None:
     async with make_controller(api).running():
         await api.create(make_service(), SERVICE)
-        await api.create(ready_pod(), kinds.POD)
+        await run_pod(api, ready_pod())
         await available(api, "True")
 
         async def ready() -> Any:
@@ -99,7 +111,7 @@ async def test_failure_is_reported_in_its_own_words_and_cleared_when_it_heals(
 ) -> None:
     async with make_controller(api).running():
         await api.create(make_service(), SERVICE)
-        await api.create(ready_pod(failure="model.joblib: cannot be unpickled"), kinds.POD)
+        await run_pod(api, ready_pod(failure="model.joblib: cannot be unpickled"))
         await available(api, "False")
 
         async def failed() -> Any:
@@ -116,7 +128,7 @@ async def test_failure_is_reported_in_its_own_words_and_cleared_when_it_heals(
         await until(not_ready)
 
         await api.delete(ref(kinds.POD, "p"))
-        await api.create(ready_pod("q"), kinds.POD)
+        await run_pod(api, ready_pod("q"))
         await available(api, "True")
 
         async def healed() -> bool:
@@ -155,7 +167,7 @@ async def test_stopped_service_has_no_pods_and_comes_back(
 
 
 async def test_conflicts_are_tried_again(
-    installed: Plugins, make_controller: Callable[[MemoryApi], Controller], make_service: Make
+    make_api: Callable[..., MemoryApi], make_controller: Callable[[MemoryApi], Controller], make_service: Make
 ) -> None:
     left = {"apply": 3, "patch_status": 3, "list": 2}
 
@@ -164,7 +176,7 @@ async def test_conflicts_are_tried_again(
             left[verb] -= 1
             raise Conflict("injected")
 
-    api = MemoryApi(fault=fault)
+    api = make_api(fault=fault)
     async with make_controller(api).running():
         await api.create(make_service(), SERVICE)
         await until(lambda: api.get(ref(kinds.HORIZONTAL_POD_AUTOSCALER)))
@@ -173,7 +185,7 @@ async def test_conflicts_are_tried_again(
 
 
 async def test_500_services_settle_and_then_make_no_writes(
-    installed: Plugins, make_controller: Callable[[MemoryApi], Controller], make_service: Make
+    make_api: Callable[..., MemoryApi], make_controller: Callable[[MemoryApi], Controller], make_service: Make
 ) -> None:
     writes = 0
 
@@ -181,7 +193,7 @@ async def test_500_services_settle_and_then_make_no_writes(
         nonlocal writes
         writes += verb in {"apply", "patch_status", "create", "delete"}
 
-    api = MemoryApi(fault=count)
+    api = make_api(fault=count)
     for number in range(500):
         await api.create(make_service(f"s{number}"), SERVICE)
     async with make_controller(api).running():

@@ -243,6 +243,9 @@ def _failure(code: int, status: Manifest) -> KubeError:
     message = str(status.get("message") or f"the API server answered {code}")
     if code == 409 and status.get("reason") == "AlreadyExists":
         return AlreadyExists(message)
+    if "failed to create typed patch object" in message:
+        # A field that the schema does not have; the API server calls this an internal error.
+        return Rejected(message)
     kinds = {
         400: Rejected,
         403: Forbidden,

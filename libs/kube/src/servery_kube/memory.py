@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
+import re
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
+from servery_sdk import kinds
 from servery_sdk import schema as structural
-from servery_sdk.manifests import CLUSTER, Json, Kind, Manifest, Namespace, ObjectRef
+from servery_sdk.manifests import CLUSTER, Json, Kind, Manifest, Namespace, ObjectRef, has_labels
 
 from servery_kube import fields
+from servery_kube.fields import BuiltIn, Declared, Manager, Owned, Shape
 from servery_kube.port import (
     FIELD_MANAGER,
     AlreadyExists,
@@ -26,17 +30,17 @@ from servery_kube.port import (
     WatchEvent,
 )
 
-HISTORY_EVENTS = 10_000
-"""Changes that a watch may resume over; older ones are Expired."""
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.:]*[a-z0-9])?")
 
 
 class MemoryApi:
-    """Objects, versions, owners and watches as an API server keeps them.
+    """Objects, versions, owners, field managers and watches as an API server keeps them.
 
     Args:
-        crds: Definitions whose schemas check the objects of their kinds.
+        crds: Definitions whose schemas check and complete the objects of their kinds.
         now: The clock, for creation times.
         fault: Called before every call with its verb; what it raises is what the caller gets.
+        history_events: Changes that a watch may resume over; older ones are Expired.
     """
 
     def __init__(
@@ -45,16 +49,17 @@ class MemoryApi:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         fault: Callable[[str], None] = lambda verb: None,
+        history_events: int = 10_000,
     ) -> None:
         self._now = now
         self._fault = fault
         self._version = 0
         self._objects: dict[ObjectRef, dict[str, Json]] = {}
-        self._applied: dict[ObjectRef, dict[str, Manifest]] = {}
-        self._history: deque[tuple[int, ObjectRef, WatchEvent]] = deque(maxlen=HISTORY_EVENTS)
+        self._owned: dict[ObjectRef, Owned] = {}
+        self._history: deque[tuple[int, ObjectRef, WatchEvent]] = deque(maxlen=history_events)
         self._changed = asyncio.Condition()
-        self._schemas = {
-            (crd["spec"]["group"], crd["spec"]["names"]["kind"]): version["schema"]["openAPIV3Schema"]
+        self._versions = {
+            (f"{crd['spec']['group']}/{version['name']}", crd["spec"]["names"]["kind"]): version
             for crd in crds
             for version in crd["spec"]["versions"]
         }
@@ -69,10 +74,11 @@ class MemoryApi:
     ) -> Listing:
         """Return all objects of a kind."""
         self._fault("list")
+        self._serve(kind)
         items = tuple(
             copy.deepcopy(found)
             for ref, found in sorted(self._objects.items())
-            if ref.kind == kind and namespace in (None, ref.namespace) and _selected(found, labels or {})
+            if ref.kind == kind and namespace in (None, ref.namespace) and has_labels(found, labels or {})
         )
         return Listing(items, str(self._version))
 
@@ -81,11 +87,14 @@ class MemoryApi:
     ) -> AsyncIterator[WatchEvent]:
         """Yield changes after ``resource_version``."""
         self._fault("watch")
+        self._serve(kind)
         seen = int(resource_version)
         while True:
-            if self._history and seen + 1 < self._history[0][0] and len(self._history) == HISTORY_EVENTS:
+            if self._history and seen + 1 < self._history[0][0]:
                 raise Expired(f"resource version {seen} is too old")
-            for version, ref, event in [entry for entry in self._history if entry[0] > seen]:
+            # Versions are consecutive: what was seen is skipped by its number.
+            skipped = seen + 1 - self._history[0][0] if self._history else 0
+            for version, ref, event in tuple(itertools.islice(self._history, skipped, None)):
                 seen = version
                 if ref.kind == kind and namespace in (None, ref.namespace):
                     yield WatchEvent(event.type, copy.deepcopy(event.object))
@@ -98,20 +107,22 @@ class MemoryApi:
         ref = self._ref(manifest, kind)
         if ref in self._objects:
             raise AlreadyExists(f"{ref} already exists")
-        return await self._store(ref, copy.deepcopy(dict(manifest)))
+        made = self._prepared(ref, manifest, {})
+        manager = Manager(FIELD_MANAGER, "Update")
+        return await self._store(ref, made, fields.update({}, made, self._shape(kind), manager, {}))
 
     async def apply(self, manifest: Manifest, kind: Kind, *, field_manager: str = FIELD_MANAGER) -> Manifest:
         """Server-side apply; an apply that changes nothing leaves the resource version alone."""
         self._fault("apply")
         ref = self._ref(manifest, kind)
-        wanted = copy.deepcopy(dict(manifest))
-        applied = self._applied.setdefault(ref, {})
-        live = self._objects.get(ref, {})
-        merged = fields.apply(live, applied.get(field_manager, {}), wanted)
-        applied[field_manager] = wanted
-        if live and merged == live:
+        live, owned = self._objects.get(ref, {}), self._owned.get(ref, {})
+        wanted = copy.deepcopy({key: value for key, value in manifest.items() if key != "status"})
+        manager = Manager(field_manager, "Apply")
+        merged, owned = fields.apply(live, wanted, self._shape(kind), manager, owned)
+        completed = self._prepared(ref, merged, live)
+        if live and completed == live and owned == self._owned.get(ref):
             return copy.deepcopy(live)
-        return await self._store(ref, merged)
+        return await self._store(ref, completed, owned)
 
     async def update(self, manifest: Manifest, kind: Kind) -> Manifest:
         """Replace an object at the resource version that it carries."""
@@ -121,12 +132,14 @@ class MemoryApi:
         wanted = manifest["metadata"].get("resourceVersion")
         if wanted is not None and wanted != live["metadata"]["resourceVersion"]:
             raise Conflict(f"{ref}: the object has been modified; read it again")
-        return await self._store(ref, copy.deepcopy(dict(manifest)))
+        made = self._prepared(ref, manifest, live)
+        manager = Manager(FIELD_MANAGER, "Update")
+        return await self._store(ref, made, fields.update(live, made, self._shape(kind), manager, self._owned[ref]))
 
     async def has(self, kind: Kind) -> bool:
-        """Return True for every kind: there is nothing to install."""
+        """Return whether ``kind`` is Kubernetes' own or has a definition."""
         self._fault("has")
-        return True
+        return kind in kinds.BUILT_IN or (kind.api_version, kind.kind) in self._versions
 
     async def delete(self, ref: ObjectRef, *, propagation: Propagation = "Background") -> None:
         """Delete an object and, unless orphaned, what it owns; finalizers hold it back."""
@@ -138,7 +151,7 @@ class MemoryApi:
             if "deletionTimestamp" not in found["metadata"]:
                 marked = copy.deepcopy(found)
                 marked["metadata"]["deletionTimestamp"] = self._timestamp()
-                await self._store(ref, marked)
+                await self._store(ref, marked, self._owned[ref])
             return
         await self._remove(ref)
         if propagation != "Orphan":
@@ -150,7 +163,9 @@ class MemoryApi:
         live = self._found(ref)
         if live.get("status") == status:
             return copy.deepcopy(live)
-        return await self._store(ref, {**live, "status": copy.deepcopy(dict(status))})
+        made = {**live, "status": copy.deepcopy(dict(status))}
+        manager = Manager(FIELD_MANAGER, "Update", "status")
+        return await self._store(ref, made, fields.update(live, made, self._shape(ref.kind), manager, self._owned[ref]))
 
     def _found(self, ref: ObjectRef) -> dict[str, Json]:
         found = self._objects.get(ref)
@@ -158,17 +173,42 @@ class MemoryApi:
             raise NotFound(f"{ref.kind.plural} {ref.name!r} not found in namespace {ref.namespace!r}")
         return found
 
-    @staticmethod
-    def _ref(manifest: Manifest, kind: Kind) -> ObjectRef:
+    def _ref(self, manifest: Manifest, kind: Kind) -> ObjectRef:
+        self._serve(kind)
         metadata = manifest.get("metadata") or {}
-        if not metadata.get("name"):
-            raise Rejected("metadata.name: Required value")
+        if not _NAME.fullmatch(str(metadata.get("name") or "")):
+            raise Rejected(f"metadata.name: Invalid value: {metadata.get('name')!r}: must be a lowercase RFC 1123 name")
         namespace = Namespace(metadata.get("namespace") or "default") if kind.namespaced else CLUSTER
         return ObjectRef(kind, namespace, metadata["name"])
 
-    async def _store(self, ref: ObjectRef, wanted: dict[str, Json]) -> Manifest:
+    def _serve(self, kind: Kind) -> None:
+        if kind not in kinds.BUILT_IN and (kind.api_version, kind.kind) not in self._versions:
+            raise NotFound(f"the server could not find the requested resource: {kind}")
+
+    def _shape(self, kind: Kind) -> Shape:
+        version = self._versions.get((kind.api_version, kind.kind))
+        return BuiltIn() if version is None else Declared(version["schema"]["openAPIV3Schema"], is_root=True)
+
+    def _prepared(self, ref: ObjectRef, wanted: Manifest, live: Manifest) -> dict[str, Json]:
+        """Return what is stored for ``wanted``: checked, with defaults, and with the status that it may not set."""
+        made = copy.deepcopy(dict(wanted))
+        version = self._versions.get((ref.kind.api_version, ref.kind.kind))
+        if version is None or "status" in version.get("subresources", {}):
+            made.pop("status", None)
+            if "status" in live:
+                made["status"] = copy.deepcopy(live["status"])
+        if version is None:
+            return made
+        schema = version["schema"]["openAPIV3Schema"]
+        errors = list(structural.check(made, schema))
+        if errors:
+            raise Rejected(f"{ref.kind.kind} {ref.name!r} is invalid: " + "; ".join(map(str, errors)))
+        completed = structural.defaulted(made, schema)
+        assert isinstance(completed, dict)
+        return completed
+
+    async def _store(self, ref: ObjectRef, wanted: dict[str, Json], owned: Owned) -> Manifest:
         live = self._objects.get(ref)
-        self._check(ref, wanted)
         born: Manifest = {"uid": str(uuid.uuid4()), "creationTimestamp": self._timestamp(), "generation": 0}
         before = live["metadata"] if live else born
         changed = live is None or _spec(live) != _spec(wanted)
@@ -178,26 +218,40 @@ class MemoryApi:
             "creationTimestamp": before["creationTimestamp"],
             "generation": before["generation"] + (1 if changed else 0),
             "resourceVersion": str(self._version + 1),
+            "managedFields": self._managed_fields(ref, owned),
         }
         if ref.namespace:
             metadata["namespace"] = ref.namespace
         stored = {**wanted, "metadata": metadata}
-        self._objects[ref] = stored
+        self._objects[ref], self._owned[ref] = stored, owned
         await self._publish(ref, "ADDED" if live is None else "MODIFIED", stored)
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
             await self._remove(ref)
             await self._collect(metadata["uid"])
         return copy.deepcopy(stored)
 
-    def _check(self, ref: ObjectRef, wanted: Manifest) -> None:
-        schema = self._schemas.get((ref.kind.group, ref.kind.kind))
-        errors = list(structural.check(wanted, schema)) if schema else []
-        if errors:
-            raise Rejected(f"{ref.kind.kind} {ref.name!r} is invalid: " + "; ".join(map(str, errors)))
+    def _managed_fields(self, ref: ObjectRef, owned: Owned) -> Sequence[Manifest]:
+        before = self._owned.get(ref, {})
+        entries = dict(zip(before, self._objects[ref]["metadata"]["managedFields"], strict=True)) if before else {}
+        written = []
+        for manager, paths in owned.items():
+            if before.get(manager) == paths:
+                written.append(entries[manager])
+                continue
+            entry = {
+                "manager": manager.name,
+                "operation": manager.operation,
+                "apiVersion": ref.kind.api_version,
+                "time": self._timestamp(),
+                "fieldsType": "FieldsV1",
+                "fieldsV1": fields.managed_fields(paths),
+            }
+            written.append({**entry, "subresource": manager.subresource} if manager.subresource else entry)
+        return written
 
     async def _remove(self, ref: ObjectRef) -> None:
         removed = self._objects.pop(ref)
-        self._applied.pop(ref, None)
+        self._owned.pop(ref, None)
         await self._publish(ref, "DELETED", removed)
 
     async def _collect(self, uid: str) -> None:
@@ -219,11 +273,6 @@ class MemoryApi:
 
     def _timestamp(self) -> str:
         return self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _selected(manifest: Manifest, labels: Mapping[str, str]) -> bool:
-    found = manifest["metadata"].get("labels") or {}
-    return all(found.get(key) == value for key, value in labels.items())
 
 
 def _spec(manifest: Manifest) -> Manifest:

@@ -17,7 +17,28 @@ POD_DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionb
 INGRESS = Kind("networking.k8s.io/v1", "Ingress", "ingresses")
 HTTP_ROUTE = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
 SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects")
+EVENT = Kind("v1", "Event", "events")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 CUSTOM_RESOURCE_DEFINITION = Kind(
     "apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
 )
+
+BUILT_IN = frozenset(
+    {
+        NAMESPACE,
+        POD,
+        SERVICE,
+        SECRET,
+        CONFIG_MAP,
+        SERVICE_ACCOUNT,
+        PERSISTENT_VOLUME_CLAIM,
+        DEPLOYMENT,
+        HORIZONTAL_POD_AUTOSCALER,
+        POD_DISRUPTION_BUDGET,
+        INGRESS,
+        EVENT,
+        LEASE,
+        CUSTOM_RESOURCE_DEFINITION,
+    }
+)
+"""What every API server serves; the others come with a CustomResourceDefinition."""

@@ -56,6 +56,12 @@ class ObjectRef:
         return f"{self.kind.kind} {where}{self.name}"
 
 
+def has_labels(manifest: Manifest, labels: Mapping[str, str]) -> bool:
+    """Return whether an object carries all of ``labels``: what a label selector of equalities asks."""
+    found = (manifest.get("metadata") or {}).get("labels") or {}
+    return all(found.get(key) == value for key, value in labels.items())
+
+
 def owner_reference(owner: Manifest) -> Manifest:
     """Return the controller owner reference that makes ``owner`` collect what carries it."""
     return {

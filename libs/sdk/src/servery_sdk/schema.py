@@ -46,6 +46,20 @@ def check(value: Json, schema: Schema, path: str = "") -> Iterator[FieldError]:
         yield from _check_scalar(value, schema, path)
 
 
+def defaulted(value: Json, schema: Schema) -> Json:
+    """Return ``value`` with the schema's defaults filled in, as an API server stores it."""
+    if isinstance(value, Mapping):
+        properties: Mapping[str, Schema] = schema.get("properties", {})
+        rest = schema.get("additionalProperties")
+        filled = {name: inner["default"] for name, inner in properties.items() if "default" in inner}
+        given = {**filled, **{name: found for name, found in value.items() if found is not None or name not in filled}}
+        any_other = rest if isinstance(rest, Mapping) else {}
+        return {name: defaulted(found, properties.get(name, any_other)) for name, found in given.items()}
+    if isinstance(value, list):
+        return [defaulted(item, schema.get("items", {})) for item in value]
+    return value
+
+
 def _check_object(value: Mapping[str, Json], schema: Schema, path: str) -> Iterator[FieldError]:
     properties: Mapping[str, Schema] = schema.get("properties", {})
     rest = schema.get("additionalProperties")
