@@ -18,6 +18,7 @@ from servery_sdk.model import (
     Scaling,
     Workload,
 )
+from servery_sdk.testing import ModeContract
 
 SERVICE = ObjectRef(
     Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices"), Namespace("demo"), "iris"
@@ -70,11 +71,8 @@ def scaled(plan: DeploymentPlan, **scaling: Any) -> DeploymentPlan:
     return replace(plan, workloads=(replace(plan.workloads[0], scaling=Scaling(**scaling)),))
 
 
-def test_every_object_is_owned_and_labelled(plan: DeploymentPlan) -> None:
-    for found in RawMode().render(plan):
-        assert found["metadata"]["ownerReferences"] == [plan.owner]
-        assert found["metadata"]["labels"].items() >= plan.owned_labels.items()
-        assert found["metadata"]["namespace"] == "demo"
+class TestRaw(ModeContract):
+    mode = RawMode()
 
 
 def test_route_is_an_ingress_where_there_is_no_gateway_api(plan: DeploymentPlan) -> None:

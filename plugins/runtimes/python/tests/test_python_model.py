@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from servery_runtime_python.model import PythonModel
-from servery_sdk.protocol import Datatype, InferRequest, Tensor
+from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
 from servery_sdk.serving import InputError, LoadError
+from servery_sdk.testing import RuntimeContract
 
 
 def loaded(directory: Path, source: str) -> PythonModel:
@@ -24,6 +25,86 @@ def _import_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
+
+
+SCALED = """
+from servery_sdk.protocol import Datatype, ModelMetadata, TensorMetadata
+from servery_test_factor import FACTOR
+
+
+class Model:
+    def predict(self, inputs):
+        return inputs["x"].reshape(-1, 2) * FACTOR
+
+    def metadata(self):
+        inputs = TensorMetadata(name="x", datatype=Datatype.FP64, shape=(-1, 2))
+        outputs = TensorMetadata(name="output-0", datatype=Datatype.FP64, shape=(-1, 2))
+        return ModelMetadata(name="", platform="mine", inputs=(inputs,), outputs=(outputs,))
+"""
+
+
+def tensor(name: str, *rows: list[float]) -> Tensor:
+    return Tensor(name=name, data=np.array(rows), datatype=Datatype.FP64)
+
+
+class TestScaledBesideAFile(RuntimeContract):
+    """A model that imports what lies beside it, as does the next one under the same name."""
+
+    plugin = "servery_runtime_python.plugin"
+    framework = ("numpy",)
+    good_request = InferRequest(model="m", inputs=(tensor("x", [1.0, 2.0], [3.0, 4.0]),))
+    good_response = InferResponse(model="m", outputs=(tensor("output-0", [2.0, 4.0], [6.0, 8.0]),))
+    wrong_request = InferRequest(model="m", inputs=(tensor("x", [1.0, 2.0, 3.0]),))
+
+    def write_model(self, directory: Path) -> None:
+        self._write(directory, factor=2)
+
+    def write_other_model(self, directory: Path) -> None:
+        self._write(directory, factor=3)
+
+    def _write(self, directory: Path, *, factor: int) -> None:
+        (directory / "model.py").write_text(SCALED)
+        (directory / "servery_test_factor.py").write_text(f"FACTOR = {factor}")
+
+
+UNMERGED = """
+class Model:
+    batchable = False
+
+    def load(self, artifact):
+        self.weights = (artifact / "weights.txt").read_text()
+
+    def predict(self, inputs):
+        if inputs["x"].shape != (2, 2):
+            raise ValueError("x must be a square of two")
+        return {"total": inputs["x"].sum().reshape(1), "unit": [self.weights]}
+"""
+
+
+class TestUnmergedTexts(RuntimeContract):
+    """A model whose first axis is no batch, that says nothing of itself and answers with a text."""
+
+    plugin = "servery_runtime_python.plugin"
+    framework = ("numpy",)
+    batchable = False
+    described = False
+    good_request = InferRequest(model="m", inputs=(tensor("x", [1.0, 2.0], [3.0, 4.0]),))
+    good_response = InferResponse(
+        model="m",
+        outputs=(
+            Tensor(name="total", data=np.array([10.0]), datatype=Datatype.FP64),
+            Tensor(name="unit", data=np.array([b"kg"], dtype=object), datatype=Datatype.BYTES),
+        ),
+    )
+    wrong_request = InferRequest(model="m", inputs=(tensor("x", [1.0, 2.0, 3.0]),))
+
+    def write_model(self, directory: Path) -> None:
+        (directory / "model.py").write_text(UNMERGED)
+        (directory / "weights.txt").write_text("kg")
+
+    def write_other_model(self, directory: Path) -> None:
+        (directory / "model.py").write_text(UNMERGED)
+        (directory / "weights.txt").write_text("lb")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor
+from servery_sdk.protocol.elements import as_bytes
 from servery_sdk.serving import DescribedModel, InputError, LoadError, UnbatchedModel
 
 FILE = "model.py"
@@ -36,11 +38,12 @@ class PythonModel:
         Raises:
             LoadError: No such file or class, or it raises; says where.
         """
+        artifact = artifact.absolute()
         file = artifact / FILE
         if not file.is_file():
             present = ", ".join(sorted(path.name for path in artifact.iterdir())) if artifact.is_dir() else "nothing"
             raise LoadError(f"{artifact}: the python runtime needs a {FILE} with a class Model; found: {present}")
-        sys.path.insert(0, str(artifact))
+        _make_importable(artifact)
         try:
             spec = importlib.util.spec_from_file_location(MODULE, file)
             assert spec is not None
@@ -76,7 +79,8 @@ class PythonModel:
                 return self._answer(request)
             answer = self._model.predict({tensor.name: tensor.data for tensor in request.inputs})
         except (ValueError, KeyError) as error:
-            raise InputError(f"{type(error).__name__}: {error}") from error
+            given = ", ".join(f"{tensor.name!r} {list(tensor.data.shape)}" for tensor in request.inputs)
+            raise InputError(f"{type(error).__name__}: {error}; the inputs are {given}") from error
         named = answer if isinstance(answer, Mapping) else {"output-0": answer}
         outputs = tuple(_tensor(name, np.asarray(value)) for name, value in named.items())
         return InferResponse(model=request.model, outputs=outputs)
@@ -97,9 +101,26 @@ class PythonModel:
         return ModelMetadata(name="", platform="python")
 
 
+_imported: set[Path] = set()
+"""Directories whose files have been imported; a process's modules are its own, so this is, too."""
+
+
+def _make_importable(artifact: Path) -> None:
+    """Let ``artifact``'s own files be found first, and no other artifact's modules in the place of its own."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file is not None and not _imported.isdisjoint(Path(file).parents):
+            del sys.modules[name]
+    _imported.add(artifact)
+    importlib.invalidate_caches()
+    sys.path.insert(0, str(artifact))
+
+
 def _tensor(name: str, data: Any) -> Tensor:
-    if data.dtype.kind in "US":
-        data = data.astype(object)
+    if data.dtype.kind in "USO":
+        encoded = np.empty(data.shape, dtype=object)
+        encoded.ravel()[:] = [as_bytes(element) for element in data.ravel().tolist()]
+        data = encoded
     return Tensor(name=name, data=data, datatype=Datatype.of(data))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import sklearn
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
+from servery_sdk.protocol.elements import as_bytes
 from servery_sdk.serving import InputError, LoadError
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class SKLearnModel:
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{type(self._estimator).__name__}: {error}") from error
         if answer.dtype.kind in "UO":
-            answer = answer.astype(object)
+            answer = _encoded(answer)
         tensor = Tensor(name=OUTPUT, data=answer, datatype=Datatype.of(answer))
         return InferResponse(model=request.model, outputs=(tensor,))
 
@@ -149,6 +150,12 @@ def model_file(artifact: Path) -> Path:
     present = ", ".join(sorted(path.name for path in artifact.iterdir())) or "nothing"
     wanted = f"a model directory holds exactly one file of {', '.join(SUFFIXES)}"
     raise LoadError(f"{artifact}: {wanted}; found {len(found)} of them among: {present}")
+
+
+def _encoded(answer: Any) -> Any:
+    encoded = np.empty(answer.shape, dtype=object)
+    encoded.ravel()[:] = [as_bytes(element) for element in answer.ravel()]
+    return encoded
 
 
 def _decoded(tensor: Tensor) -> Any:
