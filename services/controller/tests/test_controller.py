@@ -10,10 +10,12 @@ import pytest
 from servery_controller.admission import judge
 from servery_controller.controller import Controller
 from servery_controller.planning import PlanningSettings
+from servery_kube.events import Recorder
 from servery_kube.memory import MemoryApi
 from servery_kube.port import Conflict, NotFound
 from servery_sdk import kinds
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
+from servery_sdk.model import Event
 from servery_sdk.plugins import Plugins
 
 SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
@@ -136,6 +138,43 @@ async def test_failure_is_reported_in_its_own_words_and_cleared_when_it_heals(
             return condition(found, "Ready").get("status") == "True" and "lastFailureInfo" not in found["modelStatus"]
 
         await until(healed)
+
+
+async def test_what_happened_is_said_once_in_events(
+    api: MemoryApi, make_controller: Callable[[MemoryApi], Controller], make_service: Make
+) -> None:
+    async def said(reason: str) -> Any:
+        found = (await api.list(kinds.EVENT, namespace="demo")).items
+        return next((e for e in found if e["reason"] == reason), None)
+
+    async with make_controller(api).running():
+        await api.create(make_service(), SERVICE)
+        await run_pod(api, ready_pod(failure="model.joblib: cannot be unpickled"))
+        await available(api, "False")
+        failed = await until(lambda: said("ModelLoadFailed"))
+        assert failed["type"] == "Warning"
+        assert "model.joblib: cannot be unpickled" in failed["message"]
+        assert failed["involvedObject"]["name"] == "iris"
+        await api.delete(ref(kinds.POD, "p"))
+        await run_pod(api, ready_pod("q"))
+        await available(api, "True")
+        assert (await until(lambda: said("InferenceServiceReady")))["type"] == "Normal"
+        await api.delete(ref(kinds.POD, "q"))
+        await run_pod(api, ready_pod("r", failure="out of patience"))
+        await available(api, "False")
+        lost = await until(lambda: said("InferenceServiceNotReady"))
+        assert "no longer Ready because of: ModelLoadFailed" in lost["message"]
+    chosen = await said("RuntimeSelected")
+    assert chosen["message"].startswith("servery-sklearn serves")
+    assert {e["count"] for e in (await api.list(kinds.EVENT)).items} == {1}
+
+
+async def test_same_event_again_raises_its_count(api: MemoryApi, make_service: Make) -> None:
+    event = Event(type="Warning", reason="NoSupportingRuntime", message="none")
+    for _ in range(3):
+        await Recorder(api, "test").record(make_service(), event)
+    (found,) = (await api.list(kinds.EVENT)).items
+    assert (found["count"], found["source"]) == (3, {"component": "test"})
 
 
 async def test_stopped_service_has_no_pods_and_comes_back(

@@ -120,6 +120,7 @@ EXACTLY_ONE = (
 )
 P = "spec.predictor"
 M = f"{P}.model"
+QUANTITY = "a number with an optional unit: n u m k M G T P E, Ki Mi Gi Ti Pi Ei, or an exponent such as 1e3"
 
 
 def model(**more: Any) -> dict[str, Any]:
@@ -283,6 +284,23 @@ WRONG: list[Any] = [
         model(resources={"limits": {"cpu": 0.5}}),
         [f"{M}.resources.limits.cpu: Invalid value: 0.5: must be an integer or string, found number"],
         id="quantity-is-a-fraction",
+    ),
+    pytest.param(
+        model(resources={"limits": {"cpu": "2 cores", "memory": "1GiB"}, "requests": {"cpu": "-1"}}),
+        [
+            f'{M}.resources.limits[cpu]: Invalid value: "2 cores": must be {QUANTITY}',
+            f'{M}.resources.limits[memory]: Invalid value: "1GiB": must be {QUANTITY}',
+            f'{M}.resources.requests[cpu]: Invalid value: "-1": must be greater than or equal to 0',
+        ],
+        id="quantities",
+    ),
+    pytest.param(
+        model(resources={"limits": {"memory": "1Gi"}, "requests": {"memory": "2048Mi"}}),
+        [
+            f'{M}.resources.requests[memory]: Invalid value: "2048Mi": '
+            "must be less than or equal to the memory limit of 1Gi"
+        ],
+        id="request-above-limit",
     ),
     pytest.param(
         model(resources={"limit": {}}), [f'{M}.resources.limit: Unknown field: did you mean "limits"?'], id="resources"

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from servery_kube.events import Recorder
 from servery_kube.informer import Informer
 from servery_kube.port import KubeApi, KubeError
 from servery_kube.queue import WorkQueue
 from servery_sdk import kinds
 from servery_sdk.contract import Dialect
 from servery_sdk.errors import Invalid
-from servery_sdk.manifests import Json, Kind, Manifest, ObjectRef
+from servery_sdk.manifests import Json, Kind, Manifest, Namespace, ObjectRef, has_labels
 from servery_sdk.model import Capability, Catalog, DeploymentPlan, Observed, ServiceStatus, TransitionStatus
 from servery_sdk.plugins import Plugins
 
@@ -61,6 +62,7 @@ class Controller:
         now: Callable[[], str] = timestamp,
     ) -> None:
         self._api = api
+        self._recorder = Recorder(api, "servery-controller")
         self._plugins = plugins
         self._settings = settings
         self._capabilities = capabilities
@@ -78,6 +80,7 @@ class Controller:
         self._owned = [Informer(api, kind) for kind in owned]
         self._pods = Informer(api, kinds.POD)
         self._applied: dict[ObjectRef, Manifest] = {}
+        self._reported: dict[ObjectRef, Mapping[str, Json]] = {}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Controller]:
@@ -116,13 +119,12 @@ class Controller:
                 self._queue.add(ref)
 
     def _enqueue_owner(self, manifest: Manifest) -> None:
-        # A pod is owned by a ReplicaSet; the labels that a dialect puts on all it owns lead to the service.
-        labels = manifest["metadata"].get("labels") or {}
-        namespace = manifest["metadata"].get("namespace", "")
-        for informer in self._services:
-            for ref, service in informer.items():
-                name = service["metadata"]["name"]
-                if ref.namespace == namespace and name in labels.values():
+        # A pod is owned by a ReplicaSet; the labels that a dialect puts on all it owns hold the service's name.
+        namespace = Namespace(manifest["metadata"].get("namespace", ""))
+        for value in set((manifest["metadata"].get("labels") or {}).values()):
+            for informer in self._services:
+                ref = ObjectRef(informer.kind, namespace, value)
+                if informer.get(ref) is not None:
                     self._queue.add(ref)
 
     async def _work(self) -> None:
@@ -149,6 +151,7 @@ class Controller:
             return
         dialect = self._dialects[ref.kind]
         catalog = self._catalog(await referenced(self._api, dialect.references(manifest)))
+        plan = None
         try:
             plan, desired = render.render(manifest, catalog, self._plugins, self._settings)
         except (Invalid, NoPlan) as error:
@@ -156,7 +159,13 @@ class Controller:
         else:
             await self._act(plan, desired)
             status = planning.observe(plan, self._observed(plan, manifest), now=self._now())
-        await self._report(ref, manifest, dialect, status)
+        written = dialect.status(status)
+        if written != manifest.get("status"):
+            await self._api.patch_status(ref, written)
+        # The cache may not have the last status yet; what was said of it already is not said again.
+        for event in planning.events(ref.name, status, plan, self._reported.get(ref, manifest.get("status") or {})):
+            await self._recorder.record(manifest, event)
+        self._reported[ref] = written
 
     def _manifest(self, ref: ObjectRef) -> Manifest | None:
         return next((found for i in self._services if i.kind == ref.kind and (found := i.get(ref))), None)
@@ -170,12 +179,12 @@ class Controller:
             ref: found
             for informer in self._owned
             for ref, found in informer.items()
-            if ref.namespace == plan.ref.namespace and _carries(found, plan.owned_labels)
+            if ref.namespace == plan.ref.namespace and has_labels(found, plan.owned_labels)
         }
         pods = tuple(
             found
             for ref, found in self._pods.items()
-            if ref.namespace == plan.ref.namespace and _carries(found, plan.owned_labels)
+            if ref.namespace == plan.ref.namespace and has_labels(found, plan.owned_labels)
         )
         return Observed(objects=owned, pods=pods, previous=manifest.get("status") or {})
 
@@ -202,6 +211,7 @@ class Controller:
         ]
         for applied in owned:
             del self._applied[applied]
+        self._reported.pop(ref, None)
 
     def _refusal(self, manifest: Manifest, error: Invalid | NoPlan) -> ServiceStatus:
         return planning.refused(
@@ -212,13 +222,3 @@ class Controller:
             now=self._now(),
             transition=TransitionStatus.INVALID_SPEC,
         )
-
-    async def _report(self, ref: ObjectRef, manifest: Manifest, dialect: Dialect, status: ServiceStatus) -> None:
-        written: Mapping[str, Json] = dialect.status(status)
-        if written != manifest.get("status"):
-            await self._api.patch_status(ref, written)
-
-
-def _carries(manifest: Manifest, labels: Mapping[str, str]) -> bool:
-    found = manifest["metadata"].get("labels") or {}
-    return all(found.get(key) == value for key, value in labels.items())

@@ -30,6 +30,15 @@ class Condition:
     last_transition_time: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to a service: what ``kubectl describe`` lists. ``type`` is Normal or Warning."""
+
+    type: str
+    reason: str
+    message: str
+
+
 class ModelState(enum.StrEnum):
     """How far a model is."""
 

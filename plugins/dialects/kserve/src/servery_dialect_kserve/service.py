@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
+from servery_sdk import names, quantities
 from servery_sdk import schema as structural
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid, unsupported
 from servery_sdk.kinds import SERVICE_ACCOUNT
@@ -26,8 +26,6 @@ from servery_sdk.model import (
 from servery_dialect_kserve import kinds, schema
 from servery_dialect_kserve.kinds import FRAMEWORKS, INFERENCE_SERVICE, MAIN_CONTAINER
 
-_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_MAX_NAME = 63
 _PREDICTOR = "spec.predictor"
 _MODES = {"Standard": "raw", "RawDeployment": "raw", "Knative": "knative", "Serverless": "knative"}
 _NOT_COPIED = frozenset(
@@ -64,7 +62,7 @@ def parse(manifest: Manifest) -> InferenceService:
     """
     errors = list(structural.check(manifest, schema.SERVICE))
     metadata_errors = list(structural.check(manifest.get("metadata"), schema.METADATA, "metadata"))
-    errors += metadata_errors or _metadata_errors(manifest["metadata"])
+    errors += metadata_errors or _metadata_errors(manifest)
     errors += _refused(manifest)
     # The rules read what has the right shape; without a predictor or metadata there is nothing to read.
     if not metadata_errors and not any(error.path in {_PREDICTOR, "spec"} for error in errors):
@@ -90,17 +88,13 @@ def references(manifest: Manifest) -> frozenset[ObjectRef]:
     return frozenset({ObjectRef(SERVICE_ACCOUNT, Namespace(str(namespace)), str(account))})
 
 
-def _metadata_errors(metadata: Manifest) -> Iterator[FieldError]:
-    name = metadata.get("name")
-    if not name:
-        yield FieldError(path="metadata.name", kind=FieldErrorKind.REQUIRED)
-    elif not _NAME.fullmatch(name):
-        yield FieldError(
-            path="metadata.name",
-            kind=FieldErrorKind.INVALID,
-            value=name,
-            detail="must consist of lower case letters, digits or '-', start with a letter and end with no '-'",
-        )
+def _metadata_errors(manifest: Manifest) -> Iterator[FieldError]:
+    metadata = manifest["metadata"]
+    spec = manifest.get("spec")
+    predictor = spec.get("predictor") if isinstance(spec, dict) else None
+    suffix = _suffix(predictor if isinstance(predictor, dict) else {})
+    if (wrong := names.objection(metadata.get("name"), "metadata.name", suffix=suffix)) is not None:
+        yield wrong
     annotations = metadata.get("annotations") or {}
     mode = annotations.get(kinds.MODE)
     if mode is not None and mode not in _MODES:
@@ -159,21 +153,10 @@ class _Predictor:
                 detail=f"exactly one of [{choices}] must be specified in PredictorSpec",
             )
             return
-        yield from self._name_errors()
         yield from self._model_errors()
         yield from self._container_errors()
         yield from self._storage_errors()
         yield from self._scaling_errors()
-
-    def _name_errors(self) -> Iterator[FieldError]:
-        if len(self.object_name) > _MAX_NAME:
-            yield FieldError(
-                path="metadata.name",
-                kind=FieldErrorKind.INVALID,
-                value=self.name,
-                detail=f"too long: its objects are named {self.object_name}, "
-                f"{len(self.object_name)} characters, the limit is {_MAX_NAME}",
-            )
 
     def _model_errors(self) -> Iterator[FieldError]:
         model, field = self.model, self.model_field
@@ -199,16 +182,16 @@ class _Predictor:
         containers = self.spec.get("containers")
         listed = containers if isinstance(containers, list) else []
         for index, container in enumerate(listed):
-            yield from _env_errors(f"{_PREDICTOR}.containers[{index}]", container)
+            yield from _container_errors(f"{_PREDICTOR}.containers[{index}]", container)
         if self.model_field:
-            yield from _env_errors(f"{_PREDICTOR}.{self.model_field}", self.model)
+            yield from _container_errors(f"{_PREDICTOR}.{self.model_field}", self.model)
             return
-        names = [container.get("name") for container in listed if isinstance(container, dict)]
-        if len(names) > 1 and MAIN_CONTAINER not in names and None not in names:
+        given = [container.get("name") for container in listed if isinstance(container, dict)]
+        if len(given) > 1 and MAIN_CONTAINER not in given and None not in given:
             yield FieldError(
                 path=f"{_PREDICTOR}.containers",
                 kind=FieldErrorKind.INVALID,
-                value=names,
+                value=given,
                 detail=f"one of several containers must be named {MAIN_CONTAINER}: the one that answers requests",
             )
         for index, container in enumerate(listed):
@@ -282,12 +265,20 @@ class _Predictor:
 
     @property
     def object_name(self) -> str:
-        own = self.spec.get("name")
-        return f"{self.name}-{own}-predictor" if own else f"{self.name}-predictor"
+        return f"{self.name}{_suffix(self.spec)}"
 
 
-def _env_errors(path: str, container: Json) -> Iterator[FieldError]:
-    env = container.get("env") if isinstance(container, dict) else None
+def _suffix(predictor: Manifest) -> str:
+    """Return what the objects' names have behind the service's."""
+    own = predictor.get("name")
+    return f"-{own}-predictor" if own else "-predictor"
+
+
+def _container_errors(path: str, container: Json) -> Iterator[FieldError]:
+    if not isinstance(container, dict):
+        return
+    yield from quantities.resource_errors(container.get("resources"), f"{path}.resources")
+    env = container.get("env")
     for index, variable in enumerate(env if isinstance(env, list) else ()):
         if isinstance(variable, dict) and variable.get("name") == "PYTHONPATH":
             yield FieldError(
