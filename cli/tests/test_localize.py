@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servery.local.configuration import Configuration
 from servery.local.localize import ErrImageNotLocal, Sandbox, localize, repository
 from servery_sdk.model import Runtime
 
+GIVEN = Configuration(
+    namespace="n", secrets={"s": {"data": {"path": "L21udC9tb2RlbHM="}}}, config_maps={"c": {"data": {"name": "iris"}}}
+)
 SANDBOX = Sandbox(address="127.64.0.7", directory=Path("/sandbox"), claims=Path("/claims"))
 RUNTIME = Runtime(
     name="servery-sklearn",
@@ -22,7 +26,7 @@ RUNTIME = Runtime(
 
 def localized(container: dict[str, Any], **spec: Any) -> Any:
     container = {"name": "main", "image": "kserve/sklearnserver:v1", **container}
-    return localize({"metadata": {"name": "p"}, "spec": {**spec}}, container, SANDBOX, [RUNTIME])
+    return localize({"metadata": {"name": "p"}, "spec": {**spec}}, container, SANDBOX, [RUNTIME], GIVEN)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +92,22 @@ def test_bind_host_becomes_the_address_of_the_pod() -> None:
     )
     assert process.arguments[-1] == "--host=127.64.0.7"
     assert process.environment["IP"] == process.environment["SERVERY_PREDICTOR_HOST"] == "127.64.0.7"
+
+
+def test_references_are_expanded_before_paths_are_placed() -> None:
+    process = localized(
+        {
+            "args": ["--dir=$(DIR)/$(NAME)", "--kept=$(NONE)"],
+            "env": [
+                {"name": "DIR", "valueFrom": {"secretKeyRef": {"name": "s", "key": "path"}}},
+                {"name": "NAME", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "name"}}},
+            ],
+            "volumeMounts": [{"name": "m", "mountPath": "/mnt/models"}],
+        },
+        volumes=[{"name": "m", "emptyDir": {}}],
+    )
+    assert process.arguments[-2:] == ("--dir=/sandbox/volumes/m/iris", "--kept=$(NONE)")
+    assert process.environment["DIR"] == "/sandbox/volumes/m"
 
 
 def test_program_of_this_machine_is_no_path_of_the_container() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
@@ -15,7 +16,8 @@ import pytest
 from servery.local.containers import Backoff
 from servery.local.platform import Platform
 from servery.sources import read_for_here
-from servery_sdk import plugins
+from servery_sdk import kinds, plugins
+from servery_sdk.manifests import Namespace, ObjectRef
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -25,9 +27,10 @@ IRIS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
 class Local:
     """A platform on a thread of its own, so that clients of any kind can call it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, platform: Platform) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, platform: Platform, directory: Path) -> None:
         self._loop = loop
         self.platform = platform
+        self.directory = directory
 
     @property
     def url(self) -> str:
@@ -44,12 +47,17 @@ class Local:
 
         self.call(work())
 
+    def apply(self, *sources: str | Path) -> None:
+        self.call(self.platform.apply(read_for_here(map(str, sources))))
+
+    def down(self, name: str) -> None:
+        kind = next(iter(self.platform.plugins.dialects["kserve"].services))
+        self.call(self.platform.delete(ObjectRef(kind, Namespace("default"), name)))
+
     def service(self, name: str) -> Any:
         return next(s for s in self.platform.services() if s["metadata"]["name"] == name)
 
     def pods(self, name: str) -> list[Any]:
-        from servery_sdk import kinds
-
         found = self.call(self.platform.api.list(kinds.POD)).items
         return [pod for pod in found if pod["metadata"]["name"].startswith(f"{name}-predictor-")]
 
@@ -71,7 +79,7 @@ def make_local() -> Iterator[Callable[[Path], Local]]:
             try:
                 async with platform.running():
                     stops.append(lambda: (loop.call_soon_threadsafe(ended.set), thread.join(60))[0])
-                    started.set_result(Local(loop, platform))
+                    started.set_result(Local(loop, platform, directory))
                     await ended.wait()
             except BaseException as error:
                 if not started.done():
@@ -90,6 +98,21 @@ def make_local() -> Iterator[Callable[[Path], Local]]:
 @pytest.fixture(scope="session")
 def local(make_local: Callable[[Path], Local], tmp_path_factory: pytest.TempPathFactory) -> Local:
     return make_local(tmp_path_factory.mktemp("platform"))
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Waits for what processes do in their own time."""
+
+    def wait(holds: Callable[[], Any], seconds: float = 60) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if found := holds():
+                return found
+            time.sleep(0.02)
+        raise AssertionError("it did not come true in time")
+
+    return wait
 
 
 @pytest.fixture

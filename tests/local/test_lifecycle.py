@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -24,15 +23,6 @@ class Model:
         (values,) = inputs.values()
         return values * {factor}
 """
-
-
-def until(holds: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := holds():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not come true in time")
 
 
 def manifest(folder: Path, name: str, runtime: str = "python", extra: str = "") -> Path:
@@ -64,7 +54,9 @@ def predictor_pids(address: str) -> list[int]:
     return own
 
 
-def test_rolling_update_drops_no_request(local: Local, folder: Path, ask: Callable[..., Any]) -> None:
+def test_rolling_update_drops_no_request(
+    local: Local, folder: Path, ask: Callable[..., Any], until: Callable[..., Any]
+) -> None:
     (folder / "model" / "model.py").write_text(MODEL.format(factor=2))
     local.up(manifest(folder, "rolls"))
     first = local.pods("rolls")[0]["metadata"]["name"]
@@ -93,7 +85,9 @@ def test_rolling_update_drops_no_request(local: Local, folder: Path, ask: Callab
     assert {str(answer) for answer in answers} == {"{'predictions': [[2.0]]}", "{'predictions': [[3.0]]}"}
 
 
-def test_killed_predictor_is_started_again(local: Local, folder: Path, ask: Callable[..., Any]) -> None:
+def test_killed_predictor_is_started_again(
+    local: Local, folder: Path, ask: Callable[..., Any], until: Callable[..., Any]
+) -> None:
     (folder / "model" / "model.py").write_text(MODEL.format(factor=2))
     local.up(manifest(folder, "crashes"))
     (pid,) = predictor_pids(local.pods("crashes")[0]["status"]["podIP"])
@@ -122,15 +116,14 @@ def test_missing_model_names_the_source(local: Local, folder: Path) -> None:
         local.up(manifest(folder, "missing", "sklearn"))
 
 
-def test_deleted_service_leaves_no_process(local: Local, folder: Path, ask: Callable[..., Any]) -> None:
-    from servery_sdk.manifests import Namespace, ObjectRef
-
+def test_deleted_service_leaves_no_process(
+    local: Local, folder: Path, ask: Callable[..., Any], until: Callable[..., Any]
+) -> None:
     (folder / "model" / "model.py").write_text(MODEL.format(factor=2))
     local.up(manifest(folder, "goes"))
     address = local.pods("goes")[0]["status"]["podIP"]
     assert predictor_pids(address)
-    kind = next(iter(local.platform.plugins.dialects["kserve"].services))
-    local.call(local.platform.delete(ObjectRef(kind, Namespace("default"), "goes")))
+    local.down("goes")
     until(lambda: not predictor_pids(address))
     with pytest.raises(urllib.error.HTTPError, match="404"):
         ask("goes", {"instances": [[1.0]]})

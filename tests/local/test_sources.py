@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -26,25 +27,34 @@ IRIS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def s3_url() -> Iterator[str]:
+    """Of a server that holds the model under two names and wants credentials, whichever."""
     boto3 = pytest.importorskip("boto3")
     moto = pytest.importorskip("moto.server")
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
-    host, port = server.get_host_and_port()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    client = boto3.client(
+        "s3", endpoint_url=url, aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
+    )
+    for bucket, key in ((BUCKET, KEY), ("models", "sklearn/iris/model.joblib")):
+        client.create_bucket(Bucket=bucket)
+        client.put_object(Bucket=bucket, Key=key, Body=MODEL)
+    client.close()
+    yield url
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the environment say where S3 is."""
     for name, value in (
-        ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
+        ("AWS_ENDPOINT_URL", s3_url),
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
         ("AWS_DEFAULT_REGION", "us-east-1"),
     ):
         monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket=BUCKET)
-    client.put_object(Bucket=BUCKET, Key=KEY, Body=MODEL)
-    client.close()
-    yield
-    server.stop()
 
 
 class Gcs(BaseHTTPRequestHandler):
@@ -96,6 +106,62 @@ def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_model_from_s3_answers(local: Local, ask: Callable[..., Any]) -> None:
     local.up(EXAMPLES / "from-storage" / "s3.yaml")
     assert ask("sklearn-iris-s3", {"instances": IRIS}) == {"predictions": [1, 1]}
+
+
+def with_endpoint(manifest: str, folder: Path, url: str) -> Path:
+    path = folder / "service.yaml"
+    path.write_text(manifest.replace("http://127.0.0.1:9000", url))
+    return path
+
+
+@pytest.fixture
+def no_s3_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "S3_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.mark.usefixtures("no_s3_environment")
+def test_secret_of_the_same_file_says_where_the_model_is(
+    local: Local, ask: Callable[..., Any], s3_url: str, tmp_path: Path
+) -> None:
+    example = (EXAMPLES / "from-storage" / "s3-with-secret.yaml").read_text()
+    local.up(with_endpoint(example, tmp_path, s3_url))
+    assert ask("sklearn-iris-secret", {"instances": IRIS}) == {"predictions": [1, 1]}
+
+
+# The service stands first: what it names must be there before it is planned.
+ACCOUNT = """
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: sklearn-iris-account}
+spec:
+  predictor:
+    serviceAccountName: reader
+    model: {modelFormat: {name: sklearn}, storageUri: s3://models/sklearn/iris}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: reader}
+secrets: [{name: s3-keys}]
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: s3-keys
+  annotations:
+    serving.kserve.io/s3-endpoint: http://127.0.0.1:9000
+    serving.kserve.io/s3-region: us-east-1
+stringData: {AWS_ACCESS_KEY_ID: ann, AWS_SECRET_ACCESS_KEY: pass}
+"""
+
+
+@pytest.mark.usefixtures("no_s3_environment")
+def test_secrets_of_the_service_account_in_the_file_reach_the_download(
+    local: Local, ask: Callable[..., Any], s3_url: str, tmp_path: Path
+) -> None:
+    local.up(with_endpoint(ACCOUNT, tmp_path, s3_url))
+    assert ask("sklearn-iris-account", {"instances": IRIS}) == {"predictions": [1, 1]}
 
 
 @pytest.mark.usefixtures("gcs")

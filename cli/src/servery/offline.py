@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from servery_controller import render
 from servery_controller.planning import PlanningSettings
+from servery_kube.port import Rejected
 from servery_sdk import plugins
 from servery_sdk.errors import ServeryError
-from servery_sdk.manifests import Manifest
+from servery_sdk.manifests import Manifest, ObjectRef
 from servery_sdk.model import Capability, Catalog
 from servery_sdk.plugins import Plugins
 
-from servery.sources import DEFAULT_NAMESPACE, read
+from servery.local.configuration import as_stored
+from servery.sources import DEFAULT_NAMESPACE, NAMED, read, reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,15 @@ def offline(
         settings, storage_schemes=settings.storage_schemes | schemes, default_mode=mode or settings.default_mode
     )
     catalog = render.catalog_from([*manifests, *read(catalogs)], found, frozenset(capabilities))
-    return Offline(found, catalog, settings, manifests)
+    return Offline(found, replace(catalog, objects=dict(_named(manifests))), settings, manifests)
+
+
+def _named(manifests: Sequence[Manifest]) -> Iterator[tuple[ObjectRef, Manifest]]:
+    for manifest in manifests:
+        if kind := NAMED.get((str(manifest["apiVersion"]), str(manifest["kind"]))):
+            # A broken one is not there, as on an API server; ``objections`` says what is wrong with it.
+            with contextlib.suppress(Rejected):
+                yield reference(kind, manifest), as_stored(manifest)
 
 
 def _in_namespace(manifest: Manifest, namespace: str) -> Manifest:
@@ -68,6 +79,8 @@ def objections(manifest: Manifest, decisions: Offline) -> str | None:
             render.plan(manifest, decisions.catalog, decisions.plugins, decisions.settings)
         elif owner := render.runtime_dialect_of(manifest, decisions.plugins):
             owner[0].parse_runtime(manifest)
+        elif (manifest["apiVersion"], manifest["kind"]) in NAMED:
+            as_stored(manifest)
         else:
             return f"no dialect understands {manifest['kind']}.{manifest['apiVersion']}"
     except ServeryError as error:

@@ -7,11 +7,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
+from servery_sdk import kinds
 from servery_sdk.errors import ServeryError
-from servery_sdk.manifests import Json, Manifest
+from servery_sdk.manifests import CLUSTER, Json, Kind, Manifest, Namespace, ObjectRef
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 DEFAULT_NAMESPACE = "default"
+NAMED = {
+    (kind.api_version, kind.kind): kind
+    for kind in (kinds.SECRET, kinds.CONFIG_MAP, kinds.SERVICE_ACCOUNT, kinds.PERSISTENT_VOLUME_CLAIM)
+}
+"""Kinds of objects that services name, and that a file may hold beside them."""
 
 
 class Unreadable(ServeryError):
@@ -41,6 +47,13 @@ def read_for_here(sources: Iterable[str], namespace: str = DEFAULT_NAMESPACE) ->
 def files(sources: Iterable[str]) -> list[Path]:
     """Return the files and folders to watch."""
     return [Path(source) for source in sources if source != "-"]
+
+
+def reference(kind: Kind, manifest: Manifest) -> ObjectRef:
+    """Return the reference of an object of ``kind``."""
+    metadata = manifest["metadata"]
+    namespace = Namespace(metadata.get("namespace") or DEFAULT_NAMESPACE) if kind.namespaced else CLUSTER
+    return ObjectRef(kind, namespace, metadata["name"])
 
 
 def _documents(source: str) -> Iterator[tuple[Path, Manifest]]:

@@ -11,6 +11,8 @@ from servery_http.client import Client
 from servery_sdk.manifests import Json, Manifest
 from servery_sdk.model import Runtime
 
+from servery.local.configuration import CreateContainerConfigError
+from servery.local.configured import Configurations
 from servery.local.localize import ErrImageNotLocal, Process, Sandbox, localize
 from servery.local.probes import succeeds
 from servery.local.process import RunningProcess
@@ -68,27 +70,23 @@ class Container:
         spec: Manifest,
         sandbox: Sandbox,
         runtimes: tuple[Runtime, ...],
+        configurations: Configurations,
         client: Client,
         backoff: Backoff,
         changed: Callable[[], None],
     ) -> None:
         self._pod, self._spec, self._sandbox, self._runtimes = pod, spec, sandbox, runtimes
-        self._client, self._backoff, self._changed = client, backoff, changed
+        self._configurations, self._client, self._backoff, self._changed = configurations, client, backoff, changed
         self._grace_seconds = float(pod["spec"].get("terminationGracePeriodSeconds", 30))
         self.state = ContainerState(name=str(spec["name"]), image=str(spec.get("image", "")))
 
     async def run(self, *, until_success: bool) -> None:
         """Start it, again and again; return only when ``until_success`` and it has ended well."""
-        try:
-            process = localize(self._pod, self._spec, self._sandbox, self._runtimes)
-        except ErrImageNotLocal as error:
-            # Kubernetes' own reason for an image that is not there and is not fetched.
-            self._become({"waiting": {"reason": "ErrImageNeverPull", "message": str(error)}})
-            await asyncio.Event().wait()
-            return
         clock = asyncio.get_running_loop().time
         streak = 0
         while True:
+            # Anew for every start: a Secret may have changed.
+            process = await self._process()
             began = clock()
             exit_code = await self._once(process)
             if until_success and exit_code == 0:
@@ -97,10 +95,27 @@ class Container:
             seconds = self._backoff.seconds(streak)
             streak += 1
             self.state.last = self.state.state
-            message = f"back-off {seconds:g}s restarting failed container={self.state.name}"
-            self._become({"waiting": {"reason": "CrashLoopBackOff", "message": message}})
+            self.wait("CrashLoopBackOff", f"back-off {seconds:g}s restarting failed container={self.state.name}")
             await asyncio.sleep(seconds)
             self.state.restarts += 1
+
+    def wait(self, reason: str, message: str) -> None:
+        """Say why it does not run yet."""
+        self._become({"waiting": {"reason": reason, "message": message}})
+
+    async def _process(self) -> Process:
+        """Return what to start, once everything that it names is there."""
+        try:
+            return await self._configurations.made(
+                str(self._pod["metadata"]["namespace"]),
+                lambda given: localize(self._pod, self._spec, self._sandbox, self._runtimes, given),
+                lambda why: self.wait(CreateContainerConfigError.__name__, why),
+            )
+        except ErrImageNotLocal as error:
+            # Kubernetes' own reason for an image that is not there and is not fetched.
+            self.wait("ErrImageNeverPull", str(error))
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable: nobody sets that event") from error
 
     async def _once(self, process: Process) -> int:
         """Run it once; return its exit code, having put its end into the state."""
@@ -114,7 +129,8 @@ class Container:
             running = await RunningProcess.start(
                 process.arguments, process.environment, log, grace_seconds=self._grace_seconds
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # ValueError: a variable that no process can have, with a zero byte or a name with an equals sign.
             self._become({"terminated": _ended(127, str(error), started_at)})
             return 127
         self._become({"running": {"startedAt": started_at}})

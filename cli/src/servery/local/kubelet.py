@@ -15,18 +15,29 @@ from servery_sdk.manifests import Json, Manifest, Namespace, ObjectRef
 from servery_sdk.model import Runtime
 
 from servery.local.addresses import Addresses
+from servery.local.configuration import CreateContainerConfigError, volume_files
+from servery.local.configured import Configurations
 from servery.local.containers import Backoff, Container
 from servery.local.localize import Sandbox
+from servery.local.volumes import write
 
 
 class Kubelet:
     """Owns every process of the platform: none outlives ``run``."""
 
     def __init__(
-        self, api: KubeApi, pods: Informer, runtimes: Mapping[str, Runtime], directory: Path, *, backoff: Backoff
+        self,
+        api: KubeApi,
+        pods: Informer,
+        configurations: Configurations,
+        runtimes: Mapping[str, Runtime],
+        directory: Path,
+        *,
+        backoff: Backoff,
     ) -> None:
         self._api = api
         self._pods = pods
+        self._configurations = configurations
         self._runtimes = tuple(runtimes.values())
         self._directory = directory
         self._backoff = backoff
@@ -38,6 +49,10 @@ class Kubelet:
         changed = asyncio.Event()
         self._pods.subscribe(lambda _: changed.set())
         await self._pods.synced()
+        await self._configurations.synced()
+        # What a platform that was killed could not delete: files of Secrets are among it.
+        for left in (self._directory / "pods").glob("*/*/volumes"):
+            shutil.rmtree(left)
         async with Client() as client, asyncio.TaskGroup() as group:
             while True:
                 changed.clear()
@@ -64,7 +79,7 @@ class Kubelet:
         try:
             for volume in pod["spec"].get("volumes", ()):
                 sandbox.volume(volume).mkdir(parents=True, exist_ok=True)
-            await Pod(self._api, ref, pod, sandbox, self._runtimes, client, self._backoff).run()
+            await Pod(self._api, ref, pod, sandbox, self._runtimes, self._configurations, client, self._backoff).run()
         finally:
             self._addresses.give_back(address)
             shutil.rmtree(sandbox.directory / "volumes", ignore_errors=True)
@@ -80,27 +95,50 @@ class Pod:
         pod: Manifest,
         sandbox: Sandbox,
         runtimes: tuple[Runtime, ...],
+        configurations: Configurations,
         client: Client,
         backoff: Backoff,
     ) -> None:
-        self._api, self._ref, self._address = api, ref, sandbox.address
+        self._api, self._ref, self._pod, self._sandbox = api, ref, pod, sandbox
+        self._configurations = configurations
         self._changed = asyncio.Event()
 
         def made(spec: Manifest) -> Container:
-            return Container(pod, spec, sandbox, runtimes, client, backoff, self._changed.set)
+            return Container(pod, spec, sandbox, runtimes, configurations, client, backoff, self._changed.set)
 
         self._init = [made(spec) for spec in pod["spec"].get("initContainers", ())]
         self._main = [made(spec) for spec in pod["spec"]["containers"]]
 
     async def run(self) -> None:
-        """Run the init containers one after another, then all others together, until cancelled."""
+        """Fill the volumes, run the init containers one after another, then all others together, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._report(), name=f"status-{self._ref.name}")
+            await self._fill_volumes()
             for container in self._init:
                 await container.run(until_success=True)
                 container.state.ready = True
             for container in self._main:
                 group.create_task(container.run(until_success=False), name=f"container-{container.state.name}")
+
+    async def _fill_volumes(self) -> None:
+        volumes = self._pod["spec"].get("volumes", ())
+        files = await self._configurations.made(
+            self._ref.namespace,
+            lambda given: [volume_files(self._pod, volume, self._sandbox.address, given) for volume in volumes],
+            # Kubernetes says this in an event, and ContainerCreating in the status; here the status is all there is.
+            lambda why: self._wait(CreateContainerConfigError.__name__, why),
+        )
+        try:
+            for volume, content in zip(volumes, files, strict=True):
+                write(self._sandbox.volume(volume), content)
+        except OSError as error:
+            self._wait("CreateContainerError", str(error))
+            await asyncio.Event().wait()
+        self._wait("PodInitializing", "")
+
+    def _wait(self, reason: str, message: str) -> None:
+        for container in (*self._init, *self._main):
+            container.wait(reason, message)
 
     async def _report(self) -> None:
         """Write the status whenever it changes."""
@@ -124,8 +162,8 @@ class Pod:
         running = any("running" in container.state.state for container in self._main)
         return {
             "phase": "Running" if running else "Pending",
-            "podIP": self._address,
-            "podIPs": [{"ip": self._address}],
+            "podIP": self._sandbox.address,
+            "podIPs": [{"ip": self._sandbox.address}],
             "hostIP": "127.0.0.1",
             "conditions": [
                 {"type": name, "status": "True" if holds else "False"}

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from servery_sdk.errors import ServeryError
-from servery_sdk.manifests import Json, Manifest
+from servery_sdk.manifests import Manifest
 from servery_sdk.model import Runtime
+
+from servery.local.configuration import Configuration, environment, expand
 
 STORAGE_IMAGES = frozenset({"servery/storage-initializer", "kserve/storage-initializer"})
 _TEMPORARY = "/tmp"  # noqa: S108  # where containers expect it, not where we write
@@ -66,26 +68,30 @@ class Process:
     environment: Mapping[str, str]
 
 
-def localize(pod: Manifest, container: Manifest, sandbox: Sandbox, runtimes: Iterable[Runtime]) -> Process:
-    """Return the process that stands for one container of ``pod``.
+def localize(
+    pod: Manifest, container: Manifest, sandbox: Sandbox, runtimes: Iterable[Runtime], given: Configuration
+) -> Process:
+    """Return the process that stands for one container of ``pod``, its variables filled from ``given``.
 
     Raises:
         ErrImageNotLocal: The image is not known here; says which are.
+        CreateContainerConfigError: A variable names what is not there.
     """
     directories = dict(_directories(pod, container, sandbox))
+    variables = environment(pod, container, sandbox.address, given)
     # The program is this machine's; only what the container was told speaks of the container's paths.
     arguments = [*_program(container, tuple(runtimes))]
-    arguments += [_placed(str(argument), directories) for argument in container.get("args", ())]
-    environment = {name: _placed(value, directories) for name, value in _environment(pod, container, sandbox)}
+    arguments += [_placed(expand(str(argument), variables), directories) for argument in container.get("args", ())]
+    placed = {name: _placed(value, directories) for name, value in variables.items()}
     if _TEMPORARY in directories:
-        environment["TMPDIR"] = str(directories[_TEMPORARY])
+        placed["TMPDIR"] = str(directories[_TEMPORARY])
     termination_log = str(sandbox.termination_log(container["name"]))
-    environment["SERVERY_PREDICTOR_TERMINATION_LOG"] = termination_log
-    environment["SERVERY_STORAGE_TERMINATION_LOG"] = termination_log
+    placed["SERVERY_PREDICTOR_TERMINATION_LOG"] = termination_log
+    placed["SERVERY_STORAGE_TERMINATION_LOG"] = termination_log
     # The flag wins over the variable, so a host that the manifest names is replaced in place.
-    environment["SERVERY_PREDICTOR_HOST"] = sandbox.address
+    placed["SERVERY_PREDICTOR_HOST"] = sandbox.address
     bound = tuple(argument.replace("0.0.0.0", sandbox.address) for argument in arguments)
-    return Process(container=container, arguments=bound, environment=environment)
+    return Process(container=container, arguments=bound, environment=placed)
 
 
 def repository(image: str) -> str:
@@ -136,20 +142,3 @@ def _placed(text: str, directories: Mapping[str, Path]) -> str:
     # Only whole paths, neither /mnt/models2 nor the path of a URI; in one pass, since a directory may lie below a path.
     paths = "|".join(re.escape(path) for path in sorted(directories, key=len, reverse=True))
     return re.sub(rf"(?<![\w./-])({paths})(?![\w.-])", lambda match: str(directories[match[1]]), text)
-
-
-def _environment(pod: Manifest, container: Manifest, sandbox: Sandbox) -> Iterator[tuple[str, str]]:
-    for entry in container.get("env", ()):
-        if "valueFrom" not in entry:
-            yield entry["name"], str(entry.get("value", ""))
-        elif "fieldRef" in entry["valueFrom"]:
-            yield entry["name"], _field(pod, entry["valueFrom"]["fieldRef"]["fieldPath"], sandbox)
-
-
-def _field(pod: Manifest, path: str, sandbox: Sandbox) -> str:
-    if path == "status.podIP":
-        return sandbox.address
-    found: Json = pod
-    for part in path.split("."):
-        found = found.get(part, "") if isinstance(found, Mapping) else ""
-    return str(found)

@@ -19,10 +19,13 @@ from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Kind, Manifest, ObjectRef
 from servery_sdk.plugins import Plugins
 
+from servery.local.configuration import as_stored
+from servery.local.configured import Configurations
 from servery.local.containers import Backoff
 from servery.local.deployments import Deployments
 from servery.local.ingress import Ingress
 from servery.local.kubelet import Kubelet
+from servery.sources import NAMED, reference
 
 
 class NotReady(ServeryError):
@@ -55,6 +58,8 @@ class Platform:
         self._autoscalers = Informer(self.api, kinds.HORIZONTAL_POD_AUTOSCALER)
         self._ingresses = Informer(self.api, kinds.INGRESS)
         self._endpoints = Informer(self.api, kinds.SERVICE)
+        self._secrets = Informer(self.api, kinds.SECRET)
+        self._config_maps = Informer(self.api, kinds.CONFIG_MAP)
         self._services = [Informer(self.api, kind) for d in plugins.dialects.values() for kind in sorted(d.services)]
         self._directory = directory
         self._backoff = backoff or Backoff()
@@ -91,13 +96,16 @@ class Platform:
                 await task
 
     def _informers(self) -> list[Informer]:
-        own = [self._pods, self._deployments, self._autoscalers, self._ingresses, self._endpoints]
-        return [*own, *self._services]
+        workloads = [self._pods, self._deployments, self._autoscalers, self._ingresses, self._endpoints]
+        return [*workloads, self._secrets, self._config_maps, *self._services]
 
     async def _run(self) -> None:
         schemes = {s for provider in self.plugins.storage_providers.values() for s in provider.schemes}
         settings = PlanningSettings(storage_schemes=PlanningSettings().storage_schemes | schemes)
-        kubelet = Kubelet(self.api, self._pods, self.plugins.runtimes, self._directory, backoff=self._backoff)
+        configurations = Configurations(self._secrets, self._config_maps)
+        kubelet = Kubelet(
+            self.api, self._pods, configurations, self.plugins.runtimes, self._directory, backoff=self._backoff
+        )
         deployments = Deployments(self.api, self._deployments, self._pods, self._autoscalers)
         async with self._client, self._server.running(), asyncio.TaskGroup() as group:
             for informer in self._informers():
@@ -107,25 +115,36 @@ class Platform:
             group.create_task(Controller(self.api, self.plugins, settings).run(), name="controller")
 
     async def apply(self, manifests: Iterable[Manifest]) -> tuple[ObjectRef, ...]:
-        """Apply every manifest; return the references of the services among them.
+        """Apply every manifest, services after what they may name; return the references of the services.
 
         Raises:
-            ServeryError: A kind that nobody here understands, or an object that the schema refuses.
+            ServeryError: A kind that nobody here understands, or an object that is refused.
         """
-        services = []
-        for manifest in manifests:
-            kind = self._kinds.get((str(manifest.get("apiVersion")), str(manifest.get("kind"))))
-            if kind is None:
-                found = f"{manifest.get('kind')}.{manifest.get('apiVersion')}"
-                known = ", ".join(sorted(str(kind) for kind in self._kinds.values()))
-                raise ServeryError(f"kind {found} does not run on the local platform; known: {known}")
-            applied = await self.api.apply(manifest, kind, field_manager="servery-cli")
-            if any(kind == informer.kind for informer in self._services):
-                services.append(self._informer(kind).ref(applied))
-        return tuple(services)
+        # All are looked at before the first is applied: a broken file should change nothing.
+        wanted = [(self._kind(manifest), as_stored(manifest)) for manifest in manifests]
+        is_service = {informer.kind for informer in self._services}
+        for kind, manifest in sorted(wanted, key=lambda pair: pair[0] in is_service):
+            await self.api.apply(manifest, kind, field_manager="servery-cli")
+        return tuple(reference(kind, manifest) for kind, manifest in wanted if kind in is_service)
+
+    def references(self, manifests: Iterable[Manifest]) -> tuple[ObjectRef, ...]:
+        """Return the reference of every manifest.
+
+        Raises:
+            ServeryError: A kind that nobody here understands.
+        """
+        return tuple(reference(self._kind(manifest), manifest) for manifest in manifests)
+
+    def _kind(self, manifest: Manifest) -> Kind:
+        kind = self._kinds.get((str(manifest.get("apiVersion")), str(manifest.get("kind"))))
+        if kind is None:
+            found = f"{manifest.get('kind')}.{manifest.get('apiVersion')}"
+            known = ", ".join(sorted(str(kind) for kind in self._kinds.values()))
+            raise ServeryError(f"kind {found} does not run on the local platform; known: {known}")
+        return kind
 
     async def delete(self, ref: ObjectRef) -> None:
-        """Delete a service and what it owns."""
+        """Delete an object and what it owns."""
         await self.api.delete(ref)
 
     def services(self) -> list[Manifest]:
@@ -180,5 +199,4 @@ def failure(service: Manifest) -> str | None:
 
 def _kinds(plugins: Plugins) -> dict[tuple[str, str], Kind]:
     known = {kind for d in plugins.dialects.values() for kind in (*d.services, *d.runtimes)}
-    known |= {kinds.SECRET, kinds.CONFIG_MAP, kinds.SERVICE_ACCOUNT, kinds.PERSISTENT_VOLUME_CLAIM}
-    return {(kind.api_version, kind.kind): kind for kind in known}
+    return {**NAMED, **{(kind.api_version, kind.kind): kind for kind in known}}
