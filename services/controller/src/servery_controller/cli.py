@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Sequence
 
 import typer
 import uvicorn
@@ -20,34 +19,31 @@ from servery_sdk.plugins import Plugins
 from servery_controller.admission import application
 from servery_controller.capabilities import discover
 from servery_controller.controller import Controller
-from servery_controller.settings import Settings
+from servery_controller.settings import Settings, load
 
 
-def main() -> None:
-    """Run until SIGTERM; exits 1 when leadership is lost or no cluster answers, so that the pod starts again."""
-    typer.run(run)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run until SIGTERM.
 
-
-def run(
-    kubeconfig: Annotated[str | None, typer.Option(help="Path; a pod's own account where none is given.")] = None,
-) -> None:
-    """Make InferenceServices what their manifests say."""
+    Exits 1 when leadership is lost or no cluster answers, so that the pod starts again; 2 on wrong settings.
+    """
+    settings = load(sys.argv[1:] if arguments is None else arguments)
     logs.to_stderr()
     try:
-        asyncio.run(serve(Settings(), kubeconfig))
+        asyncio.run(serve(settings))
     except KubeError as error:
         typer.echo(str(error), err=True)
         sys.exit(1)
 
 
-async def serve(settings: Settings, kubeconfig: str | None) -> None:
+async def serve(settings: Settings) -> None:
     """Lead or wait to, until a signal comes."""
     installed = plugins.load()
     main_task = asyncio.current_task()
     assert main_task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
-        async with connect(kubeconfig) as api, _endpoints(settings, installed):
+        async with connect(settings.kubeconfig) as api, _endpoints(settings, installed):
             election = Election(
                 name="servery-controller",
                 namespace=settings.lease_namespace,

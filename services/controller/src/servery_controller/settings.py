@@ -1,22 +1,58 @@
-"""What the controller can be told. Precedence: environment ``SERVERY_CONTROLLER_<FIELD>``, default."""
+"""What the controller can be told. Precedence: flag, environment ``SERVERY_CONTROLLER_<FIELD>``, file, default."""
 
 from __future__ import annotations
 
+import os
 import socket
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, FilePath, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
 from servery_sdk.model import RouteParent
 from servery_sdk.plugins import Plugins
 
 from servery_controller.planning import PlanningSettings
 
 
-class Settings(BaseSettings):
-    """Of one controller process."""
+def pod_namespace() -> str:
+    """``POD_NAMESPACE``, or else ``servery-system``."""
+    return os.environ.get("POD_NAMESPACE") or "servery-system"
 
-    model_config = SettingsConfigDict(env_prefix="SERVERY_CONTROLLER_", frozen=True)
+
+def pod_name() -> str:
+    """``POD_NAME``, or else the host's name."""
+    return os.environ.get("POD_NAME") or socket.gethostname()
+
+
+class Settings(BaseSettings):
+    """Make InferenceServices what their manifests say."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SERVERY_CONTROLLER_",
+        frozen=True,
+        use_attribute_docstrings=True,
+        cli_prog_name="servery-controller",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+    )
+
+    config: FilePath | None = None
+    """YAML file of these settings, a key a field."""
+
+    kubeconfig: str | None = None
+    """Path; a pod's own account where none is given."""
 
     default_mode: str = "raw"
     """Mode of services that ask for none."""
@@ -51,10 +87,10 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     """Key of ``tls_cert``."""
 
-    lease_namespace: str = Field(default="servery-system", validation_alias="POD_NAMESPACE")
+    lease_namespace: str = Field(default_factory=pod_namespace)
     """Namespace of the leader's lease."""
 
-    identity: str = Field(default_factory=socket.gethostname, validation_alias="POD_NAME")
+    identity: str = Field(default_factory=pod_name)
     """Of this process among its replicas."""
 
     lease_seconds: float = 15.0
@@ -74,3 +110,41 @@ class Settings(BaseSettings):
             storage_schemes=schemes or defaults.storage_schemes,
             storage_image=self.storage_image or defaults.storage_image,
         )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from, what counts most first; flags come before all of it."""
+        return init_settings, env_settings, _ConfigFile(settings_cls, {})
+
+
+class _ConfigFile(InitSettingsSource):
+    """The file that ``config`` names; what comes before it has said so by then."""
+
+    def __call__(self) -> dict[str, Any]:
+        path = self.current_state.get("config")
+        if path is None:
+            return {}
+        try:
+            return YamlConfigSettingsSource(self.settings_cls, Path(path))()
+        except Exception as error:
+            # Whatever the reader stumbles on, it is the file that is wrong.
+            raise SettingsError(f"--config {path}: not a YAML mapping of settings: {error}") from error
+
+
+def load(arguments: Sequence[str]) -> Settings:
+    """Return the settings; what is wrong with a flag, a variable or the file goes to stderr, and then exit 2."""
+    flags = CliSettingsSource[ArgumentParser](Settings)
+    try:
+        return CliApp.run(Settings, list(arguments), cli_settings_source=flags)
+    except ValidationError as error:
+        wrong = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}; found {e['input']!r}" for e in error.errors())
+        flags.root_parser.error("; ".join(wrong))
+    except SettingsError as error:
+        flags.root_parser.error(str(error))
