@@ -43,7 +43,11 @@ def site() -> Iterator[Site]:
             start = 0
             if (wanted := self.headers.get("range")) is not None:
                 start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start and start >= len(body):
+                self.send_error(416)
+                return
             self.send_response(206 if start else 200)
+            self.send_header("etag", f'"{hash(body)}"')
             self.send_header("content-length", str(len(body) - start))
             self.end_headers()
             if head:

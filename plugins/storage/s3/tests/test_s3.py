@@ -7,17 +7,11 @@ from typing import Any
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
-from servery_sdk.errors import Permanent, Transient
-from servery_sdk.storage import StorageUri
+from servery_sdk.errors import Permanent
+from servery_sdk.storage import StorageProvider
+from servery_sdk.testing import PrefixStorageContract, RemoteStorageContract, Source
+from servery_sdk.testing.storage import fetched, listed
 from servery_storage_s3.plugin import S3Provider
-
-
-class Buffer:
-    def __init__(self) -> None:
-        self.data = b""
-
-    def write(self, chunk: bytes) -> None:
-        self.data += chunk
 
 
 @pytest.fixture(scope="module")
@@ -33,53 +27,63 @@ def endpoint() -> Iterator[str]:
 def bucket(endpoint: str) -> Iterator[Any]:
     session = boto3.Session("key", "secret", region_name="us-east-1")
     bucket = session.resource("s3", endpoint_url=endpoint).create_bucket(Bucket="models")
-    for key, body in {"llm/a.bin": b"0123456789", "llm/deep/empty": b"", "llm/": b"", "llm-other/x": b"x"}.items():
-        bucket.put_object(Key=key, Body=body)
     yield bucket
     bucket.objects.all().delete()
     bucket.delete()
 
 
+def config(endpoint: str) -> dict[str, str]:
+    return {"endpoint_url": endpoint, "access_key_id": "key", "secret_access_key": "secret", "region": "us-east-1"}
+
+
 @pytest.fixture
 def provider(endpoint: str) -> S3Provider:
-    config = {"endpoint_url": endpoint, "access_key_id": "key", "secret_access_key": "secret", "region": "us-east-1"}
-    return S3Provider({"STORAGE_CONFIG": json.dumps({**config, "bucket": "models"})})
+    return S3Provider({"STORAGE_CONFIG": json.dumps({**config(endpoint), "bucket": "models"})})
 
 
-async def listed(provider: S3Provider, uri: str) -> dict[str, Any]:
-    return {entry.path: entry async for entry in provider.list(StorageUri.parse(uri))}
+class Bucket:
+    def __init__(self, bucket: Any, host: str = "models") -> None:
+        self._bucket, self._host = bucket, host
+
+    def uri(self, path: str) -> str:
+        return f"s3://{self._host}/{path}"
+
+    def put(self, path: str, content: bytes) -> None:
+        self._bucket.put_object(Key=path, Body=content)
+
+    def remove(self, path: str) -> None:
+        self._bucket.Object(path).delete()
 
 
-@pytest.mark.parametrize("uri", ["s3://models/llm", "s3://models/llm/", "s3://<bucket>/llm"])
-async def test_prefix_never_takes_a_sibling_and_keeps_empty_files(provider: S3Provider, bucket: Any, uri: str) -> None:
-    found = await listed(provider, uri)
-    assert {path: entry.size_bytes for path, entry in found.items()} == {"a.bin": 10, "deep/empty": 0}
+class TestS3(PrefixStorageContract, RemoteStorageContract):
+    @pytest.fixture
+    def provider(self, provider: S3Provider) -> StorageProvider:
+        return provider
+
+    @pytest.fixture
+    def source(self, bucket: Any) -> Source:
+        return Bucket(bucket)
+
+    def unreachable(self, port: int, monkeypatch: pytest.MonkeyPatch) -> tuple[StorageProvider, str]:
+        return S3Provider({"STORAGE_CONFIG": json.dumps(config(f"http://127.0.0.1:{port}"))}), "s3://models/llm"
 
 
-async def test_object_is_read_whole_and_from_an_offset(provider: S3Provider, bucket: Any) -> None:
-    entry = (await listed(provider, "s3://models/llm/a.bin"))["a.bin"]
-    for offset, expected in ((0, b"0123456789"), (7, b"789"), (10, b"")):
-        buffer = Buffer()
-        await provider.fetch(entry, buffer, offset=offset)
-        assert buffer.data == expected
+def test_bucket_may_be_said_by_the_credentials(provider: S3Provider, bucket: Any) -> None:
+    bucket.put_object(Key="llm/a", Body=b"")
+    assert [entry.path for entry in listed(provider, "s3://<bucket>/llm")] == ["a"]
 
 
-async def test_object_that_changed_meanwhile_is_refused(provider: S3Provider, bucket: Any) -> None:
-    entry = (await listed(provider, "s3://models/llm/a.bin"))["a.bin"]
+def test_object_that_changed_meanwhile_is_refused(provider: S3Provider, bucket: Any) -> None:
+    bucket.put_object(Key="llm/a.bin", Body=b"first")
+    (entry,) = listed(provider, "s3://models/llm/a.bin")
     bucket.put_object(Key="llm/a.bin", Body=b"changed")
     with pytest.raises(Permanent, match="changed during the download"):
-        await provider.fetch(entry, Buffer(), offset=0)
+        fetched(provider, entry)
 
 
-async def test_missing_bucket_is_said(provider: S3Provider, bucket: Any) -> None:
+def test_missing_bucket_is_said(provider: S3Provider, bucket: Any) -> None:
     with pytest.raises(Permanent, match="s3://nope/x: NoSuchBucket"):
-        await listed(provider, "s3://nope/x")
-
-
-async def test_closed_endpoint_may_open_again() -> None:
-    config = {"endpoint_url": "http://127.0.0.1:1", "access_key_id": "k", "secret_access_key": "s", "region": "r"}
-    with pytest.raises(Transient, match="Could not connect"):
-        await listed(S3Provider({"STORAGE_CONFIG": json.dumps(config)}), "s3://models/llm")
+        listed(provider, "s3://nope/x")
 
 
 @pytest.mark.parametrize(

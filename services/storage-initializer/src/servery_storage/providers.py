@@ -42,12 +42,13 @@ class FileProvider:
 
 def _copy(source: Path, sink: Sink, offset: int) -> None:
     try:
-        with source.open("rb") as file:
-            file.seek(offset)
-            while chunk := file.read(CHUNK_BYTES):
-                sink.write(chunk)
-    except PermissionError as error:
+        file = source.open("rb")
+    except (PermissionError, FileNotFoundError) as error:
         raise Permanent(f"{source}: {error.strerror}") from error
+    with file:
+        file.seek(offset)
+        while chunk := file.read(CHUNK_BYTES):
+            sink.write(chunk)
 
 
 def path_of(uri: StorageUri) -> Path:
@@ -99,6 +100,8 @@ class HttpProvider:
             headers["range"] = f"bytes={offset}-"
         try:
             async with self._client() as client, client.stream("GET", entry.source, headers=headers) as response:
+                if response.status_code == 416 and offset == _length(response, entry):
+                    return  # All of it is there already, and no server sends a range of nothing.
                 _raise_for(entry.source, response)
                 skip = offset if response.status_code == 200 else 0
                 # As it comes: what is gathered to larger pieces would be lost when the connection breaks.
@@ -111,6 +114,12 @@ class HttpProvider:
 
     def _client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(timeout=self._timeout, follow_redirects=True, max_redirects=10)
+
+
+def _length(response: httpx.Response, entry: StorageEntry) -> int | None:
+    """Return the object's bytes, as the server says beside a range that it cannot send, or else as it was listed."""
+    said = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("content-range", ""))
+    return int(said[1]) if said else entry.size_bytes
 
 
 def _unreachable(url: str, error: Exception) -> Permanent | Transient:

@@ -12,6 +12,8 @@ from servery_sdk.hooks import hookimpl
 from servery_sdk.storage import Sink, StorageEntry, StorageProvider, StorageUri, path_below
 
 CHUNK_BYTES = 1024 * 1024
+TIMEOUT_SECONDS = 30.0
+"""For one answer. The caller tries again, so the SDK does not."""
 
 
 class GcsProvider:
@@ -31,7 +33,7 @@ class GcsProvider:
     def _entries(self, uri: StorageUri) -> Iterator[StorageEntry]:
         prefix = uri.path.rstrip("/")
         with _translated(str(uri)):
-            for blob in self._client().list_blobs(uri.host, prefix=prefix):
+            for blob in self._client().list_blobs(uri.host, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=None):
                 relative = path_below(blob.name, prefix)
                 if relative is not None and not blob.name.endswith("/"):
                     yield StorageEntry(
@@ -43,18 +45,23 @@ class GcsProvider:
 
     async def fetch(self, entry: StorageEntry, sink: Sink, *, offset: int) -> None:
         """Read the object from ``offset`` on; it must still be the generation that was listed."""
-        if entry.size_bytes is not None and offset >= entry.size_bytes:
-            return
         await asyncio.to_thread(self._fetch, entry, sink, offset)
 
     def _fetch(self, entry: StorageEntry, sink: Sink, offset: int) -> None:
         bucket, _, name = entry.source.partition("/")
-        with _translated(f"gs://{entry.source}"):
-            blob = self._client().bucket(bucket).blob(name, generation=int(entry.version or 0) or None)
-            with blob.open("rb", chunk_size=CHUNK_BYTES) as source:
-                source.seek(offset)
-                while chunk := source.read(CHUNK_BYTES):
-                    sink.write(chunk)
+        blob = self._client().bucket(bucket).blob(name, generation=int(entry.version or 0) or None)
+        while offset < (entry.size_bytes or 0):
+            with _translated(f"gs://{entry.source}"):
+                chunk = blob.download_as_bytes(
+                    start=offset,
+                    end=offset + CHUNK_BYTES - 1,
+                    checksum=None,  # of the whole object only
+                    timeout=TIMEOUT_SECONDS,
+                    retry=None,
+                )
+            # Outside: what the disk says is not the bucket's doing.
+            sink.write(chunk)
+            offset += len(chunk)
 
     def _client(self) -> Any:
         if self._made is None:
@@ -82,14 +89,13 @@ class _translated:  # noqa: N801  # reads as a statement
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         from google.api_core import exceptions as sdk
-        from google.auth.exceptions import GoogleAuthError
+        from google.auth.exceptions import GoogleAuthError, TransportError
 
-        if isinstance(error, sdk.ServerError | sdk.TooManyRequests | sdk.RetryError):
+        # The SDK lets what its HTTP library raises pass, all of it OSErrors.
+        if isinstance(error, sdk.ServerError | sdk.TooManyRequests | sdk.RetryError | TransportError | OSError):
             raise Transient(f"{self._what}: {error}") from error
         if isinstance(error, sdk.GoogleAPICallError | GoogleAuthError):
             raise Permanent(f"{self._what}: {error}") from error
-        if isinstance(error, ConnectionError):
-            raise Transient(f"{self._what}: {error}") from error
 
 
 @hookimpl

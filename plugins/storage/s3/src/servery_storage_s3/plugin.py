@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 from servery_sdk.errors import Permanent, Transient
@@ -63,9 +64,10 @@ class S3Provider:
         bucket, _, key = entry.source.partition("/")
         more = {"Range": f"bytes={offset}-"} if offset else {}
         with _translated(f"s3://{entry.source}"):
-            body = self._client().get_object(Bucket=bucket, Key=key, IfMatch=entry.version, **more)["Body"]
-            for chunk in body.iter_chunks(CHUNK_BYTES):
-                sink.write(chunk)
+            found = self._client().get_object(Bucket=bucket, Key=key, IfMatch=entry.version, **more)
+            with closing(found["Body"]) as body:
+                for chunk in body.iter_chunks(CHUNK_BYTES):
+                    sink.write(chunk)
 
     def _config(self) -> Mapping[str, str]:
         given = json.loads(self._environment.get("STORAGE_CONFIG", "{}"))
