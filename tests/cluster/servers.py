@@ -201,6 +201,11 @@ class ApiServer:
             "--leader-elect=false",
             "--use-service-account-credentials=false",
             "--horizontal-pod-autoscaler-sync-period=1s",
+            # Hundreds of services are settled within a test's patience.
+            "--kube-api-qps=500",
+            "--kube-api-burst=1000",
+            "--concurrent-deployment-syncs=20",
+            "--concurrent-replicaset-syncs=20",
         )
 
     def apply_kustomization(self, folder: Path) -> None:

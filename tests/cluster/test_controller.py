@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,9 +14,9 @@ from servery_controller.controller import Controller
 from servery_controller.planning import PlanningSettings
 from servery_kube.client import KubeClient, connect
 from servery_kube.leader import Election, lead
-from servery_kube.port import FIELD_MANAGER, Conflict, Forbidden, KubeError, NotFound
+from servery_kube.port import FIELD_MANAGER, Conflict, Forbidden, KubeError, NotFound, TooManyRequests
 from servery_sdk import kinds, plugins
-from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
+from servery_sdk.manifests import CLUSTER, Kind, Manifest, Namespace, ObjectRef
 
 INSTALLED = plugins.load()
 SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
@@ -226,40 +227,73 @@ async def test_controller_goes_on_after_the_api_server_died(
     await until(lambda: admin.get(ref(kinds.DEPLOYMENT, namespace, "second-predictor")))
 
 
-async def test_steady_state_makes_no_writes(admin: KubeClient, api_server: Any, crds: None, namespace: str) -> None:
-    writes: list[str] = []
+class Watched(KubeClient):
+    """A client that keeps what it wrote in a namespace, and can be told to fail.
 
-    class Counting(KubeClient):
-        async def _call(self, method: str, path: str, *more: Any) -> Manifest:
-            # Other tests' services share the server.
-            if method != "GET" and f"/{namespace}/" in path:
-                writes.append(f"{method} {path}")
+    Other tests' services share the server, so only what concerns the namespace counts.
+    """
+
+    def __init__(self, api: Any, namespace: str, conflicts: int = 0) -> None:
+        super().__init__(api)
+        self.namespace = namespace
+        self.writes: list[str] = []
+        self.refused = 0
+        self.conflicts = conflicts
+
+    async def _call(self, method: str, path: str, *more: Any) -> Manifest:
+        if method == "GET" or f"/{self.namespace}/" not in path:
             return await super()._call(method, path, *more)
+        self.writes.append(f"{method} {path}")
+        if self.conflicts > 0:
+            self.conflicts -= 1
+            raise Conflict("injected")
+        try:
+            return await super()._call(method, path, *more)
+        except TooManyRequests:
+            self.refused += 1
+            raise
 
-    names = [f"s{number}" for number in range(20)]
+
+@pytest.mark.timeout(400)
+async def test_steady_state_of_500_services_makes_no_writes(
+    admin: KubeClient, api_server: Any, crds: None, namespace: str
+) -> None:
+    usual = [f"s{number}" for number in range(10)]
+    asleep = [f"z{number}" for number in range(490)]
     async with connect(str(api_server.kubeconfig())) as client:
-        api = Counting(client._api)
+        api = Watched(client._api, namespace)
         async with Controller(api, INSTALLED, PlanningSettings(), capabilities=await discover(api)).running():
-            await asyncio.gather(*(admin.create(service(namespace, name), SERVICE) for name in names))
+            for name in usual:
+                await admin.create(service(namespace, name), SERVICE)
+            for name in asleep:
+                # No pods and no autoscaler, or the controller manager would be what is measured.
+                made = service(namespace, name, minReplicas=0)
+                annotations = {"serving.kserve.io/autoscalerClass": "none"}
+                await admin.create({**made, "metadata": {**made["metadata"], "annotations": annotations}}, SERVICE)
 
             async def all_reported() -> bool:
-                # No node takes the pods, so this is the Deployment controller's last word on each.
-                last = "MinimumReplicasUnavailable"
                 found = (await admin.list(SERVICE, namespace=namespace)).items
-                conditions = [c for item in found for c in item.get("status", {}).get("conditions", ())]
-                return [c.get("reason") for c in conditions if c["type"] == "PredictorReady"].count(last) == len(names)
+                said = [
+                    (c.get("reason"), c["status"])
+                    for item in found
+                    for c in item.get("status", {}).get("conditions", ())
+                    if c["type"] == "PredictorReady"
+                ]
+                # No node takes the pods, so this is the Deployment controller's last word on each.
+                last = said.count(("MinimumReplicasUnavailable", "False"))
+                return (last, said.count((None, "True"))) == (len(usual), len(asleep))
 
             # After the API server's death in another test its controller manager takes a while to come back.
-            await until(all_reported, seconds=90)
+            await until(all_reported, seconds=300)
             quiet = 0
             # The Deployment controller reports in its own time; three seconds without a word are its end.
             while quiet < 60:
-                count = len(writes)
+                count = len(api.writes)
                 await asyncio.sleep(0.05)
-                quiet = quiet + 1 if len(writes) == count else 0
-            writes.clear()
+                quiet = quiet + 1 if len(api.writes) == count else 0
+            api.writes.clear()
             # Everything changes its resource version for a reason that is none of ours; nothing is written back.
-            for name in names:
+            for name in (*usual, *asleep[:50]):
                 note = {
                     "apiVersion": "v1",
                     "kind": "Service",
@@ -267,7 +301,128 @@ async def test_steady_state_makes_no_writes(admin: KubeClient, api_server: Any, 
                 }
                 await admin.apply(note, kinds.SERVICE, field_manager="somebody")
             await asyncio.sleep(1)
-    assert writes == []
+    assert api.writes == []
+
+
+async def test_conflicts_are_tried_again(admin: KubeClient, api_server: Any, crds: None, namespace: str) -> None:
+    async with connect(str(api_server.kubeconfig())) as client:
+        api = Watched(client._api, namespace, conflicts=6)
+        async with Controller(api, INSTALLED, PlanningSettings(), capabilities=await discover(api)).running():
+            await admin.create(service(namespace), SERVICE)
+            await until(lambda: admin.get(ref(kinds.HORIZONTAL_POD_AUTOSCALER, namespace)))
+    assert api.conflicts == 0
+
+
+PRIORITY_LEVEL = Kind(
+    "flowcontrol.apiserver.k8s.io/v1", "PriorityLevelConfiguration", "prioritylevelconfigurations", namespaced=False
+)
+FLOW_SCHEMA = Kind("flowcontrol.apiserver.k8s.io/v1", "FlowSchema", "flowschemas", namespaced=False)
+
+
+@contextlib.asynccontextmanager
+async def endless_request(port: int, path: str) -> AsyncIterator[None]:
+    """Begin a write as the controller's user that never sends its body."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    head = (f"POST {path} HTTP/1.1", "Host: kube", "Authorization: Bearer controller", "Content-Length: 9")
+    writer.write("\r\n".join((*head, "Content-Type: application/json", "", "")).encode())
+    await writer.drain()
+    yield
+    writer.close()
+
+
+async def test_api_server_that_is_too_busy_is_asked_again(
+    admin: KubeClient, api_server: Any, crds: None, namespace: str, overlay: None
+) -> None:
+    """The server's own priority and fairness gives the controller one seat, which a request without an end takes."""
+    jail = {
+        "apiVersion": PRIORITY_LEVEL.api_version,
+        "kind": PRIORITY_LEVEL.kind,
+        "metadata": {"name": f"jail-{namespace}"},
+        "spec": {
+            "type": "Limited",
+            "limited": {
+                "nominalConcurrencyShares": 0,
+                "lendablePercent": 0,
+                "borrowingLimitPercent": 0,
+                "limitResponse": {"type": "Reject"},
+            },
+        },
+    }
+    account = {
+        "kind": "ServiceAccount",
+        "serviceAccount": {"namespace": "servery-system", "name": "servery-controller"},
+    }
+    writes = {"verbs": ["patch", "create"], "apiGroups": ["*"], "resources": ["*"], "namespaces": [namespace]}
+    schema = {
+        "apiVersion": FLOW_SCHEMA.api_version,
+        "kind": FLOW_SCHEMA.kind,
+        "metadata": {"name": f"jail-{namespace}"},
+        "spec": {
+            "matchingPrecedence": 2,
+            "priorityLevelConfiguration": {"name": f"jail-{namespace}"},
+            "rules": [{"subjects": [account], "resourceRules": [writes]}],
+        },
+    }
+    await admin.apply(jail, PRIORITY_LEVEL)
+    await admin.apply(schema, FLOW_SCHEMA)
+    async with connect(str(api_server.kubeconfig("controller"))) as client, contextlib.AsyncExitStack() as taken:
+        api = Watched(client._api, namespace)
+
+        async def is_jailed() -> bool:
+            # The schema counts from some moment on; the first request after it takes the seat.
+            path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+            await taken.enter_async_context(endless_request(api_server.port, path))
+            with contextlib.suppress(KubeError):
+                await api.create(service(namespace, "probe"), SERVICE)
+            return api.refused > 0
+
+        await until(is_jailed)
+        api.refused = 0
+        async with Controller(api, INSTALLED, PlanningSettings(), capabilities=await discover(api)).running():
+            await admin.create(service(namespace), SERVICE)
+
+            async def refused_twice() -> bool:
+                return api.refused >= 2
+
+            await until(refused_twice)
+            with pytest.raises(NotFound):
+                await admin.get(ref(kinds.DEPLOYMENT, namespace))
+            await taken.aclose()
+            await until(lambda: admin.get(ref(kinds.DEPLOYMENT, namespace)))
+
+            async def reported() -> Any:
+                return (await admin.get(ref(SERVICE, namespace, "iris"))).get("status")
+
+            await until(reported)
+    await admin.delete(ObjectRef(FLOW_SCHEMA, CLUSTER, f"jail-{namespace}"))
+    await admin.delete(ObjectRef(PRIORITY_LEVEL, CLUSTER, f"jail-{namespace}"))
+
+
+async def test_autoscaler_sets_the_replicas_and_we_leave_them(
+    controller: None, admin: KubeClient, namespace: str
+) -> None:
+    async def replicas(wanted: int) -> bool:
+        return bool((await admin.get(ref(kinds.DEPLOYMENT, namespace)))["spec"]["replicas"] == wanted)
+
+    await admin.create(service(namespace, minReplicas=1, maxReplicas=5), SERVICE)
+    await until(lambda: replicas(1))
+    await edit(admin, ref(SERVICE, namespace, "iris"), spec=service(namespace, minReplicas=3, maxReplicas=5)["spec"])
+    # The autoscaler of the controller manager does it: our own apply says nothing of replicas.
+    await until(lambda: replicas(3), seconds=60)
+    labelled = service(namespace, minReplicas=2, maxReplicas=5, labels={"a": "b"})
+    await edit(admin, ref(SERVICE, namespace, "iris"), spec=labelled["spec"])
+
+    async def relabelled() -> bool:
+        found = await admin.get(ref(kinds.DEPLOYMENT, namespace))
+        return bool(found["metadata"]["labels"].get("a") == "b")
+
+    await until(relabelled)
+    assert await replicas(3)
+    managers = (await admin.get(ref(kinds.DEPLOYMENT, namespace)))["metadata"]["managedFields"]
+    ours = next(entry["fieldsV1"] for entry in managers if entry["manager"] == FIELD_MANAGER)
+    assert "f:replicas" not in ours["f:spec"]
 
 
 async def test_one_of_two_leads_and_the_other_follows_its_end(api_server: Any, namespace: str) -> None:
@@ -312,6 +467,12 @@ async def test_controller_needs_no_more_than_its_role(
             return (await admin.get(ref(SERVICE, namespace, "iris"))).get("status")
 
         await until(reported)
+
+        async def told() -> bool:
+            found = (await admin.list(kinds.EVENT, namespace=namespace)).items
+            return any(event["reason"] == "RuntimeSelected" for event in found)
+
+        await until(told)
     async with connect(str(api_server.kubeconfig("controller"))) as limited:
         for kind in (kinds.SECRET, kinds.NAMESPACE, kinds.CUSTOM_RESOURCE_DEFINITION):
             with pytest.raises(Forbidden):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from servery_kube.events import Recorder
 from servery_kube.informer import Informer
-from servery_kube.port import KubeApi, KubeError
+from servery_kube.port import KubeApi, KubeError, TooManyRequests
 from servery_kube.queue import WorkQueue
 from servery_sdk import kinds
 from servery_sdk.contract import Dialect
@@ -134,7 +134,8 @@ class Controller:
                 await self.reconcile(ref)
             except KubeError as error:
                 logger.info("reconcile again", extra={"object": str(ref), "error": str(error)})
-                self._queue.retry(ref)
+                asked = error.retry_after_seconds if isinstance(error, TooManyRequests) else None
+                self._queue.retry(ref, after_seconds=asked)
             except Exception:
                 # The rim of the loop: a bug in one service must not stop the others.
                 logger.exception("reconcile failed", extra={"object": str(ref)})
