@@ -90,13 +90,13 @@ def test_pod_says_who_leads_and_where_unless_somebody_is_told_otherwise(monkeypa
 @pytest.mark.parametrize(
     ("arguments", "text", "words"),
     [
-        pytest.param(["--wrkers=4"], None, "unrecognized arguments: --wrkers=4", id="an unknown flag"),
+        pytest.param(["--threads=4"], None, "unrecognized arguments: --threads=4", id="an unknown flag"),
         pytest.param(["--work=4"], None, "unrecognized arguments: --work=4", id="a flag cut short"),
         pytest.param(["--default_mode=raw"], None, "unrecognized arguments", id="a flag with underscores"),
         pytest.param(["extra"], None, "unrecognized arguments: extra", id="an argument that is no flag"),
         pytest.param(["--workers=x"], None, r"workers: .*valid integer.*; found 'x'", id="a value of another type"),
         pytest.param(["--config=/nowhere.yaml"], None, "config: .*not point to a file", id="a file that is not there"),
-        pytest.param([], "wrkers: 4", "wrkers: .*not permitted; found 4", id="an unknown key in the file"),
+        pytest.param([], "threads: 4", "threads: .*not permitted; found 4", id="an unknown key in the file"),
         pytest.param([], "workers: x", "workers: .*valid integer", id="a value of another type in the file"),
         pytest.param([], "a: [", "not a YAML mapping of settings", id="a file that is not YAML"),
         pytest.param([], "[1]", "not a YAML mapping of settings", id="a file that is a list"),
