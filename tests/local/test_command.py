@@ -47,7 +47,10 @@ def test_detached_platform_is_found_by_the_other_commands_and_ends(tmp_path: Pat
             [*shlex.split(curl), "-s", "--noproxy", "*"], capture_output=True, text=True, check=False
         )
         assert "predictions" in json.loads(pasted.stdout)
-        assert servery("up", "-f", str(IRIS / "service.yaml"), *here).returncode == 1
+        second = servery("up", "-f", str(IRIS / "service.yaml"), "--detach", *here)
+        assert second.returncode == 1
+        assert "a platform runs already" in second.stderr
+        assert "model loaded" in servery("logs", "sklearn-iris", *here).stdout
     finally:
         down = servery("down", *here)
     assert down.returncode == 0, down.stderr

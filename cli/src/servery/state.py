@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.manifests import Manifest
+
+
+class AlreadyRuns(ServeryError):
+    """Another platform holds this state folder."""
 
 
 class NotRunning(ServeryError):
@@ -33,11 +40,49 @@ def default_directory() -> Path:
     return (Path(home) if home else Path.home() / ".local" / "state") / "servery"
 
 
+_LOOK_SECONDS = 0.2
+"""How long somebody who only looks whether a platform runs may hold its lock: a microsecond, and some patience."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """A folder: who runs, its services, pods' logs."""
 
     directory: Path
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this process; the kernel lets go of it however the process ends.
+
+        Raises:
+            AlreadyRuns: Another process holds it; says which, and what to do.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self._lock.open("a+") as lock:
+            if not _locked(lock, fcntl.LOCK_EX):
+                raise AlreadyRuns(self._who_runs(lock))
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            self._clear()  # What one that crashed has left says nothing about this one.
+            try:
+                yield
+            finally:
+                self._clear()
+
+    def _who_runs(self, lock: IO[str]) -> str:
+        lock.seek(0)
+        who = f"process {lock.read() or 'unknown'}"
+        with contextlib.suppress(NotRunning):
+            who += f", {self.platform().url}"
+        return (
+            f"a platform runs already in {self.directory} ({who}); "
+            f"end it with: servery down --state-dir {self.directory}; or give this one a --state-dir of its own"
+        )
+
+    @property
+    def _lock(self) -> Path:
+        return self.directory / "lock"
 
     def write(self, platform: RunningPlatform) -> None:
         """Say who runs."""
@@ -47,22 +92,18 @@ class State:
         """Say how the services are."""
         self._put("services.json", list(services))
 
-    def clear(self) -> None:
-        """Say that nobody runs."""
-        for name in ("platform.json", "services.json"):
-            with contextlib.suppress(FileNotFoundError):
-                (self.directory / name).unlink()
-
     def platform(self) -> RunningPlatform:
         """Return who runs.
 
         Raises:
             NotRunning: Nobody.
         """
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        with contextlib.suppress(FileNotFoundError):
             found = RunningPlatform(**json.loads((self.directory / "platform.json").read_text()))
-            os.kill(found.pid, 0)
-            return found
+            # Not by its number, which another process may have after a crash.
+            with self._lock.open() as lock:
+                if not _locked(lock, fcntl.LOCK_SH):
+                    return found
         raise NotRunning(f"no platform runs in {self.directory}; start one: servery up -f FILE --detach")
 
     def services(self) -> list[Manifest]:
@@ -95,9 +136,27 @@ class State:
             (self.directory / "pods" / namespace).glob(f"{name}-*/logs/*.log"), key=lambda p: p.stat().st_mtime
         )
 
+    def _clear(self) -> None:
+        for name in ("platform.json", "services.json"):
+            (self.directory / name).unlink(missing_ok=True)
+
     def _put(self, name: str, value: object) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         # Replaced whole: a reader never sees half of it.
         part = self.directory / f".{name}.{os.getpid()}"
         part.write_text(json.dumps(value))
         part.replace(self.directory / name)
+
+
+def _locked(lock: IO[str], how: int) -> bool:
+    """Lock a file until it is closed; return whether that went."""
+    until = time.monotonic() + (_LOOK_SECONDS if how == fcntl.LOCK_EX else 0.0)
+    while True:
+        try:
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.01)
+        else:
+            return True

@@ -35,44 +35,31 @@ def command(
 ) -> None:
     """Run services on this machine, print their URLs and follow changes of the files."""
     here = state(state_dir)
-    _refuse_second(here)
     if not detach:
-        asyncio.run(until_signal(_up(filename, namespace, port, here)))
+        with here.held():
+            asyncio.run(until_signal(_up(filename, namespace, port, here)))
         return
     if "-" in filename:
         raise typer.BadParameter("--detach cannot follow standard input; give a file")
     _detach(filename, namespace, port, here)
 
 
-def _refuse_second(here: State) -> None:
-    try:
-        running = here.platform()
-    except NotRunning:
-        return
-    raise ServeryError(
-        f"a platform runs already (process {running.pid}, {running.url}); servery down first, or give --state-dir"
-    )
-
-
 async def _up(filename: list[str], namespace: str, port: int | None, here: State) -> None:
     manifests = read_for_here(filename, namespace)
     platform = platform_on(plugins.load(), here.directory, port)
-    try:
-        async with platform.running():
-            tell = progress()
-            platform.subscribe(tell)
-            platform.subscribe(lambda _: here.write_services(platform.services()))
-            refs = await platform.apply(manifests)
-            here.write_services(platform.services())
-            here.write(RunningPlatform(pid=os.getpid(), url=platform.url))
-            async with asyncio.TaskGroup() as group:
-                for ref in refs:
-                    group.create_task(_announce(platform, ref), name=f"announce-{ref.name}")
-                paths = files(filename)
-                async for _ in changes(paths) if paths else _never():
-                    refs = await _follow(platform, filename, namespace, refs)
-    finally:
-        here.clear()
+    async with platform.running():
+        tell = progress()
+        platform.subscribe(tell)
+        platform.subscribe(lambda _: here.write_services(platform.services()))
+        refs = await platform.apply(manifests)
+        here.write_services(platform.services())
+        here.write(RunningPlatform(pid=os.getpid(), url=platform.url))
+        async with asyncio.TaskGroup() as group:
+            for ref in refs:
+                group.create_task(_announce(platform, ref), name=f"announce-{ref.name}")
+            paths = files(filename)
+            async for _ in changes(paths) if paths else _never():
+                refs = await _follow(platform, filename, namespace, refs)
 
 
 async def _announce(platform: Platform, ref: ObjectRef) -> None:
@@ -104,7 +91,8 @@ async def _never() -> AsyncIterator[None]:
 
 def _detach(filename: list[str], namespace: str, port: int | None, here: State) -> None:
     here.directory.mkdir(parents=True, exist_ok=True)
-    log = here.directory / "platform.log"
+    # A log of its own until it runs: the one that is there may be that of a platform that runs already.
+    log = here.directory / f"platform.{os.getpid()}.log"
     arguments = ["up", "--namespace", namespace, "--state-dir", str(here.directory)]
     arguments += [word for source in filename for word in ("-f", source)]
     arguments += ["--port", str(port)] if port is not None else []
@@ -121,14 +109,17 @@ def _detach(filename: list[str], namespace: str, port: int | None, here: State) 
     except ServeryError:
         process.terminate()
         process.wait()
-        raise ServeryError(log.read_text().strip()) from None
+        words = log.read_text().strip()
+        log.unlink()
+        raise ServeryError(words) from None
     say(log.read_text().strip())
+    log.replace(here.directory / "platform.log")
 
 
 def _wait_until_announced(here: State, process: subprocess.Popen[bytes], log: Path) -> None:
     while process.poll() is None:
         try:
-            services = here.services()
+            services = here.services() if here.platform().pid == process.pid else []
         except NotRunning:
             services = []
         announced = log.read_text().count("\n  curl ")
