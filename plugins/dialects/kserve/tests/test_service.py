@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from servery_dialect_kserve.plugin import KServeDialect
 from servery_sdk.errors import Invalid
 from servery_sdk.model import AutoscalerClass, Catalog, Component, InferenceService, Protocol, ScaleMetric
@@ -447,32 +444,3 @@ def test_wrong_spec_gets_all_its_errors(change: dict[str, Any], errors: list[str
     with pytest.raises(Invalid) as refused:
         DIALECT.parse({**manifest({"sklearn": {}}), **change}, Catalog())
     assert [str(error) for error in refused.value.errors] == errors
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=2)
-        | st.dictionaries(
-            st.sampled_from(
-                ["sklearn", "model", "containers", "storageUris", "name", "modelFormat", "env", "annotations", "x"]
-            ),
-            inner,
-            max_size=3,
-        )
-    ),
-    max_leaves=8,
-)
-
-
-@given(JSON, JSON, JSON)
-def test_parse_returns_or_says_why_not(predictor: Any, metadata: Any, spec: Any) -> None:
-    wild = copy.deepcopy(manifest(predictor))
-    wild["metadata"] = metadata if isinstance(metadata, dict) else {"name": "iris"}
-    wild["spec"] = {"predictor": predictor, **spec} if isinstance(spec, dict) else spec
-    try:
-        found = DIALECT.parse(wild, Catalog())
-    except Invalid as error:
-        assert error.errors  # noqa: PT017  # what is raised is the point
-    else:
-        assert found.components

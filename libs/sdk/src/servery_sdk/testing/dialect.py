@@ -87,7 +87,8 @@ _STATUSES = st.builds(
 )
 
 # Subclasses share these tests, and Hypothesis minds when different classes run one.
-_inherited = settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None)
+_inherited = settings(suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow], deadline=None)
+_thorough = settings(_inherited, max_examples=500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +150,12 @@ class DialectContract:
         assert self.dialect.references(manifest) == self.dialect.references(before)
         assert manifest == before
 
-    @_inherited
+    @_thorough
     @given(data=st.data())
     def test_references_of_anything_are_references(self, data: st.DataObject) -> None:
         assert isinstance(self.dialect.references(data.draw(self._wild())), frozenset)
 
-    @_inherited
+    @_thorough
     @given(data=st.data())
     def test_parse_of_anything_returns_or_says_what_is_wrong(self, data: st.DataObject) -> None:
         wild = data.draw(self._wild())
@@ -167,6 +168,8 @@ class DialectContract:
 
     def test_selector_agrees_with_the_labels_that_pods_get(self, service: Manifest) -> None:
         found = self._service(service)
+        names = [component.object_name for component in found.components]
+        assert len(set(names)) == len(names), "components share a name"
         for component in found.components:
             assert component.selector, "without a selector, nothing tells its pods from others"
             pods = {**component.labels, **component.selector}
@@ -188,19 +191,19 @@ class DialectContract:
         for component in one.components:
             assert all(component.selector != different.selector for different in other.components)
 
-    @pytest.mark.parametrize("length", range(30, 64))
-    def test_names_and_label_values_fit_or_the_manifest_is_refused(self, service: Manifest, length: int) -> None:
-        try:
-            found = self._service(_named(service, "a" * length))
-        except Invalid as refused:
-            assert {error.path for error in refused.errors} == {"metadata.name"}  # noqa: PT017  # a good name returns
-            return
-        names = [component.object_name for component in found.components]
-        assert len(set(names)) == len(names)
-        for component in found.components:
-            assert _NAME.fullmatch(component.object_name)
-            values = {**component.labels, **component.selector, **found.owned_labels}.values()
-            assert max(map(len, (component.object_name, *values))) <= _LONGEST
+    def test_names_and_label_values_fit_or_the_manifest_is_refused(self, service: Manifest) -> None:
+        for length in range(1, _LONGEST + 1):
+            try:
+                found = self._service(_named(service, "a" * length))
+            except Invalid as refused:
+                paths = {error.path for error in refused.errors}
+                assert paths == {"metadata.name"}, f"a name of {length}"
+                continue
+            for component in found.components:
+                assert _NAME.fullmatch(component.object_name)
+                values = {**component.labels, **component.selector, **found.owned_labels}.values()
+                longest = max((component.object_name, *values), key=len)
+                assert len(longest) <= _LONGEST, f"a name of {length} makes {longest!r}"
 
     def test_definitions_cover_every_kind(self) -> None:
         found = {
@@ -305,8 +308,10 @@ class DialectContract:
             }
         )
         good = list(self.good.values())
-        anything = st.dictionaries(st.sampled_from(names), _json(names), max_size=4).map(
-            lambda fields: {"apiVersion": good[0]["apiVersion"], "kind": good[0]["kind"], **fields}
+        anything = st.builds(
+            lambda like, fields: {"apiVersion": like["apiVersion"], "kind": like["kind"], **fields},
+            st.sampled_from(good),
+            st.dictionaries(st.sampled_from(names), _json(names), max_size=4),
         )
         return _changed(good, names) | anything
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from servery_sdk import schema as structural
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid
-from servery_sdk.manifests import CLUSTER, Manifest, Namespace, ObjectRef
+from servery_sdk.manifests import CLUSTER, Json, Manifest, Namespace, ObjectRef
 from servery_sdk.model import Adaptation, Protocol, Runtime, RuntimeScope, SupportedFormat
 
 from servery_dialect_kserve import schema
@@ -24,13 +26,13 @@ def parse(manifest: Manifest) -> Runtime:
         Invalid: Every error at once.
     """
     errors = list(structural.check(manifest, schema.RUNTIME))
-    metadata = manifest.get("metadata") if isinstance(manifest.get("metadata"), dict) else {}
-    assert metadata is not None
-    if not metadata.get("name"):
-        errors.append(FieldError(path="metadata.name", kind=FieldErrorKind.REQUIRED))
+    errors += _metadata_errors(manifest.get("metadata"))
+    # Rules read what has the right shape.
+    if not any(error.path.startswith("spec.containers") or error.path == "spec" for error in errors):
+        errors += _container_errors(manifest["spec"]["containers"])
     if errors:
         raise Invalid(sorted(errors, key=lambda error: error.path))
-    spec = manifest["spec"]
+    metadata, spec = manifest["metadata"], manifest["spec"]
     main = _main(spec["containers"])
     is_cluster = manifest.get("kind") == CLUSTER_SERVING_RUNTIME.kind
     kind = CLUSTER_SERVING_RUNTIME if is_cluster else SERVING_RUNTIME
@@ -71,21 +73,23 @@ def _adaptations(metadata: Manifest) -> tuple[Adaptation, ...]:
     return ADAPTATIONS.get(annotated or BY_NAME.get(metadata["name"], ""), ())
 
 
-def _main(containers: list[Manifest]) -> int:
-    if not containers:
-        raise Invalid([FieldError(path="spec.containers", kind=FieldErrorKind.REQUIRED)])
+def _metadata_errors(metadata: Json) -> Iterator[FieldError]:
+    if metadata is not None:
+        yield from structural.check(metadata, schema.METADATA, "metadata")
+    if metadata is None or (isinstance(metadata, dict) and not metadata.get("name")):
+        yield FieldError(path="metadata.name", kind=FieldErrorKind.REQUIRED)
+
+
+def _container_errors(containers: list[Manifest]) -> Iterator[FieldError]:
     names = [container.get("name") for container in containers]
-    if MAIN_CONTAINER in names:
-        return names.index(MAIN_CONTAINER)
-    if len(containers) > 1:
-        raise Invalid(
-            [
-                FieldError(
-                    path="spec.containers",
-                    kind=FieldErrorKind.INVALID,
-                    value=names,
-                    detail=f"one of several containers must be named {MAIN_CONTAINER}",
-                )
-            ]
-        )
-    return 0
+    if not containers:
+        yield FieldError(path="spec.containers", kind=FieldErrorKind.REQUIRED)
+    elif len(containers) > 1 and MAIN_CONTAINER not in names:
+        detail = f"one of several containers must be named {MAIN_CONTAINER}"
+        yield FieldError(path="spec.containers", kind=FieldErrorKind.INVALID, value=names, detail=detail)
+
+
+def _main(containers: list[Manifest]) -> int:
+    """Return where the main container is: the one of that name, or the only one."""
+    names = [container.get("name") for container in containers]
+    return names.index(MAIN_CONTAINER) if MAIN_CONTAINER in names else 0

@@ -61,7 +61,10 @@ def parse(manifest: Manifest) -> InferenceService:
         Invalid: Every error at once.
     """
     errors = list(structural.check(manifest, schema.SERVICE))
-    metadata_errors = list(structural.check(manifest.get("metadata"), schema.METADATA, "metadata"))
+    if manifest.get("metadata") is None:
+        metadata_errors = [FieldError(path="metadata", kind=FieldErrorKind.REQUIRED)]
+    else:
+        metadata_errors = list(structural.check(manifest["metadata"], schema.METADATA, "metadata"))
     errors += metadata_errors or _metadata_errors(manifest)
     errors += _refused(manifest)
     # The rules read what has the right shape; without a predictor or metadata there is nothing to read.
@@ -333,7 +336,8 @@ def _component(predictor: _Predictor, service_labels: Mapping[str, str]) -> Comp
             **{key: value for key, value in predictor.annotations.items() if key not in _NOT_COPIED},
             **(spec.get("annotations") or {}),
         },
-        selector={"app": f"isvc.{predictor.object_name}"},
+        # KServe's label, in the 63 characters of a label where its five more than the name are too many.
+        selector={"app": names.shortened(f"isvc.{predictor.object_name}")},
         env={"INFERENCE_SERVICE_NAME": predictor.name},
         scaling=_scaling(predictor),
         timeout_seconds=spec.get("timeout"),
