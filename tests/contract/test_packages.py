@@ -39,22 +39,31 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def declared(package: Path) -> set[str]:
+def declared(package: Path, extra: str | None) -> set[str]:
+    """Return what ``extra`` adds, or what is always installed."""
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
-    names = {re.split(r"[\[<>=!~ ;]", requirement, maxsplit=1)[0] for requirement in project["dependencies"]}
-    return {normalized(name) for name in names}
+    requirements = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
+    return {normalized(re.split(r"[\[<>=!~ ;]", requirement, maxsplit=1)[0]) for requirement in requirements}
 
 
-def imports(package: Path) -> Iterator[str]:
+def extras(package: Path) -> set[str]:
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    return set(project.get("optional-dependencies", {}))
+
+
+def imports(package: Path, extra: str | None) -> Iterator[str]:
+    """Yield what the modules import that ``extra`` is for: the module or subpackage of its name; None for all others."""
     for path in package.glob("src/**/*.py"):
         if path.name.endswith("_pb2_grpc.py"):
             # Generated service stubs, for those who have grpcio; the messages need protobuf alone.
+            continue
+        if (set(path.relative_to(package / "src").with_suffix("").parts[1:]) & extras(package) or {None}) != {extra}:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-                yield node.module
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def distributions(module: str) -> set[str]:
@@ -67,20 +76,33 @@ def distributions(module: str) -> set[str]:
     return {normalized(name) for name in packages_distributions().get(module.partition(".")[0], ())}
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_package_declares_every_distribution_that_it_imports(package: Path) -> None:
+PARTS = [(package, extra) for package in PACKAGES for extra in (None, *sorted(extras(package)))]
+PART_NAMES = [f"{package.relative_to(ROOT)}{f'[{extra}]' if extra else ''}" for package, extra in PARTS]
+
+
+@pytest.mark.parametrize(("package", "extra"), PARTS, ids=PART_NAMES)
+def test_package_declares_every_distribution_that_it_imports(package: Path, extra: str | None) -> None:
     own = {path.name for path in package.glob("src/*") if path.is_dir()}
-    known = declared(package)
+    known = declared(package, None) | (declared(package, extra) if extra else set())
     undeclared = {
         module
-        for module in set(imports(package))
+        for module in set(imports(package, extra))
         if module.partition(".")[0] not in sys.stdlib_module_names | own and not distributions(module) & known
     }
     assert undeclared == set()
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_package_imports_every_distribution_that_it_declares(package: Path) -> None:
-    used = {name for module in set(imports(package)) for name in distributions(module)}
-    composed = {name for name in declared(package) if package.name == "cli" and name.startswith("servery-")}
-    assert declared(package) - used - composed - set(UNIMPORTED) == set()
+@pytest.mark.parametrize(("package", "extra"), PARTS, ids=PART_NAMES)
+def test_package_imports_every_distribution_that_it_declares(package: Path, extra: str | None) -> None:
+    used = {name for module in set(imports(package, extra)) for name in distributions(module)}
+    names = declared(package, extra)
+    composed = {name for name in names if package.name == "cli" and name.startswith("servery-")}
+    assert names - used - composed - set(UNIMPORTED) == set()
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"), [part for part in PARTS if part[1]], ids=lambda part: getattr(part, "name", part)
+)
+def test_nothing_outside_imports_the_part_that_an_extra_is_for(package: Path, extra: str) -> None:
+    (root,) = (path.name for path in package.glob("src/*") if path.is_dir())
+    assert [module for module in imports(package, None) if module.startswith(f"{root}.{extra}")] == []
