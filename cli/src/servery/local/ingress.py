@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from servery_http.client import Client, ConnectFailed, TimedOut
-from servery_http.messages import Handler, Request, Response, header
+from servery_http.messages import Request, Response, Streamed, header
 from servery_http.proxy import forward
 from servery_kube.informer import Informer
 from servery_sdk.errors import ServeryError
@@ -40,9 +40,9 @@ class Ingress:
     client: Client
     _turn: Iterator[int] = field(default_factory=itertools.count)
 
-    def route(self, method: str, path: str) -> Handler:  # every request is ours
-        """Return the handler of every request: the front's router."""
-        return self._answer
+    def route(self, method: str, path: str) -> Streamed:  # every request is ours
+        """Return the handler of every request: the front's router. Bodies pass as they come."""
+        return Streamed(self._answer)
 
     def hosts(self) -> dict[str, Backend]:
         """Return where each host leads."""
@@ -107,5 +107,4 @@ def _selected(pod: Manifest, selector: Mapping[str, str]) -> bool:
 
 
 def _refusal(status: int, message: str) -> Response:
-
     return Response(status, json.dumps({"error": message}).encode())

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
@@ -150,7 +150,8 @@ class _Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _fail(self, failure: Exception) -> None:
+    def fail(self, failure: Exception) -> None:
+        """Cut the exchange; ``failure`` is what its reader gets."""
         self._failure = failure
         self.transport.close()
         self._wake()
@@ -178,7 +179,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(ConnectionBroke(f"the server's answer is not HTTP/1.1: {error}"))
+            self.fail(ConnectionBroke(f"the server's answer is not HTTP/1.1: {error}"))
 
     def on_message_begin(self) -> None:
         if self._complete:
@@ -190,7 +191,7 @@ class _Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > _HEADER_BYTES:
-            self._fail(ConnectionBroke(f"the server's headers are longer than {_HEADER_BYTES} bytes"))
+            self.fail(ConnectionBroke(f"the server's headers are longer than {_HEADER_BYTES} bytes"))
             return
         self._headers.append((name.lower(), value))
 
@@ -301,9 +302,12 @@ class Client:
         url: str,
         *,
         headers: Headers = (),
-        body: bytes | AsyncIterator[bytes] = b"",
+        body: bytes | AsyncIterable[bytes] = b"",
     ) -> AsyncIterator[StreamedResponse]:
         """Send ``body``, whole or in pieces, and yield the answer as soon as its headers are there.
+
+        Pieces go as chunks, or, where ``headers`` have a ``content-length``, as they are; they must then add up to it.
+        What the body itself raises is raised here, the connection cut.
 
         A kept connection that the server has closed meanwhile is replaced by a new one, as long as nothing of an
         answer has come, the body can be sent again, and doing so twice is once: the method is idempotent, or nothing
@@ -314,15 +318,19 @@ class Client:
             ConnectionBroke: The server went away in the middle.
         """
         origin, target = Origin.of(url)
-        head = self._head(method, origin, target, list(headers), body)
-        connection, response = await self._exchange(method, origin, head, body)
+        given = list(headers)
+        chunked = not isinstance(body, bytes) and header(given, b"content-length") is None
+        if chunked:
+            given.append((b"transfer-encoding", b"chunked"))
+        head = self._head(method, origin, target, given, body)
+        connection, response = await self._exchange(method, origin, head, body, chunked=chunked)
         try:
             yield response
         finally:
             self._give_back(origin, connection)
 
     async def _exchange(
-        self, method: str, origin: Origin, head: bytes, body: bytes | AsyncIterator[bytes]
+        self, method: str, origin: Origin, head: bytes, body: bytes | AsyncIterable[bytes], *, chunked: bool
     ) -> tuple[_Connection, StreamedResponse]:
         while True:
             connection = self._take(origin)
@@ -331,11 +339,11 @@ class Client:
                 connection = await self._connect(origin)
             connection.begin(head=method == "HEAD")
             try:
-                status, headers = await self._send(connection, head, body)
+                status, headers = await self._send(connection, head, body, chunked=chunked)
             except ConnectionBroke:
                 self._drop(connection)
-                may_repeat = method in _IDEMPOTENT or not connection.sent
-                if fresh or connection.received or not may_repeat or not isinstance(body, bytes):
+                may_repeat = not connection.sent or (method in _IDEMPOTENT and isinstance(body, bytes))
+                if fresh or connection.received or not may_repeat:
                     raise
                 continue
             except BaseException:
@@ -346,14 +354,16 @@ class Client:
 
     @staticmethod
     async def _send(
-        connection: _Connection, head: bytes, body: bytes | AsyncIterator[bytes]
+        connection: _Connection, head: bytes, body: bytes | AsyncIterable[bytes], *, chunked: bool
     ) -> tuple[int, list[tuple[bytes, bytes]]]:
         if isinstance(body, bytes):
             await connection.write(head + body)
             return await connection.head()
         await connection.write(head)
         # A server may answer, and be right to, before it has read the whole body.
-        connection.sending = asyncio.create_task(_send_chunks(connection, body), name="http-client-body")
+        connection.sending = asyncio.create_task(
+            _send_pieces(connection, body, chunked=chunked), name="http-client-body"
+        )
         return await connection.head()
 
     @staticmethod
@@ -362,7 +372,7 @@ class Client:
         origin: Origin,
         target: bytes,
         headers: list[tuple[bytes, bytes]],
-        body: bytes | AsyncIterator[bytes],
+        body: bytes | AsyncIterable[bytes],
     ) -> bytes:
         lines = [b"%b %b HTTP/1.1\r\n" % (method.encode(), target)]
         if header(headers, b"host") is None:
@@ -370,9 +380,7 @@ class Client:
             host = f"[{origin.host}]" if ":" in origin.host else origin.host
             lines.append(f"host: {host}{'' if default else f':{origin.port}'}\r\n".encode())
         lines.extend(b"%b: %b\r\n" % pair for pair in headers)
-        if not isinstance(body, bytes):
-            lines.append(b"transfer-encoding: chunked\r\n")
-        elif body or method not in {"GET", "HEAD", "OPTIONS", "DELETE"}:
+        if isinstance(body, bytes) and (body or method not in {"GET", "HEAD", "OPTIONS", "DELETE"}):
             lines.append(b"content-length: %d\r\n" % len(body))
         lines.append(b"\r\n")
         return b"".join(lines)
@@ -412,12 +420,16 @@ class Client:
         connection.transport.close()
 
 
-async def _send_chunks(connection: _Connection, body: AsyncIterator[bytes]) -> None:
+async def _send_pieces(connection: _Connection, body: AsyncIterable[bytes], *, chunked: bool) -> None:
     try:
-        async for chunk in body:
-            if chunk:
-                await connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        await connection.write(b"0\r\n\r\n")
+        async for piece in body:
+            if piece:
+                await connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked:
+            await connection.write(b"0\r\n\r\n")
     except ConnectionBroke:
         # Whoever reads the answer is told.
         return
+    except Exception as error:
+        # Half a request is out, and the server waits for the rest. Whoever waits for its answer is told why.
+        connection.fail(error)

@@ -22,8 +22,9 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from servery_http.incoming import Incoming
 from servery_http.limits import Limits
-from servery_http.messages import Handler, Request, Response, Router, Stream, header
+from servery_http.messages import Handler, Request, Response, Router, Stream, Streamed, header
 
 logger = logging.getLogger(__name__)
 
@@ -57,17 +58,26 @@ def error(status: int, message: str) -> Response:
 
 
 class _Exchange:
-    """One request of a connection, hot (``handler``) or on its way through ASGI (``cycle``)."""
+    """One request of a connection, hot (``handler``) or on its way through ASGI (``cycle``).
+
+    Attributes:
+        begun: Its answer, or the head of it, has been written.
+        incoming: Its body, where the handler reads it as it comes.
+        received_bytes: Of that body.
+    """
 
     __slots__ = (
+        "begun",
         "body",
         "complete",
         "cycle",
         "expect_continue",
         "handler",
         "headers",
+        "incoming",
         "keep_alive",
         "method",
+        "received_bytes",
         "url",
         "version",
     )
@@ -82,6 +92,9 @@ class _Exchange:
         self.cycle: RequestResponseCycle | None = None
         self.body = b""
         self.complete = False
+        self.begun = False
+        self.incoming: Incoming | None = None
+        self.received_bytes = 0
         self.expect_continue = False
 
 
@@ -150,6 +163,8 @@ class Front(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         for exchange in filter(None, (self._current, *self._waiting)):
+            if exchange.incoming is not None:
+                exchange.incoming.fail("the client went away before its body was complete")
             if exchange.cycle is not None:
                 exchange.cycle.disconnected = True
                 exchange.cycle.message_event.set()
@@ -234,9 +249,14 @@ class Front(asyncio.Protocol):
         exchange.expect_continue = self._expect_continue
         if not keep_alive:
             exchange.version = self._parser.get_http_version()
-        exchange.handler = self.hot(method, self._url.partition(b"?")[0].decode("latin-1"))
-        if exchange.handler is None:
+        found = self.hot(method, self._url.partition(b"?")[0].decode("latin-1"))
+        if found is None:
             exchange.cycle = self._cycle(exchange)
+        elif isinstance(found, Streamed):
+            exchange.handler = found.handler
+            exchange.incoming = Incoming(self._read_no_more, self._read_again)
+        else:
+            exchange.handler = found
         self._reading = exchange
         if self._current is None and not self._waiting and not self._flow.write_paused:
             self._start(exchange)
@@ -257,17 +277,46 @@ class Front(asyncio.Protocol):
                 self._flow.pause_reading()
             exchange.cycle.message_event.set()
             return
+        if exchange.incoming is not None:
+            self._on_piece(exchange, exchange.incoming, body)
+            return
         # Mostly a body comes in one piece, and then it is not copied.
         exchange.body = exchange.body + body if exchange.body else body
         if len(exchange.body) > self.limits.max_body_bytes:
             self._refuse(413, f"the body is longer than {self.limits.max_body_bytes} bytes")
+
+    def _on_piece(self, exchange: _Exchange, incoming: Incoming, piece: bytes) -> None:
+        exchange.received_bytes += len(piece)
+        if exchange.received_bytes > self.limits.max_body_bytes:
+            self._refuse(413, f"the body is longer than {self.limits.max_body_bytes} bytes")
+            return
+        # Its reader may be slow, and then the client must be: only its silence is timed.
+        if not self._is_answered(exchange):
+            self._deadline = self._loop.time() + self.limits.read_timeout_seconds
+        incoming.feed(piece)
+
+    def _is_answered(self, exchange: _Exchange) -> bool:
+        return exchange.begun and exchange is not self._current
+
+    def _read_no_more(self) -> None:
+        if not self._transport.is_closing():
+            self._flow.pause_reading()
+
+    def _read_again(self) -> None:
+        if not self._transport.is_closing():
+            self._flow.resume_reading()
 
     def on_message_complete(self) -> None:
         exchange, self._reading = self._reading, None
         if exchange is None:
             return
         exchange.complete = True
-        if exchange.cycle is not None:
+        if exchange.incoming is not None:
+            exchange.incoming.end()
+            if self._is_answered(exchange) and (self._closing or not exchange.keep_alive):
+                # Answered before it was all here: only now can the connection go without losing the answer.
+                self._close()
+        elif exchange.cycle is not None:
             exchange.cycle.more_body = False
             exchange.cycle.message_event.set()
         elif exchange is self._current:
@@ -289,17 +338,20 @@ class Front(asyncio.Protocol):
             task = self._loop.create_task(exchange.cycle.run_asgi(self._config.loaded_app))
             self._state.tasks.add(task)
             task.add_done_callback(self._state.tasks.discard)
-        elif exchange.complete:
-            self._answer(exchange)
-        elif exchange.expect_continue:
+            return
+        if exchange.expect_continue and not exchange.complete:
             self._send(_CONTINUE)
+        if exchange.complete or exchange.incoming is not None:
+            self._answer(exchange)
 
     def _answer(self, exchange: _Exchange) -> None:
         assert exchange.handler is not None
         path, _, query = exchange.url.partition(b"?")
         try:
             answer = exchange.handler(
-                Request(exchange.method, path.decode("latin-1"), query, exchange.headers, exchange.body)
+                Request(
+                    exchange.method, path.decode("latin-1"), query, exchange.headers, exchange.body, exchange.incoming
+                )
             )
         except Exception:
             self._write(exchange, self._broken(exchange))
@@ -346,6 +398,7 @@ class Front(asyncio.Protocol):
         close = self._closing or not exchange.keep_alive
         is_head = exchange.method == "HEAD"
         self._state.total_requests += 1
+        exchange.begun = True
         if response.stream is None:
             self._send(encode(response, close=close, head=is_head))
             self._next(close=close)
@@ -411,7 +464,12 @@ class Front(asyncio.Protocol):
             self._flush()
 
     def _next(self, *, close: bool) -> None:
-        self._current = None
+        answered, self._current = self._current, None
+        if answered is not None and answered.incoming is not None and not answered.complete:
+            # Cut off while it sends, a client might never see its answer: the rest is read, and dropped.
+            answered.incoming.drop()
+            answered.keep_alive = answered.keep_alive and not close
+            return
         if close:
             self._close()
         elif self._waiting:
@@ -462,6 +520,14 @@ class Front(asyncio.Protocol):
         self._refused = True
         self._in_head = False
         refused, self._reading = self._reading, None
+        if refused is not None and refused.incoming is not None:
+            refused.incoming.fail(message)
+            if refused.begun:
+                # Its answer is out, or half out: nothing may follow it, and only a cut tells of the half.
+                self._transport.abort() if refused is self._current else self._close()
+                return
+            if refused is self._current and self._task is not None:
+                self._task.cancel()
         refusal = _Exchange("", b"", [], keep_alive=False)
         refusal.handler = lambda _request: error(status, message)
         refusal.complete = True

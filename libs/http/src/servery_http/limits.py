@@ -15,7 +15,8 @@ class Limits:
         max_body_bytes: 413; of hot routes, and of others where ``content-length`` tells.
         max_connections: At once, to one server; 503.
         max_pipelined: Requests read ahead of the one being answered; then reading pauses.
-        read_timeout_seconds: From a request's first byte to its last; 408.
+        read_timeout_seconds: From a request's first byte to its last; of a streamed body, from one piece to the next;
+            408.
         keep_alive_seconds: Of an idle connection, which is then closed.
     """
 

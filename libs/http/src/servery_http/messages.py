@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from servery_http.incoming import Incoming
+
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 """Names in lower case, in the order they came."""
 
@@ -20,13 +22,14 @@ def header(headers: Headers | list[tuple[bytes, bytes]], name: bytes) -> bytes |
 
 @dataclass(slots=True)
 class Request:
-    """A whole request of a hot route. Not frozen: a frozen one costs a microsecond more to make.
+    """A request of a hot route. Not frozen: a frozen one costs a microsecond more to make.
 
     Attributes:
         method: ``POST``.
         path: Percent-encoding as it came, no query.
         query: What stood behind ``?``.
-        body: Complete.
+        body: Complete, unless there is a ``stream``.
+        stream: The body as it comes, for a route that is ``Streamed``.
     """
 
     method: str
@@ -34,6 +37,7 @@ class Request:
     query: bytes
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    stream: Incoming | None = None
 
 
 class Stream(Protocol):
@@ -65,5 +69,16 @@ class Response:
 Handler: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
 """Answers at once, or with something to wait for, which is cancelled when the client goes away."""
 
-Router: TypeAlias = Callable[[str, str], Handler | None]
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A route whose handler is called at a request's head, and reads the body from ``Request.stream``.
+
+    What it leaves unread when it has answered is dropped.
+    """
+
+    handler: Handler
+
+
+Router: TypeAlias = Callable[[str, str], Handler | Streamed | None]
 """Method and path to the handler of a hot route; None sends the request on to the ASGI application."""

@@ -50,18 +50,23 @@ class _Passing:
 async def forward(request: Request, upstream: str, client: Client) -> Response:
     """Return the answer of ``upstream`` (``http://host:port``) to ``request``.
 
-    A short answer of known length comes whole, which costs least; any other, events among them, is streamed, piece by
-    piece and no faster than its reader.
+    A body that is not all here yet is passed on as it comes, no faster than the upstream takes it. A short answer of
+    known length comes whole, which costs least; any other, events among them, is streamed the same way.
 
     Raises:
         ConnectFailed: Nobody listens there; nothing has been sent.
         ConnectionBroke: The upstream went away before its answer began.
+        BodyBroke: The client went away before its body was complete.
     """
     query = f"?{request.query.decode('latin-1')}" if request.query else ""
-    headers = tuple(pair for pair in end_to_end(request.headers) if pair[0] != b"content-length")
+    whole = request.body if request.stream is None else request.stream.whole()
+    # The length of a whole body is counted anew; of one in pieces it goes along, unless it comes in chunks.
+    is_sized = whole is None and header(request.headers, b"transfer-encoding") is None
+    headers = tuple(pair for pair in end_to_end(request.headers) if is_sized or pair[0] != b"content-length")
+    body = request.stream if whole is None and request.stream is not None else whole or b""
     async with contextlib.AsyncExitStack() as stack:
         answer = await stack.enter_async_context(
-            client.stream(request.method, f"{upstream}{request.path}{query}", headers=headers, body=request.body)
+            client.stream(request.method, f"{upstream}{request.path}{query}", headers=headers, body=body)
         )
         passed = end_to_end(answer.headers)
         content_type = header(passed, b"content-type") or b"application/octet-stream"
