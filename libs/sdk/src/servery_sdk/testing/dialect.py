@@ -147,7 +147,7 @@ class DialectContract:
 
     def test_references_are_deterministic_and_leave_the_manifest_alone(self, manifest: Manifest) -> None:
         before = copy.deepcopy(manifest)
-        assert self.dialect.references(manifest) == self.dialect.references(before)
+        assert self.dialect.references(manifest) == self.dialect.references(copy.deepcopy(before))
         assert manifest == before
 
     @_thorough
