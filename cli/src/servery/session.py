@@ -101,7 +101,7 @@ async def curl(url: str, service: Manifest) -> str:
     """Return a command that a person can paste: a row of zeros where the model says how long a row is."""
     name = service["metadata"]["name"]
     base = f"curl -H 'Host: {name}-{service['metadata']['namespace']}.example.com' {url}"
-    with contextlib.suppress(ServeryError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(ServeryError, ValueError, LookupError, TypeError):
         async with Client() as client:
             answer = await client.request(
                 "GET", f"{url}/v2/models/{name}", headers=[(b"host", host(service).encode())], timeout_seconds=5.0
@@ -118,10 +118,17 @@ def _zeros(shape: Sequence[int]) -> Json:
 
 
 async def changes(paths: Sequence[Path]) -> AsyncIterator[None]:
-    """Yield whenever one of ``paths``, or something below it, changes."""
-    from watchfiles import awatch
+    """Yield whenever one of ``paths``, or something in a folder of them, changes."""
+    from watchfiles import Change, awatch
 
-    async for _ in awatch(*paths):
+    wanted = {path.resolve() for path in paths}
+    # Editors put a new file in the place of the old one, and a watch of the old one would see nothing after that.
+    folders = {path if path.is_dir() else path.parent for path in wanted}
+
+    def is_ours(_: Change, changed: str) -> bool:
+        return not wanted.isdisjoint((Path(changed), Path(changed).parent))
+
+    async for _ in awatch(*folders, watch_filter=is_ours, recursive=False):
         yield
 
 

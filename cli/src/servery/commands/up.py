@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from servery_sdk import plugins
 from servery_sdk.errors import ServeryError
-from servery_sdk.manifests import ObjectRef
+from servery_sdk.manifests import Manifest, ObjectRef
 
 from servery.local.platform import Platform, failure, is_ready
 from servery.options import Files, InNamespace, StateDirectory, say, state
@@ -51,37 +51,59 @@ async def _up(filename: list[str], namespace: str, port: int | None, here: State
         tell = progress()
         platform.subscribe(tell)
         platform.subscribe(lambda _: here.write_services(platform.services()))
-        refs = await platform.apply(manifests)
+        following = _Following(platform)
+        await following.apply(manifests)
         here.write_services(platform.services())
         here.write(RunningPlatform(pid=os.getpid(), url=platform.url))
         async with asyncio.TaskGroup() as group:
-            for ref in refs:
-                group.create_task(_announce(platform, ref), name=f"announce-{ref.name}")
+            following.announce(group)
             paths = files(filename)
             async for _ in changes(paths) if paths else _never():
-                refs = await _follow(platform, filename, namespace, refs)
+                try:
+                    await following.apply(read_for_here(filename, namespace))
+                except ServeryError as error:
+                    # Half-typed files are no reason to stop what runs.
+                    say(str(error))
+                following.announce(group)
+
+
+class _Following:
+    """Keeps the platform's objects to those of the files."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._known: set[ObjectRef] = set()
+        self._services: set[ObjectRef] = set()
+        self._announcing: dict[ObjectRef, asyncio.Task[None]] = {}
+
+    async def apply(self, manifests: list[Manifest]) -> None:
+        """Apply ``manifests``; what was in the files and is no longer goes.
+
+        Raises:
+            ServeryError: Something in the files is refused.
+        """
+        wanted = set(self._platform.references(manifests))
+        # Those of an apply that fails half-way are known too, or nobody would ever delete them.
+        self._known |= wanted
+        self._services = set(await self._platform.apply(manifests))
+        for ref in sorted(self._known - wanted):
+            await self._platform.delete(ref)
+            say(f"{ref.namespace}/{ref.name}: deleted, it is no longer in the files")
+        self._known = wanted
+
+    def announce(self, group: asyncio.TaskGroup) -> None:
+        """Have every service that is new say where it answers, once it does."""
+        for ref in self._announcing.keys() - self._services:
+            self._announcing.pop(ref).cancel()
+        for ref in sorted(self._services - self._announcing.keys()):
+            announcing = _announce(self._platform, ref)
+            self._announcing[ref] = group.create_task(announcing, name=f"announce-{ref.name}")
 
 
 async def _announce(platform: Platform, ref: ObjectRef) -> None:
     service = await platform.ready(ref)
     say(f"  {ref.name} answers at http://{ref.name}.{ref.namespace}.localhost:{platform.port}")
     say(f"  {await curl(platform.url, service)}")
-
-
-async def _follow(
-    platform: Platform, filename: list[str], namespace: str, before: tuple[ObjectRef, ...]
-) -> tuple[ObjectRef, ...]:
-    """Apply the files as they are now; a service that is no longer in them goes."""
-    try:
-        refs: tuple[ObjectRef, ...] = await platform.apply(read_for_here(filename, namespace))
-    except ServeryError as error:
-        # Half-typed files are no reason to stop what runs.
-        say(str(error))
-        return before
-    for ref in set(before) - set(refs):
-        await platform.delete(ref)
-        say(f"{ref.namespace}/{ref.name}: deleted, it is no longer in the files")
-    return refs
 
 
 async def _never() -> AsyncIterator[None]:

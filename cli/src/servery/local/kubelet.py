@@ -19,6 +19,7 @@ from servery.local.configuration import CreateContainerConfigError, volume_files
 from servery.local.configured import Configurations
 from servery.local.containers import Backoff, Container
 from servery.local.localize import Sandbox
+from servery.local.probes import probing_client
 from servery.local.volumes import write
 
 
@@ -53,7 +54,7 @@ class Kubelet:
         # What a platform that was killed could not delete: files of Secrets are among it.
         for left in (self._directory / "pods").glob("*/*/volumes"):
             shutil.rmtree(left)
-        async with Client() as client, asyncio.TaskGroup() as group:
+        async with probing_client() as client, asyncio.TaskGroup() as group:
             while True:
                 changed.clear()
                 wanted = {str(pod["metadata"]["uid"]): (ref, pod) for ref, pod in self._pods.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from servery_sdk.errors import ServeryError
@@ -61,11 +61,16 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """What to start for one container; ``environment`` comes on top of the platform's own."""
+    """What to start for one container; ``environment`` comes on top of the platform's own, ``directories`` by mount path."""
 
     container: Manifest
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
+    directories: Mapping[str, Path] = field(default_factory=dict)
+
+    def placed(self, text: str) -> str:
+        """Return ``text`` with the container's mount paths replaced by this machine's directories."""
+        return _placed(text, self.directories)
 
 
 def localize(
@@ -91,7 +96,7 @@ def localize(
     # The flag wins over the variable, so a host that the manifest names is replaced in place.
     placed["SERVERY_PREDICTOR_HOST"] = sandbox.address
     bound = tuple(argument.replace("0.0.0.0", sandbox.address) for argument in arguments)
-    return Process(container=container, arguments=bound, environment=placed)
+    return Process(container=container, arguments=bound, environment=placed, directories=directories)
 
 
 def repository(image: str) -> str:

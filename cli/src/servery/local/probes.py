@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
+import ssl
 from collections.abc import Mapping
 
 from servery_http.client import Client
@@ -11,6 +14,14 @@ from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Json, Manifest
 
 from servery.local.localize import Process
+
+
+def probing_client() -> Client:
+    """Return a client that takes any certificate, as a kubelet does: a probe asks for life, not for identity."""
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname = False
+    anybody.verify_mode = ssl.CERT_NONE
+    return Client(tls=anybody)
 
 
 async def succeeds(probe: Manifest, process: Process, address: str, client: Client) -> bool:
@@ -21,7 +32,8 @@ async def succeeds(probe: Manifest, process: Process, address: str, client: Clie
             if "httpGet" in probe:
                 return await _http(probe["httpGet"], process, address, client, seconds)
             if "tcpSocket" in probe:
-                return await _tcp(address, _port(probe["tcpSocket"]["port"], process.container))
+                action = probe["tcpSocket"]
+                return await _tcp(action.get("host") or address, _port(action["port"], process.container))
             if "grpc" in probe:
                 return await _grpc(probe["grpc"], address, process.container)
             return await _exec(probe["exec"]["command"], process)
@@ -33,7 +45,8 @@ async def _http(action: Manifest, process: Process, address: str, client: Client
     host = action.get("host") or address
     url = f"{action.get('scheme', 'http').lower()}://{host}:{_port(action['port'], process.container)}"
     headers = [(str(h["name"]).lower().encode(), str(h["value"]).encode()) for h in action.get("httpHeaders", ())]
-    answer = await client.request("GET", url + action.get("path", "/"), headers=headers, timeout_seconds=seconds)
+    path = f"/{action.get('path', '').removeprefix('/')}"
+    answer = await client.request("GET", url + path, headers=headers, timeout_seconds=seconds)
     return 200 <= answer.status < 400  # Kubernetes' own bounds
 
 
@@ -59,21 +72,21 @@ async def _grpc(action: Manifest, address: str, container: Manifest) -> bool:
 
 
 async def _exec(command: list[str], process: Process) -> bool:
-    import os
-
     running = await asyncio.create_subprocess_exec(
-        *command,
+        *map(process.placed, command),
         env={**os.environ, **process.environment},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         return await running.wait() == 0
-    except asyncio.CancelledError:
-        running.kill()
+    finally:
+        # What it has started goes with it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
         await running.wait()
-        raise
 
 
 def _port(port: Json, container: Mapping[str, Json]) -> int:
