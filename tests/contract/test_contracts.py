@@ -584,6 +584,11 @@ class TestRefersByTrust(Spoken):
     dialect = Trusting()
 
 
+@breaks("test_no_value_in_any_place_is_a_surprise", Exception)
+class TestTakesValuesByTrust(Serviced):
+    dialect = Trusting()
+
+
 @breaks("test_parse_of_anything_returns_or_says_what_is_wrong", Exception)
 class TestParsesByTrust(Spoken):
     dialect = Trusting()

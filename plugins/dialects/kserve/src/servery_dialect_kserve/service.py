@@ -122,7 +122,8 @@ class _Predictor:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self.name: str = str(manifest.get("metadata", {}).get("name", ""))
-        self.annotations: Mapping[str, str] = manifest.get("metadata", {}).get("annotations") or {}
+        given = manifest.get("metadata", {}).get("annotations") or {}
+        self.annotations: Mapping[str, str] = {name: value for name, value in given.items() if value is not None}
         self.spec: Manifest = manifest["spec"]["predictor"]
         self.frameworks = [name for name in FRAMEWORKS if self.spec.get(name) is not None]
 
@@ -247,7 +248,8 @@ class _Predictor:
             )
         metric, target = self.spec.get("scaleMetric"), self.spec.get("scaleTarget")
         scaler = self.annotations.get(kinds.AUTOSCALER_CLASS, AutoscalerClass.HPA)
-        if self.mode == "raw" and scaler == AutoscalerClass.HPA and metric in _KNATIVE_METRICS:
+        by_requests = isinstance(metric, str) and metric in _KNATIVE_METRICS
+        if self.mode == "raw" and scaler == AutoscalerClass.HPA and by_requests:
             # A HorizontalPodAutoscaler knows a pod's resources; requests are counted by Knative alone.
             yield unsupported(f"{_PREDICTOR}.scaleMetric", metric, set(ScaleMetric) - _KNATIVE_METRICS)
         if metric in (None, "cpu") and isinstance(target, int) and self.mode == "raw" and not 1 <= target <= 100:
