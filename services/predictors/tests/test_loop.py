@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from servery_predictor.batching.loop import QUICK_SECONDS, Batcher
+from servery_predictor.errors import ModelFailed
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
 
 
@@ -134,3 +135,54 @@ async def test_a_model_measured_quick_is_called_without_the_executor(
         executor.release()
         assert numbers(await answer) == [number * 2]
     assert 0 < measured < 10
+
+
+ENDS = [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()]
+
+
+class Ending(Doubling):
+    """Raises what would end the process when a negative number is among its inputs."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def __call__(self, request: InferRequest) -> InferResponse:
+        if (request.inputs[0].data < 0).any():
+            raise self._error
+        return super().__call__(request)
+
+
+@pytest.mark.parametrize("error", ENDS, ids=lambda error: type(error).__name__)
+async def test_a_model_that_would_end_the_process_fails_its_request_only(
+    executor: HeldExecutor, error: BaseException
+) -> None:
+    batcher = Batcher(Ending(error), executor=executor)
+    bad, neighbour = batcher.submit(ask(-1)), batcher.submit(ask(2))
+    await turn()
+    executor.release()
+    with pytest.raises(ModelFailed, match=f"model 'm' failed: {type(error).__name__}"):
+        await bad
+    assert numbers(await neighbour) == [4]
+    later = batcher.submit(ask(3))
+    await turn()
+    executor.release()
+    assert numbers(await later) == [6]
+    await batcher.drained()
+
+
+@pytest.mark.parametrize("error", ENDS, ids=lambda error: type(error).__name__)
+async def test_a_quick_model_that_would_end_the_process_does_not_end_the_loop(
+    executor: HeldExecutor, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servery_predictor.batching.loop.time.perf_counter", lambda: 0.0)
+    batcher = Batcher(Ending(error), executor=executor)
+    for number in range(6):
+        measured = batcher.submit(ask(number))
+        await turn()
+        executor.release()
+        await measured
+    # From here on nobody releases anything: the model runs on the loop itself.
+    with pytest.raises(ModelFailed, match=type(error).__name__):
+        await batcher.submit(ask(-1))
+    assert numbers(await batcher.submit(ask(3))) == [6]

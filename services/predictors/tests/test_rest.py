@@ -147,3 +147,17 @@ async def test_a_model_that_takes_too_long_is_a_504(start: Any, tmp_path: Path, 
     gates(late).gate.set()
     assert answer.status == 504
     assert orjson.loads(answer.body) == {"error": "model 'slow' did not answer in 0.05 s"}
+
+
+async def test_a_model_that_exits_answers_500_and_then_the_next_request(
+    start: Any, tmp_path: Path, client: Client
+) -> None:
+    (tmp_path / "model.py").write_text(
+        "import sys\n\n\nclass Model:\n    def predict(self, inputs):\n"
+        "        return inputs['input-0'] if inputs['input-0'][0] else sys.exit('no zero')\n"
+    )
+    quits = await start(tmp_path, runtime="python", name="quits")
+    url = f"{quits.http.url}/v1/models/quits:predict"
+    answers = [await client.request("POST", url, body=b'{"instances": [%d]}' % number) for number in (0, 5)]
+    assert [answer.status for answer in answers] == [500, 200]
+    assert orjson.loads(answers[0].body) == {"error": "model 'quits' failed: SystemExit: no zero"}

@@ -128,7 +128,8 @@ class Batcher:
             merged = batch.merge(requests, max_batch_rows=self._max_rows)
             response = self._predict(merged.request)
             return list(batch.split(response, merged.offsets)) if len(requests) > 1 else [response]
-        except Exception as error:
+        except BaseException as error:
+            # BaseException: a model may call sys.exit(), and the queue would wait for this call's end for ever.
             # One bad request must not fail its neighbours: each is asked alone.
             if len(requests) > 1:
                 return [answer for request in requests for answer in self._answers([request])]
@@ -158,7 +159,7 @@ class Batcher:
             self._idle.set()
 
 
-def _failure(request: InferRequest, error: Exception) -> ServeryError:
+def _failure(request: InferRequest, error: BaseException) -> ServeryError:
     if isinstance(error, InputError):
         return error
     logger.error("model failed", exc_info=error, extra={"model": request.model})
