@@ -63,7 +63,7 @@ def test_refusal_is_final_and_named(buckets: Any) -> None:
 def test_object_that_changed_meanwhile_is_refused(buckets: Any) -> None:
     buckets.put("models/m", b"abc")
     (entry,) = listed(GcsProvider(), "gs://models/m")
-    buckets.put("models/m", b"abd")
+    buckets.put("models/m", b"xyz")
     with pytest.raises(Permanent, match="gs://models/m: 404"):
         fetched(GcsProvider(), entry)
 

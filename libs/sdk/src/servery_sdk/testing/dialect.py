@@ -36,6 +36,7 @@ _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LONGEST = 63
 
+_AWKWARD: tuple[Json, ...] = (None, True, -1, 1.5, "", "x y", [], {}, [[]], [{}], {"x": []})
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 _STATUSES = st.builds(
     ServiceStatus,
@@ -154,7 +155,7 @@ class DialectContract:
     def test_no_value_in_any_place_is_a_surprise(self, manifest: Manifest) -> None:
         """One wrong value at a time, in every place there is: Hypothesis tries them together, but not all."""
         for number in range(len(list(_places(dict(manifest))))):
-            for value in (None, True, -1, 1.5, "", "x y", [], {}, [[]], [{}], {"x": []}):
+            for value in _AWKWARD:
                 wild: Any = copy.deepcopy(manifest)
                 holder, key = list(_places(wild))[number]
                 holder[key] = copy.deepcopy(value)
