@@ -87,9 +87,12 @@ def stages(manifests: Sequence[Manifest], catalog: Catalog, installed: Plugins) 
     taken: dict[str, list[float]] = {}
     services, taken["parse"] = timed(lambda manifest: dialect.parse(manifest, catalog), manifests)
     plans, taken["plan"] = timed(lambda parsed: planning.plan(parsed, catalog, settings), services)
-    _, taken["render"] = timed(lambda plan: installed.modes[plan.mode].render(plan), plans)
-    seen = [(plan, running(plan)) for plan in plans]
-    statuses, taken["observe"] = timed(lambda both: dialect.status(planning.observe(*both, now=NOW)), seen)
+    mode = installed.modes[plans[0].mode]
+    desired, taken["render"] = timed(mode.render, plans)
+    seen = [(plan, objects, running(plan)) for plan, objects in zip(plans, desired, strict=True)]
+    statuses, taken["observe"] = timed(
+        lambda found: dialect.status(planning.observe(*found, mode.readiness, now=NOW)), seen
+    )
     if not all(status["modelStatus"]["transitionStatus"] == "UpToDate" for status in statuses):
         raise SystemExit("a service that runs is not said to run")
     return taken

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from servery_controller.capabilities import discover
 from servery_controller.controller import Controller
 from servery_controller.planning import PlanningSettings
 from servery_kube.client import KubeClient, connect
@@ -46,7 +45,7 @@ async def until(check, *, seconds: float = 30.0):  # type: ignore[no-untyped-def
 async def controlling(kubeconfig: str) -> AsyncIterator[None]:
     async with (
         connect(kubeconfig) as api,
-        Controller(api, INSTALLED, PlanningSettings(), capabilities=await discover(api)).running(),
+        Controller(api, INSTALLED, PlanningSettings()).running(),
     ):
         yield
 
@@ -262,7 +261,7 @@ async def test_steady_state_of_500_services_makes_no_writes(
     asleep = [f"z{number}" for number in range(490)]
     async with connect(str(api_server.kubeconfig())) as client:
         api = Watched(client._api, namespace)
-        async with Controller(api, INSTALLED, PlanningSettings(), capabilities=await discover(api)).running():
+        async with Controller(api, INSTALLED, PlanningSettings()).running():
             for name in usual:
                 await admin.create(service(namespace, name), SERVICE)
             for name in asleep:
@@ -307,7 +306,7 @@ async def test_steady_state_of_500_services_makes_no_writes(
 async def test_conflicts_are_tried_again(admin: KubeClient, api_server: Any, crds: None, namespace: str) -> None:
     async with connect(str(api_server.kubeconfig())) as client:
         api = Watched(client._api, namespace, conflicts=6)
-        async with Controller(api, INSTALLED, PlanningSettings(), capabilities=await discover(api)).running():
+        async with Controller(api, INSTALLED, PlanningSettings()).running():
             await admin.create(service(namespace), SERVICE)
             await until(lambda: admin.get(ref(kinds.HORIZONTAL_POD_AUTOSCALER, namespace)))
     assert api.conflicts == 0
@@ -380,7 +379,7 @@ async def test_api_server_that_is_too_busy_is_asked_again(
 
         await until(is_jailed)
         api.refused = 0
-        async with Controller(api, INSTALLED, PlanningSettings(), capabilities=await discover(api)).running():
+        async with Controller(api, INSTALLED, PlanningSettings()).running():
             await admin.create(service(namespace), SERVICE)
 
             async def refused_twice() -> bool:

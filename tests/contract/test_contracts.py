@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from servery_dialect_kserve.plugin import KServeDialect
 from servery_mode_raw.plugin import RawMode
+from servery_sdk import kinds
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid, Permanent, Transient
 from servery_sdk.manifests import Json, Manifest, ObjectRef
 from servery_sdk.model import (
@@ -22,8 +23,10 @@ from servery_sdk.model import (
     DeploymentPlan,
     InferenceService,
     Protocol,
+    Readiness,
     ServiceStatus,
     SupportedFormat,
+    Workload,
 )
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
 from servery_sdk.runtimes import predictor
@@ -845,3 +848,24 @@ class Demanding(Altered):
 @breaks("test_objects_need_no_more_of_a_cluster_than_it_has")
 class TestNeedsMoreThanItSays(ModeContract):
     mode = Demanding()
+
+
+class Unnamed(RawMode):
+    kinds = RawMode.kinds - {kinds.SERVICE}
+
+
+@breaks("test_objects_are_of_the_kinds_that_it_names")
+class TestHidesAKind(ModeContract):
+    mode = Unnamed()
+
+
+class Trusting(RawMode):
+    def readiness(self, workload: Workload, found: Mapping[ObjectRef, Manifest]) -> Readiness:
+        for deployment in found.values():
+            assert isinstance(deployment["status"], dict), "not what a Deployment says"
+        return super().readiness(workload, found)
+
+
+@breaks("test_readiness_is_total")
+class TestTrustsTheCluster(ModeContract):
+    mode = Trusting()

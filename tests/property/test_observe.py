@@ -8,11 +8,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servery_controller import render
-from servery_controller.planning import PlanningSettings, observe, refused
+from servery_controller import planning, render
+from servery_controller.planning import PlanningSettings, refused
 from servery_sdk import kinds, plugins
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import Capability, ConditionStatus, DeploymentPlan, Observed, ServiceStatus, TransitionStatus
+
+MODE = plugins.load().modes["raw"]
+
+
+def observe(plan: DeploymentPlan, observed: Observed, *, now: str) -> ServiceStatus:
+    return planning.observe(plan, MODE.render(plan), observed, MODE.readiness, now=now)
+
 
 INSTALLED = plugins.load()
 DIALECT = INSTALLED.dialects["kserve"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from servery_sdk import plugins
 from servery_sdk.manifests import Manifest
-from servery_sdk.model import Runtime, SupportedFormat
+from servery_sdk.model import ComponentKind, Runtime, SupportedFormat
 
 FOLDER = Path(__file__).parent
 HEADER = "# Printed from the runtime plugins by generate.py; edit those.\n"
@@ -19,6 +19,7 @@ CONTAINER = "kserve-container"
 
 def cluster_serving_runtime(runtime: Runtime) -> Manifest:
     """Return the object that says to a cluster what the descriptor says to us."""
+    part = runtime.parts[ComponentKind.PREDICTOR]
     return {
         "apiVersion": "serving.kserve.io/v1alpha1",
         "kind": "ClusterServingRuntime",
@@ -26,8 +27,8 @@ def cluster_serving_runtime(runtime: Runtime) -> Manifest:
         "spec": {
             "supportedModelFormats": [_format(supported) for supported in runtime.formats],
             "protocolVersions": sorted(map(str, runtime.protocols)),
-            "containers": [{"name": CONTAINER, **runtime.container}],
-            **runtime.pod,
+            "containers": [{"name": CONTAINER, **part.container}],
+            **part.pod,
         },
     }
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from servery_controller import render
-from servery_controller.planning import PlanningSettings, observe, refused
-from servery_sdk import kinds
+from servery_controller import planning, render
+from servery_controller.planning import PlanningSettings, refused
+from servery_sdk import kinds, plugins
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import (
     Capability,
@@ -20,6 +20,13 @@ from servery_sdk.model import (
     TransitionStatus,
 )
 from servery_sdk.plugins import Plugins
+
+MODE = plugins.load().modes["raw"]
+
+
+def observe(plan: DeploymentPlan, observed: Observed, *, now: str) -> ServiceStatus:
+    return planning.observe(plan, MODE.render(plan), observed, MODE.readiness, now=now)
+
 
 Make = Callable[..., dict[str, Any]]
 

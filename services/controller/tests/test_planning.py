@@ -12,7 +12,7 @@ from servery_controller.planning.placeholders import fill
 from servery_controller.planning.selection import select_runtime
 from servery_sdk import kinds
 from servery_sdk.errors import Invalid
-from servery_sdk.manifests import Namespace, ObjectRef
+from servery_sdk.manifests import Kind, Namespace, ObjectRef
 from servery_sdk.model import (
     Catalog,
     DeploymentPlan,
@@ -28,6 +28,9 @@ from servery_sdk.plugins import Plugins
 Make = Callable[..., dict[str, Any]]
 
 
+SERVICE = ObjectRef(Kind("acme.io/v1", "Inference", "inferences"), Namespace("demo"), "iris")
+
+
 def runtime(name: str, **more: Any) -> Runtime:
     formats = more.pop("formats", (SupportedFormat(name="sklearn", version="1"),))
     return Runtime(name=name, formats=formats, **more)
@@ -35,7 +38,7 @@ def runtime(name: str, **more: Any) -> Runtime:
 
 def select(*runtimes: Runtime, version: str | None = None, **more: Any) -> Any:
     request = RuntimeRequest(format=ModelFormat(name="sklearn", version=version), **more)
-    return select_runtime(request, Catalog(runtimes=runtimes), namespace="demo")
+    return select_runtime(request, Catalog(runtimes=runtimes), service=SERVICE)
 
 
 @pytest.mark.parametrize(

@@ -3,57 +3,86 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from servery_http.client import Client, ConnectFailed, TimedOut
 from servery_http.messages import Request, Response, Streamed, header
 from servery_http.proxy import forward
 from servery_kube.informer import Informer
+from servery_kube.port import KubeApi, NotFound
 from servery_sdk.errors import ServeryError
-from servery_sdk.manifests import Manifest
+from servery_sdk.manifests import has_labels
 
 from servery.local.rollout import is_ready
 
 _ANSWER_SECONDS = 600.0
 _UNAVAILABLE = 503
+_TAKEN = {
+    "controllerName": "servery/local",
+    "conditions": [{"type": kind, "status": "True", "reason": kind} for kind in ("Accepted", "ResolvedRefs")],
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A Service's port."""
+    """A Service's port, and its share of a route's requests."""
 
     namespace: str
     service: str
     port: int
+    weight: int = 1
 
 
 @dataclass(slots=True)
 class Ingress:
-    """Answers every request by the Ingress objects; ``<ingress>.<namespace>.localhost`` always works too."""
+    """Answers every request by the HTTPRoutes; ``<route or Service>.<namespace>.localhost`` always works too."""
 
-    ingresses: Informer
+    api: KubeApi
+    routes: Informer
     services: Informer
     pods: Informer
     client: Client
     _turn: Iterator[int] = field(default_factory=itertools.count)
+    _turns: dict[tuple[Backend, ...], dict[Backend, int]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Do what a Gateway does besides: say of every route that it is taken. Until cancelled."""
+        changed = asyncio.Event()
+        self.routes.subscribe(lambda _: changed.set())
+        await self.routes.synced()
+        while True:
+            changed.clear()
+            for ref, route in self.routes.items():
+                parents = [{"parentRef": parent, **_TAKEN} for parent in route["spec"].get("parentRefs", ())]
+                if (route.get("status") or {}).get("parents") != parents:
+                    # The route may have gone this moment.
+                    with contextlib.suppress(NotFound):
+                        await self.api.patch_status(ref, {"parents": parents})
+            await changed.wait()
 
     def route(self, method: str, path: str) -> Streamed:  # every request is ours
         """Return the handler of every request: the front's router. Bodies pass as they come."""
         return Streamed(self._answer)
 
-    def hosts(self) -> dict[str, Backend]:
+    def hosts(self) -> dict[str, tuple[Backend, ...]]:
         """Return where each host leads."""
-        found: dict[str, Backend] = {}
-        for ref, ingress in self.ingresses.items():
-            for index, rule in enumerate(ingress["spec"].get("rules", ())):
-                service = rule["http"]["paths"][0]["backend"]["service"]
-                backend = Backend(ref.namespace, service["name"], service["port"]["number"])
-                found[rule["host"]] = backend
-                if index == 0:
-                    found[f"{ref.name}.{ref.namespace}.localhost"] = backend
+        found: dict[str, tuple[Backend, ...]] = {}
+        for ref, service in self.services.items():
+            first = Backend(ref.namespace, ref.name, service["spec"]["ports"][0]["port"])
+            found[f"{ref.name}.{ref.namespace}.localhost"] = (first,)
+        for ref, route in self.routes.items():
+            backends = tuple(
+                Backend(ref.namespace, backend["name"], backend["port"], backend.get("weight", 1))
+                for rule in route["spec"].get("rules", ())
+                for backend in rule.get("backendRefs", ())
+                if backend.get("weight", 1) > 0
+            )
+            for host in (*route["spec"].get("hostnames", ()), f"{ref.name}.{ref.namespace}.localhost"):
+                found[host] = backends
         return found
 
     def endpoints(self, backend: Backend) -> list[str]:
@@ -67,17 +96,32 @@ class Ingress:
                 return [
                     f"{pod['status']['podIP']}:{port.get('targetPort', backend.port)}"
                     for pod_ref, pod in self.pods.items()
-                    if pod_ref.namespace == ref.namespace and _selected(pod, selector) and is_ready(pod)
+                    if pod_ref.namespace == ref.namespace and has_labels(pod, selector) and is_ready(pod)
                 ]
         return []
+
+    def _pick(self, backends: tuple[Backend, ...]) -> Backend:
+        """Return whose turn it is, so that every run of ``sum(weights)`` requests has exactly those shares.
+
+        Source: the smooth weighted round robin of nginx.
+        """
+        if len(backends) == 1:
+            return backends[0]
+        turns = self._turns.setdefault(backends, dict.fromkeys(backends, 0))
+        for backend in backends:
+            turns[backend] += backend.weight
+        chosen = max(backends, key=turns.__getitem__)
+        turns[chosen] -= sum(backend.weight for backend in backends)
+        return chosen
 
     async def _answer(self, request: Request) -> Response:
         host = (header(request.headers, b"host") or b"").decode("latin-1").partition(":")[0].lower()
         hosts = self.hosts()
-        backend = hosts.get(host)
-        if backend is None:
+        backends = hosts.get(host)
+        if not backends:
             known = ", ".join(sorted(hosts)) or "none yet"
             return _refusal(404, f"no service answers at host {host!r}; hosts: {known}")
+        backend = self._pick(backends)
         endpoints = self.endpoints(backend)
         if not endpoints:
             return _refusal(_UNAVAILABLE, f"service {backend.namespace}/{backend.service} has no ready pod")
@@ -99,11 +143,6 @@ class Ingress:
                 return await forward(request, f"http://{endpoint}", self.client)
         except TimeoutError as error:
             raise TimedOut(f"{request.method} {request.path}: no answer within {_ANSWER_SECONDS:g} s") from error
-
-
-def _selected(pod: Manifest, selector: Mapping[str, str]) -> bool:
-    labels = pod["metadata"].get("labels", {})
-    return all(labels.get(key) == value for key, value in selector.items())
 
 
 def _refusal(status: int, message: str) -> Response:

@@ -51,12 +51,12 @@ class Platform:
     ) -> None:
         self.plugins = plugins
         crds = [crd for dialect in plugins.dialects.values() for crd in dialect.crds()]
-        self.api: KubeApi = MemoryApi(crds)
+        self.api: KubeApi = MemoryApi(crds, served=[kinds.HTTP_ROUTE])
         self._kinds = _kinds(plugins)
         self._pods = Informer(self.api, kinds.POD)
         self._deployments = Informer(self.api, kinds.DEPLOYMENT)
         self._autoscalers = Informer(self.api, kinds.HORIZONTAL_POD_AUTOSCALER)
-        self._ingresses = Informer(self.api, kinds.INGRESS)
+        self._routes = Informer(self.api, kinds.HTTP_ROUTE)
         self._endpoints = Informer(self.api, kinds.SERVICE)
         self._secrets = Informer(self.api, kinds.SECRET)
         self._config_maps = Informer(self.api, kinds.CONFIG_MAP)
@@ -64,7 +64,7 @@ class Platform:
         self._directory = directory
         self._backoff = backoff or Backoff()
         self._client = Client()
-        self._ingress = Ingress(self._ingresses, self._endpoints, self._pods, self._client)
+        self._ingress = Ingress(self.api, self._routes, self._endpoints, self._pods, self._client)
         self._server = Server(self._ingress.route, host=host, port=port)
         self._changed = asyncio.Condition()
 
@@ -96,7 +96,7 @@ class Platform:
                 await task
 
     def _informers(self) -> list[Informer]:
-        workloads = [self._pods, self._deployments, self._autoscalers, self._ingresses, self._endpoints]
+        workloads = [self._pods, self._deployments, self._autoscalers, self._routes, self._endpoints]
         return [*workloads, self._secrets, self._config_maps, *self._services]
 
     async def _run(self) -> None:
@@ -111,6 +111,7 @@ class Platform:
             for informer in self._informers():
                 group.create_task(informer.run(), name=f"informer-{informer.kind.plural}")
             group.create_task(kubelet.run(), name="kubelet")
+            group.create_task(self._ingress.run(), name="ingress")
             group.create_task(deployments.run(), name="deployments")
             group.create_task(Controller(self.api, self.plugins, settings).run(), name="controller")
 

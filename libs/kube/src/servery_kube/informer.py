@@ -26,6 +26,7 @@ class Informer:
         self._objects: dict[ObjectRef, Manifest] = {}
         self._subscribers: list[Callable[[Manifest], None]] = []
         self._synced = asyncio.Event()
+        self._version: str | None = None
 
     def subscribe(self, callback: Callable[[Manifest], None]) -> None:
         """Call ``callback`` with every object that is added, changed or deleted."""
@@ -43,12 +44,22 @@ class Informer:
         """Return every object as last seen."""
         yield from list(self._objects.items())
 
+    async def sync(self) -> None:
+        """Take the first list; ``run`` goes on from it.
+
+        Raises:
+            KubeError: The API server said no, or nothing.
+        """
+        self._version = await self._relist()
+        self._synced.set()
+
     async def run(self) -> None:
         """Keep the cache true until cancelled."""
         while True:
             try:
-                version = await self._relist()
-                self._synced.set()
+                if self._version is None:
+                    await self.sync()
+                version, self._version = str(self._version), None
                 async for event in self._api.watch(self.kind, namespace=self._namespace, resource_version=version):
                     self._take(event.object, deleted=event.type == "DELETED")
             except Expired:

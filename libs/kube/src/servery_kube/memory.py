@@ -38,6 +38,7 @@ class MemoryApi:
 
     Args:
         crds: Definitions whose schemas check and complete the objects of their kinds.
+        served: More kinds, whose objects are taken as they are.
         now: The clock, for creation times.
         fault: Called before every call with its verb; what it raises is what the caller gets.
         history_events: Changes that a watch may resume over; older ones are Expired.
@@ -47,10 +48,12 @@ class MemoryApi:
         self,
         crds: Iterable[Manifest] = (),
         *,
+        served: Iterable[Kind] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         fault: Callable[[str], None] = lambda verb: None,
         history_events: int = 10_000,
     ) -> None:
+        self._served = kinds.BUILT_IN | frozenset(served)
         self._now = now
         self._fault = fault
         self._version = 0
@@ -137,9 +140,9 @@ class MemoryApi:
         return await self._store(ref, made, fields.update(live, made, self._shape(kind), manager, self._owned[ref]))
 
     async def has(self, kind: Kind) -> bool:
-        """Return whether ``kind`` is Kubernetes' own or has a definition."""
+        """Return whether ``kind`` is Kubernetes' own, has a definition, or was asked for."""
         self._fault("has")
-        return kind in kinds.BUILT_IN or (kind.api_version, kind.kind) in self._versions
+        return kind in self._served or (kind.api_version, kind.kind) in self._versions
 
     async def delete(self, ref: ObjectRef, *, propagation: Propagation = "Background") -> None:
         """Delete an object and, unless orphaned, what it owns; finalizers hold it back."""
@@ -182,7 +185,7 @@ class MemoryApi:
         return ObjectRef(kind, namespace, metadata["name"])
 
     def _serve(self, kind: Kind) -> None:
-        if kind not in kinds.BUILT_IN and (kind.api_version, kind.kind) not in self._versions:
+        if kind not in self._served and (kind.api_version, kind.kind) not in self._versions:
             raise NotFound(f"the server could not find the requested resource: {kind}")
 
     def _shape(self, kind: Kind) -> Shape:

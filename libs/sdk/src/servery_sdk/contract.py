@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from servery_sdk.manifests import Json, Kind, Manifest, ObjectRef
-from servery_sdk.model import Capability, Catalog, DeploymentPlan, InferenceService, Runtime, ServiceStatus
+from servery_sdk.model import (
+    Capability,
+    Catalog,
+    DeploymentPlan,
+    InferenceService,
+    Readiness,
+    Runtime,
+    ServiceStatus,
+    Workload,
+)
 
 
 class Dialect(Protocol):
@@ -49,14 +58,21 @@ class Dialect(Protocol):
 
 
 class Mode(Protocol):
-    """An engine's way of running a plan. One pure function."""
+    """An engine's way of running a plan. Pure functions."""
 
     @property
     def name(self) -> str:
         """``raw``."""
 
-    def requires(self) -> frozenset[Capability]:
-        """Return what a cluster must offer for this mode."""
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of all objects that it may render."""
+
+    def requires(self, plan: DeploymentPlan) -> frozenset[Capability]:
+        """Return what a cluster must offer for this plan; planning's choices go by ``plan.capabilities``."""
 
     def render(self, plan: DeploymentPlan) -> tuple[Manifest, ...]:
         """Return the engine's objects for ``plan``: deterministic, each with owner reference and ``owned_labels``."""
+
+    def readiness(self, workload: Workload, objects: Mapping[ObjectRef, Manifest]) -> Readiness:
+        """Return how far a workload is, from the service's objects as they are. Total: never raises."""

@@ -58,7 +58,10 @@ class ObjectRef:
 
 def has_labels(manifest: Manifest, labels: Mapping[str, str]) -> bool:
     """Return whether an object carries all of ``labels``: what a label selector of equalities asks."""
-    found = (manifest.get("metadata") or {}).get("labels") or {}
+    metadata = manifest.get("metadata")
+    found = metadata.get("labels") if isinstance(metadata, Mapping) else None
+    if not isinstance(found, Mapping):
+        found = {}
     return all(found.get(key) == value for key, value in labels.items())
 
 

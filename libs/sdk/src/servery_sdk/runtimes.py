@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from servery_sdk.model import Protocol, Runtime, SupportedFormat
+from servery_sdk.model import ComponentKind, Part, Protocol, Runtime, SupportedFormat
 
 VERSION = "0.1.0"
 """Of the images that are built from this source."""
@@ -21,6 +21,7 @@ def predictor(
     formats: Iterable[SupportedFormat],
     aliases: Iterable[str] = (),
     local_images: Iterable[str] = (),
+    local_flags: Mapping[str, str] | None = None,
     image: str | None = None,
 ) -> Runtime:
     """Return the descriptor of a runtime whose model class the predictor loads.
@@ -31,6 +32,7 @@ def predictor(
         formats: What it serves.
         aliases: Other runtimes' names that mean this one.
         local_images: Repositories of images that it stands in for on a machine without containers.
+        local_flags: Flags of those images' programs that the predictor spells in another way.
         image: Where it is not ``servery/predictor-<name>``.
     """
     image = image or f"servery/predictor-{name}:{VERSION}"
@@ -42,39 +44,44 @@ def predictor(
         model_class=model_class,
         image=image,
         local_images=(image.rpartition(":")[0], *local_images),
-        container={
-            "image": image,
-            "args": [
-                f"--runtime={name}",
-                "--model_name={{.Name}}",
-                f"--model_dir={MODEL_DIR}",
-                f"--http_port={HTTP_PORT}",
-                f"--grpc_port={GRPC_PORT}",
-            ],
-            "ports": [
-                {"name": "http1", "containerPort": HTTP_PORT, "protocol": "TCP"},
-                {"name": "h2c", "containerPort": GRPC_PORT, "protocol": "TCP"},
-            ],
-            "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"cpu": "1", "memory": "2Gi"}},
-            "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": HTTP_PORT}, "periodSeconds": 5},
-            "livenessProbe": {"httpGet": {"path": "/v2/health/live", "port": HTTP_PORT}, "periodSeconds": 10},
-            "startupProbe": {
-                "httpGet": {"path": "/v2/health/ready", "port": HTTP_PORT},
-                "periodSeconds": 1,
-                "failureThreshold": 600,
-            },
-            "securityContext": {
-                "allowPrivilegeEscalation": False,
-                "capabilities": {"drop": ["ALL"]},
-                "privileged": False,
-                "readOnlyRootFilesystem": True,
-                "runAsNonRoot": True,
-            },
-            # The root file system is read-only; libraries still want somewhere to put a socket or a cache.
-            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
-        },
-        pod={
-            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
-            "volumes": [{"name": "tmp", "emptyDir": {}}],
+        local_flags=local_flags or {},
+        parts={
+            ComponentKind.PREDICTOR: Part(
+                container={
+                    "image": image,
+                    "args": [
+                        f"--runtime={name}",
+                        "--model_name={{.Name}}",
+                        f"--model_dir={MODEL_DIR}",
+                        f"--http_port={HTTP_PORT}",
+                        f"--grpc_port={GRPC_PORT}",
+                    ],
+                    "ports": [
+                        {"name": "http1", "containerPort": HTTP_PORT, "protocol": "TCP"},
+                        {"name": "h2c", "containerPort": GRPC_PORT, "protocol": "TCP"},
+                    ],
+                    "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"cpu": "1", "memory": "2Gi"}},
+                    "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": HTTP_PORT}, "periodSeconds": 5},
+                    "livenessProbe": {"httpGet": {"path": "/v2/health/live", "port": HTTP_PORT}, "periodSeconds": 10},
+                    "startupProbe": {
+                        "httpGet": {"path": "/v2/health/ready", "port": HTTP_PORT},
+                        "periodSeconds": 1,
+                        "failureThreshold": 600,
+                    },
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                        "privileged": False,
+                        "readOnlyRootFilesystem": True,
+                        "runAsNonRoot": True,
+                    },
+                    # The root file system is read-only; libraries still want somewhere to put a socket or a cache.
+                    "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+                },
+                pod={
+                    "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+                    "volumes": [{"name": "tmp", "emptyDir": {}}],
+                },
+            )
         },
     )

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from servery_dialect_kserve.plugin import KServeDialect
 from servery_sdk.errors import Invalid
-from servery_sdk.model import Protocol, RuntimeScope, SupportedFormat
+from servery_sdk.model import ComponentKind, Protocol, RuntimeScope, SupportedFormat
 
 DIALECT = KServeDialect()
 
@@ -37,9 +37,9 @@ def test_runtime_carries_what_selection_and_merging_need() -> None:
         SupportedFormat(name="x", version=None, auto_select=False, priority=None),
     )
     assert found.protocols == {Protocol.V1, Protocol.GRPC_V2}
-    assert found.container == {"image": "acme/server:1"}
-    assert found.pod == {"nodeSelector": {"a": "b"}}
-    assert found.annotations == {"prometheus.kserve.io/port": "8080"}
+    assert found.parts[ComponentKind.PREDICTOR].container == {"image": "acme/server:1"}
+    assert found.parts[ComponentKind.PREDICTOR].pod == {"nodeSelector": {"a": "b"}}
+    assert found.parts[ComponentKind.PREDICTOR].annotations == {"prometheus.kserve.io/port": "8080"}
 
 
 def test_only_container_answers_requests_whatever_its_name() -> None:
@@ -50,7 +50,10 @@ def test_only_container_answers_requests_whatever_its_name() -> None:
 def test_other_containers_stay_beside_the_main_one() -> None:
     containers = [{"name": "side", "image": "s"}, {"name": "kserve-container", "image": "m"}]
     found = DIALECT.parse_runtime(manifest(containers=containers))
-    assert (found.image, found.pod["containers"]) == ("m", [{"name": "side", "image": "s"}])
+    assert (found.image, found.parts[ComponentKind.PREDICTOR].pod["containers"]) == (
+        "m",
+        [{"name": "side", "image": "s"}],
+    )
 
 
 @pytest.mark.parametrize(

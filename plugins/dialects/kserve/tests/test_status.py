@@ -25,7 +25,11 @@ def test_status_reads_as_kserve_writes_it() -> None:
             mode="raw",
             url="http://iris-demo.example.com",
             address="http://iris-predictor.demo.svc.cluster.local",
-            components=(ComponentStatus(kind=ComponentKind.PREDICTOR, url="http://iris-predictor-demo.example.com"),),
+            components=(
+                ComponentStatus(
+                    kind=ComponentKind.PREDICTOR, name="predictor", url="http://iris-predictor-demo.example.com"
+                ),
+            ),
             model=ModelStatus(
                 transition=TransitionStatus.UP_TO_DATE,
                 target=ModelState.LOADED,

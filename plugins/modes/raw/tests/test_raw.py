@@ -29,6 +29,7 @@ SERVICE = ObjectRef(
 def workload() -> Workload:
     return Workload(
         kind=ComponentKind.PREDICTOR,
+        component="predictor",
         name="iris-predictor",
         selector={"app": "isvc.iris-predictor"},
         labels={"component": "predictor"},

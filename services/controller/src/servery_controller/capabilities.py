@@ -1,22 +1,23 @@
-"""What a cluster offers, found by asking which kinds it serves."""
+"""What a cluster offers, by the kinds that it serves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from servery_kube.port import KubeApi
 from servery_sdk import kinds
 from servery_sdk.manifests import Kind
 from servery_sdk.model import Capability
 
-KINDS: Mapping[Capability, Kind] = {
+_KINDS: Mapping[Capability, Kind] = {
     Capability.GATEWAY_API: kinds.HTTP_ROUTE,
     Capability.INGRESS: kinds.INGRESS,
     Capability.KEDA: kinds.SCALED_OBJECT,
+    Capability.KNATIVE: kinds.KNATIVE_SERVICE,
+    Capability.KUBERAY: kinds.RAY_SERVICE,
+    Capability.LEADER_WORKER_SET: kinds.LEADER_WORKER_SET,
 }
-"""The kind that a capability brings: it is there where the kind is served, and then a mode may render it."""
 
 
-async def discover(api: KubeApi) -> frozenset[Capability]:
-    """Return the capabilities whose kinds the server serves."""
-    return frozenset([capability for capability, kind in KINDS.items() if await api.has(kind)])
+def offered(served: Collection[Kind]) -> frozenset[Capability]:
+    """Return the capabilities that the kinds of a cluster bring."""
+    return frozenset(capability for capability, kind in _KINDS.items() if kind in served)

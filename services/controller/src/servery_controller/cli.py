@@ -17,7 +17,6 @@ from servery_sdk import logs, plugins
 from servery_sdk.plugins import Plugins
 
 from servery_controller.admission import application
-from servery_controller.capabilities import discover
 from servery_controller.controller import Controller
 from servery_controller.settings import Settings, load
 
@@ -54,10 +53,7 @@ async def serve(settings: Settings) -> None:
 
 
 async def _control(api: KubeApi, installed: Plugins, settings: Settings) -> None:
-    capabilities = await discover(api)
-    await Controller(
-        api, installed, settings.planning(installed), capabilities=capabilities, workers=settings.workers
-    ).run()
+    await Controller(api, installed, settings.planning(installed), workers=settings.workers).run()
 
 
 @contextlib.asynccontextmanager

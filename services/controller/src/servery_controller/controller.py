@@ -5,35 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from servery_kube.events import Recorder
 from servery_kube.informer import Informer
-from servery_kube.port import KubeApi, KubeError, TooManyRequests
+from servery_kube.port import Forbidden, KubeApi, KubeError, TooManyRequests
 from servery_kube.queue import WorkQueue
 from servery_sdk import kinds
 from servery_sdk.contract import Dialect
 from servery_sdk.errors import Invalid
 from servery_sdk.manifests import Json, Kind, Manifest, Namespace, ObjectRef, has_labels
-from servery_sdk.model import Capability, Catalog, DeploymentPlan, Observed, ServiceStatus, TransitionStatus
+from servery_sdk.model import Catalog, DeploymentPlan, Observed, ServiceStatus, TransitionStatus
 from servery_sdk.plugins import Plugins
 
 from servery_controller import planning, render
-from servery_controller.capabilities import KINDS
+from servery_controller.capabilities import offered
 from servery_controller.gather import referenced
-from servery_controller.planning import NoPlan, PlanningSettings
+from servery_controller.planning import EngineMissing, NoPlan, PlanningSettings
 
 logger = logging.getLogger(__name__)
 
-_OWNED = (
-    kinds.DEPLOYMENT,
-    kinds.SERVICE,
-    kinds.HORIZONTAL_POD_AUTOSCALER,
-    kinds.POD_DISRUPTION_BUDGET,
-)
-"""What every cluster has and a mode may render."""
+LOOK_AGAIN_SECONDS = 30.0
+"""How often to look for kinds that the cluster did not serve before: an engine may be installed later."""
 
 
 def timestamp() -> str:
@@ -46,7 +41,6 @@ class Controller:
 
     Args:
         api: Where they are.
-        capabilities: What the cluster offers.
         workers: Services worked on at once.
         now: The clock, for conditions.
     """
@@ -57,7 +51,6 @@ class Controller:
         plugins: Plugins,
         settings: PlanningSettings,
         *,
-        capabilities: frozenset[Capability] = frozenset({Capability.INGRESS}),
         workers: int = 4,
         now: Callable[[], str] = timestamp,
     ) -> None:
@@ -65,20 +58,15 @@ class Controller:
         self._recorder = Recorder(api, "servery-controller")
         self._plugins = plugins
         self._settings = settings
-        self._capabilities = capabilities
         self._workers = workers
         self._now = now
         self._queue: WorkQueue[ObjectRef] = WorkQueue()
         self._dialects: dict[Kind, Dialect] = {
             kind: dialect for dialect in plugins.dialects.values() for kind in dialect.services
         }
-        self._services = [Informer(api, kind) for kind in sorted(self._dialects)]
-        self._runtimes = [
-            Informer(api, kind) for kind in sorted({k for d in plugins.dialects.values() for k in d.runtimes})
-        ]
-        owned = [*_OWNED, *(kind for need, kind in KINDS.items() if need in capabilities)]
-        self._owned = [Informer(api, kind) for kind in owned]
-        self._pods = Informer(api, kinds.POD)
+        self._runtime_kinds = frozenset(kind for dialect in plugins.dialects.values() for kind in dialect.runtimes)
+        self._owned_kinds = frozenset(kind for mode in plugins.modes.values() for kind in mode.kinds)
+        self._informers: dict[Kind, Informer] = {}
         self._applied: dict[ObjectRef, Manifest] = {}
         self._reported: dict[ObjectRef, Mapping[str, Json]] = {}
 
@@ -95,36 +83,65 @@ class Controller:
 
     async def run(self) -> None:
         """Watch and reconcile until cancelled."""
-        informers = [*self._services, *self._runtimes, *self._owned, self._pods]
-        for informer in self._services:
-            informer.subscribe(lambda manifest, informer=informer: self._queue.add(informer.ref(manifest)))  # type: ignore[misc]
-        for informer in self._runtimes:
-            informer.subscribe(lambda _: self._enqueue_all())
-        for informer in (*self._owned, self._pods):
-            informer.subscribe(self._enqueue_owner)
         try:
             async with asyncio.TaskGroup() as group:
-                for informer in informers:
-                    group.create_task(informer.run(), name=f"informer-{informer.kind.plural}")
-                for informer in informers:
-                    await informer.synced()
+                await self._discover(group)
                 for number in range(self._workers):
                     group.create_task(self._work(), name=f"reconciler-{number}")
+                while True:
+                    await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                    await self._discover(group)
         finally:
             self._queue.close()
 
+    async def _discover(self, group: asyncio.TaskGroup) -> None:
+        """Watch every kind that matters and that the cluster serves."""
+        wanted = {*self._dialects, *self._runtime_kinds, *self._owned_kinds, kinds.POD}
+        for kind in sorted(wanted - self._informers.keys()):
+            informer = Informer(self._api, kind)
+            try:
+                if not await self._api.has(kind):
+                    continue
+                await informer.sync()
+            except Forbidden as error:
+                # Of another mode than the installation's: its role leaves this kind out.
+                logger.info("kind not watched", extra={"kind": str(kind), "error": str(error)})
+                continue
+            except KubeError as error:
+                logger.warning("cannot look for kinds", extra={"kind": str(kind), "error": str(error)})
+                await asyncio.sleep(1)
+                return await self._discover(group)
+            self._watch(informer)
+            group.create_task(informer.run(), name=f"informer-{kind.plural}")
+        return None
+
+    def _watch(self, informer: Informer) -> None:
+        self._informers[informer.kind] = informer
+        if informer.kind in self._dialects:
+            informer.subscribe(lambda manifest: self._queue.add(informer.ref(manifest)))
+        elif informer.kind in self._runtime_kinds:
+            informer.subscribe(lambda _: self._enqueue_all())
+        else:
+            informer.subscribe(self._enqueue_owner)
+        # What came with the first list, and services that waited for this kind.
+        self._enqueue_all()
+
+    def _items(self, wanted: Collection[Kind]) -> Iterator[tuple[ObjectRef, Manifest]]:
+        for kind, informer in self._informers.items():
+            if kind in wanted:
+                yield from informer.items()
+
     def _enqueue_all(self) -> None:
-        for informer in self._services:
-            for ref, _ in informer.items():  # noqa: PERF102  # not a dict
-                self._queue.add(ref)
+        for ref, _ in self._items(self._dialects):
+            self._queue.add(ref)
 
     def _enqueue_owner(self, manifest: Manifest) -> None:
         # A pod is owned by a ReplicaSet; the labels that a dialect puts on all it owns hold the service's name.
         namespace = Namespace(manifest["metadata"].get("namespace", ""))
         for value in set((manifest["metadata"].get("labels") or {}).values()):
-            for informer in self._services:
-                ref = ObjectRef(informer.kind, namespace, value)
-                if informer.get(ref) is not None:
+            for kind in self._dialects:
+                ref = ObjectRef(kind, namespace, value)
+                if self._manifest(ref) is not None:
                     self._queue.add(ref)
 
     async def _work(self) -> None:
@@ -155,11 +172,14 @@ class Controller:
         plan = None
         try:
             plan, desired = render.render(manifest, catalog, self._plugins, self._settings)
+            mode = self._plugins.modes[plan.mode]
+            if missing := mode.requires(plan) - plan.capabilities:
+                raise EngineMissing(plan.mode, missing)
         except (Invalid, NoPlan) as error:
-            status = self._refusal(manifest, error)
+            status = self._refusal(manifest, error, plan)
         else:
             await self._act(plan, desired)
-            status = planning.observe(plan, self._observed(plan, manifest), now=self._now())
+            status = planning.observe(plan, desired, self._observed(plan, manifest), mode.readiness, now=self._now())
         written = dialect.status(status)
         if written != manifest.get("status"):
             await self._api.patch_status(ref, written)
@@ -169,28 +189,27 @@ class Controller:
         self._reported[ref] = written
 
     def _manifest(self, ref: ObjectRef) -> Manifest | None:
-        return next((found for i in self._services if i.kind == ref.kind and (found := i.get(ref))), None)
+        informer = self._informers.get(ref.kind)
+        return informer.get(ref) if informer is not None else None
 
     def _catalog(self, objects: Mapping[ObjectRef, Manifest]) -> Catalog:
-        runtimes = [manifest for informer in self._runtimes for _, manifest in informer.items()]
-        return replace(render.catalog_from(runtimes, self._plugins, self._capabilities), objects=objects)
+        runtimes = [manifest for _, manifest in self._items(self._runtime_kinds)]
+        capabilities = offered(self._informers.keys())
+        return replace(render.catalog_from(runtimes, self._plugins, capabilities), objects=objects)
 
     def _observed(self, plan: DeploymentPlan, manifest: Manifest) -> Observed:
-        owned = {
-            ref: found
-            for informer in self._owned
-            for ref, found in informer.items()
-            if ref.namespace == plan.ref.namespace and has_labels(found, plan.owned_labels)
-        }
-        pods = tuple(
-            found
-            for ref, found in self._pods.items()
-            if ref.namespace == plan.ref.namespace and has_labels(found, plan.owned_labels)
-        )
-        return Observed(objects=owned, pods=pods, previous=manifest.get("status") or {})
+        def owned(wanted: Collection[Kind]) -> dict[ObjectRef, Manifest]:
+            return {
+                ref: found
+                for ref, found in self._items(wanted)
+                if ref.namespace == plan.ref.namespace and has_labels(found, plan.owned_labels)
+            }
+
+        pods = tuple(owned({kinds.POD}).values())
+        return Observed(objects=owned(self._owned_kinds), pods=pods, previous=manifest.get("status") or {})
 
     async def _act(self, plan: DeploymentPlan, desired: tuple[Manifest, ...]) -> None:
-        by_kind = {(i.kind.api_version, i.kind.kind): i for i in self._owned}
+        by_kind = {(kind.api_version, kind.kind): self._informers[kind] for kind in self._informers}
         for wanted in desired:
             informer = by_kind[wanted["apiVersion"], wanted["kind"]]
             ref = informer.ref(wanted)
@@ -214,7 +233,7 @@ class Controller:
             del self._applied[applied]
         self._reported.pop(ref, None)
 
-    def _refusal(self, manifest: Manifest, error: Invalid | NoPlan) -> ServiceStatus:
+    def _refusal(self, manifest: Manifest, error: Invalid | NoPlan, plan: DeploymentPlan | None) -> ServiceStatus:
         return planning.refused(
             error.reason if isinstance(error, NoPlan) else "InvalidSpec",
             str(error),
@@ -222,4 +241,5 @@ class Controller:
             previous=manifest.get("status") or {},
             now=self._now(),
             transition=TransitionStatus.INVALID_SPEC,
+            condition_type=plan.workloads[0].condition if plan is not None else "PredictorReady",
         )

@@ -1,23 +1,46 @@
 """Servery's nouns as frozen values. Pure: no I/O, no clock, no environment."""
 
 from servery_sdk.model.catalog import Capability, Catalog
-from servery_sdk.model.plan import Backend, DeploymentPlan, Port, Rejection, Route, RouteParent, Selection, Workload
-from servery_sdk.model.runtime import Adaptation, Runtime, RuntimeScope, SupportedFormat
+from servery_sdk.model.plan import (
+    Backend,
+    DeploymentPlan,
+    EntryService,
+    Port,
+    Rejection,
+    Route,
+    RouteParent,
+    Selection,
+    WorkerPods,
+    Workload,
+)
+from servery_sdk.model.runtime import (
+    Adaptation,
+    ParameterRange,
+    Part,
+    Runtime,
+    RuntimeScope,
+    SupportedFormat,
+    VersionRule,
+)
 from servery_sdk.model.service import (
     Artifact,
     AutoscalerClass,
     Batching,
+    Canary,
     Component,
     ComponentKind,
+    Entry,
     InferenceService,
     LogMode,
     ModelFormat,
+    ModelTraits,
     PayloadLogging,
     Protocol,
     RuntimeRequest,
     ScaleMetric,
     Scaling,
     StorageReference,
+    Workers,
 )
 from servery_sdk.model.status import (
     ComponentStatus,
@@ -28,6 +51,8 @@ from servery_sdk.model.status import (
     ModelState,
     ModelStatus,
     Observed,
+    Readiness,
+    Revisions,
     ServiceStatus,
     TransitionStatus,
 )
@@ -38,6 +63,7 @@ __all__ = [
     "AutoscalerClass",
     "Backend",
     "Batching",
+    "Canary",
     "Capability",
     "Catalog",
     "Component",
@@ -46,6 +72,8 @@ __all__ = [
     "Condition",
     "ConditionStatus",
     "DeploymentPlan",
+    "Entry",
+    "EntryService",
     "Event",
     "Failure",
     "InferenceService",
@@ -53,11 +81,16 @@ __all__ = [
     "ModelFormat",
     "ModelState",
     "ModelStatus",
+    "ModelTraits",
     "Observed",
+    "ParameterRange",
+    "Part",
     "PayloadLogging",
     "Port",
     "Protocol",
+    "Readiness",
     "Rejection",
+    "Revisions",
     "Route",
     "RouteParent",
     "Runtime",
@@ -70,5 +103,8 @@ __all__ = [
     "StorageReference",
     "SupportedFormat",
     "TransitionStatus",
+    "VersionRule",
+    "WorkerPods",
+    "Workers",
     "Workload",
 ]

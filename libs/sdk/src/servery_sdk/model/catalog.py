@@ -21,6 +21,22 @@ class Capability(enum.StrEnum):
     LEADER_WORKER_SET = "leader-worker-set"
     IMAGE_VOLUMES = "image-volumes"
 
+    @property
+    def product(self) -> str:
+        """What brings it: the thing to install."""
+        return _PRODUCTS[self]
+
+
+_PRODUCTS = {
+    Capability.GATEWAY_API: "Gateway API (the CRDs of gateway.networking.k8s.io, and a Gateway)",
+    Capability.INGRESS: "an Ingress controller",
+    Capability.KEDA: "KEDA",
+    Capability.KNATIVE: "Knative Serving",
+    Capability.KUBERAY: "the KubeRay operator",
+    Capability.LEADER_WORKER_SET: "LeaderWorkerSet",
+    Capability.IMAGE_VOLUMES: "image volumes (a feature gate of Kubernetes)",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:

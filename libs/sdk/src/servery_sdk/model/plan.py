@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from servery_sdk.manifests import Manifest, ObjectRef
+from servery_sdk.manifests import Kind, Manifest, ObjectRef
+from servery_sdk.model.catalog import Capability
 from servery_sdk.model.runtime import Runtime
-from servery_sdk.model.service import ComponentKind, Protocol, Scaling
+from servery_sdk.model.service import Batching, Canary, ComponentKind, Protocol, Scaling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +43,34 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPods:
+    """The pods that each replica of a workload leads: ``count`` of the complete PodSpec ``pod``."""
+
+    count: int
+    pod: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """One component, decided down to its pod.
 
     Attributes:
+        component: The dialect's own word for it; conditions and status speak of it by this name.
         pod_labels: A superset of ``selector``.
         pod: The complete PodSpec, storage initializer and sidecars included.
         replicas: Fixed number; None where an autoscaler owns it.
         scaling: What the autoscaler is told.
         ports: Of the Service, the one that users call first.
         strategy: ``apps/v1`` DeploymentStrategy.
+        object_names: By kind, names that are not ``name``.
+        workers: None for one pod a replica.
+        traffic_percent: Of the service's requests, those that come to it first.
+        concurrency: Requests at once in one pod; None for no bound.
+        reads_pods: Its service account may look at the pods of the namespace.
     """
 
     kind: ComponentKind
+    component: str
     name: str
     selector: Mapping[str, str]
     labels: Mapping[str, str]
@@ -70,6 +86,23 @@ class Workload:
     replicas: int | None = None
     selection: Selection | None = None
     timeout_seconds: int | None = None
+    object_names: Mapping[str, str] = field(default_factory=dict)
+    workers: WorkerPods | None = None
+    canary: Canary | None = None
+    traffic_percent: int = 100
+    concurrency: int | None = None
+    batching: Batching | None = None
+    disruption_budget: Manifest | None = None
+    reads_pods: bool = False
+
+    @property
+    def condition(self) -> str:
+        """The type of the condition that says whether it is ready: ``PredictorReady``."""
+        return "".join(word[:1].upper() + word[1:] for word in self.component.split("-")) + "Ready"
+
+    def name_of(self, kind: Kind) -> str:
+        """Return the name of the workload's object of ``kind``."""
+        return self.object_names.get(kind.kind, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +131,17 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EntryService:
+    """A Service in front of the whole; ``ports`` are those of the workload that most requests come to first."""
+
+    name: str
+    selector: Mapping[str, str]
+    ports: tuple[Port, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    type: str = "ClusterIP"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteParent:
     """What routes hang on: a Gateway, or an ingress class where there is no Gateway API."""
 
@@ -117,6 +161,8 @@ class DeploymentPlan:
         owned_labels: On every rendered object.
         url: What users call from outside; None where no route is wanted.
         address: What users call from inside the cluster.
+        cluster_domain: DNS domain of the cluster.
+        entry: A Service of the whole, or None.
         capabilities: Of the cluster, so that a mode picks its objects (HTTPRoute or Ingress).
         explanations: One sentence a decision, for ``servery explain``.
     """
@@ -127,10 +173,12 @@ class DeploymentPlan:
     mode: str
     owned_labels: Mapping[str, str]
     workloads: tuple[Workload, ...]
+    entry: EntryService | None = None
     routes: tuple[Route, ...] = ()
     route_parent: RouteParent = RouteParent()
     url: str | None = None
     address: str | None = None
-    capabilities: frozenset[str] = frozenset()
+    cluster_domain: str = "cluster.local"
+    capabilities: frozenset[Capability] = frozenset()
     stopped: bool = False
     explanations: tuple[str, ...] = ()

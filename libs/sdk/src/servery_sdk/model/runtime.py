@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from servery_sdk.manifests import Manifest, ObjectRef
-from servery_sdk.model.service import Protocol
+from servery_sdk.model.service import ComponentKind, ModelFormat, Protocol
 
 
 class RuntimeScope(enum.StrEnum):
@@ -18,6 +18,17 @@ class RuntimeScope(enum.StrEnum):
     BUILT_IN = "built-in"
 
 
+class VersionRule(enum.StrEnum):
+    """How a runtime's version of a format answers a model's."""
+
+    IF_ASKED = "IfAsked"
+    """Equal where the model names one; a model without a version takes any."""
+    EQUAL = "Equal"
+    GREATER = "GreaterThan"
+    GREATER_OR_EQUAL = "GreaterThanOrEqual"
+    """The runtime's version is at least the model's. With this and the two above, one that is missing fits none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupportedFormat:
     """A format that a runtime serves.
@@ -25,12 +36,53 @@ class SupportedFormat:
     Attributes:
         auto_select: May be chosen for a service that names no runtime.
         priority: Higher wins among runtimes of one scope; None loses to any number.
+        weight: Multiplies ``priority``: a format that says more of the model counts for more.
+        rule: How ``version`` answers the model's.
+        framework: The framework that the model must be of; as ``architecture`` and ``quantization`` it is compared only
+            where ``is_exact``.
+        is_exact: What the model has and this does not name, or the other way round, does not fit.
     """
 
     name: str
     version: str | None = None
     auto_select: bool = True
     priority: int | None = None
+    weight: int = 1
+    rule: VersionRule = VersionRule.IF_ASKED
+    framework: ModelFormat | None = None
+    framework_rule: VersionRule = VersionRule.EQUAL
+    architecture: str | None = None
+    quantization: str | None = None
+    is_exact: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterRange:
+    """How many parameters the models of a runtime have; None for no bound."""
+
+    fewest: int | None = None
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What a runtime runs for one kind of component.
+
+    Attributes:
+        container: The main container (``corev1.Container`` JSON), with its name where the dialect's is not to be used.
+        pod: The rest of the PodSpec, other containers included.
+        worker_container: Of the pods that the main one leads; None where a runtime has none.
+        worker_pod: The rest of their PodSpec.
+        worker_count: Where the service says nothing.
+    """
+
+    container: Manifest = field(default_factory=dict)
+    pod: Manifest = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    worker_container: Manifest | None = None
+    worker_pod: Manifest = field(default_factory=dict)
+    worker_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +118,10 @@ class Runtime:
         model_class: ``servery_runtime_sklearn.model:SKLearnModel``; None for a foreign server.
         image: Of the main container.
         local_images: Repositories (no tag) of known images that this runtime stands in for on a machine without containers.
-        container: The main container (``corev1.Container`` JSON), its image included.
-        pod: The rest of the PodSpec, other containers included.
-        labels: For the pods.
-        annotations: For the pods.
+        local_flags: Flags of those images' programs that the predictor spells in another way, by theirs.
+        parts: What is run, by kind of component; a kind that is missing is not served.
+        parameters: How large its models are.
+        accelerators: Classes that it runs on; empty where it says nothing.
         scope: Where it comes from.
         adaptations: Applied in order where they fit the service.
         disabled: Present, but not to be used.
@@ -85,10 +137,10 @@ class Runtime:
     model_class: str | None = None
     image: str = ""
     local_images: tuple[str, ...] = ()
-    container: Manifest = field(default_factory=dict)
-    pod: Manifest = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    local_flags: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[ComponentKind, Part] = field(default_factory=dict)
+    parameters: ParameterRange = ParameterRange()
+    accelerators: frozenset[str] = frozenset()
     scope: RuntimeScope = RuntimeScope.BUILT_IN
     ref: ObjectRef | None = None
     adaptations: tuple[Adaptation, ...] = ()

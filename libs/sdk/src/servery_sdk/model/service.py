@@ -16,6 +16,11 @@ class ComponentKind(enum.StrEnum):
     """What a component does to a request."""
 
     PREDICTOR = "predictor"
+    """Computes the answer; where prefill and decoding are apart, the one that prefills."""
+    DECODER = "decoder"
+    """Generates tokens behind a predictor that only prefills."""
+    ROUTER = "router"
+    """Spreads requests over the service's own pods."""
     TRANSFORMER = "transformer"
     EXPLAINER = "explainer"
 
@@ -27,6 +32,7 @@ class Protocol(enum.StrEnum):
     V2 = "v2"
     GRPC_V1 = "grpc-v1"
     GRPC_V2 = "grpc-v2"
+    OPENAI = "openai"
 
 
 class AutoscalerClass(enum.StrEnum):
@@ -64,6 +70,25 @@ class ModelFormat:
 
     def __str__(self) -> str:
         return f'"{self.name}"' if self.version is None else f'"{self.name}" version "{self.version}"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTraits:
+    """What else a runtime may ask of a model, besides its format.
+
+    Attributes:
+        architecture: Such as ``LlamaForCausalLM``.
+        framework: Such as ``transformers`` version ``4.51.0``.
+        quantization: Such as ``fp8``.
+        parameters: How many; None where nobody says.
+        accelerators: Classes of which the runtime must serve all.
+    """
+
+    architecture: str | None = None
+    framework: ModelFormat | None = None
+    quantization: str | None = None
+    parameters: int | None = None
+    accelerators: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +131,12 @@ class Scaling:
         target: In the metric's own unit: % (cpu), MiB (memory), requests in flight (concurrency) or per second (rps).
         metrics: ``autoscaling/v2`` style metric entries where the manifest spells them out; they win over ``metric``.
         behavior: ``autoscaling/v2`` behavior, passed through.
+        initial_replicas: How many to start with where the engine can say so; the autoscaler takes over from there.
     """
 
     min_replicas: int = 1
     max_replicas: int | None = None
+    initial_replicas: int | None = None
     autoscaler_class: AutoscalerClass = AutoscalerClass.HPA
     metric: ScaleMetric | None = None
     target: int | None = None
@@ -153,6 +180,52 @@ class RuntimeRequest:
     protocol: Protocol | None = None
     version: str | None = None
     field_path: str = ""
+    traits: ModelTraits = ModelTraits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """The pods that a component's own pod leads: a model on several machines.
+
+    Attributes:
+        count: Pods beside the leader.
+        container: Overlay over the runtime's worker container.
+        pod: PodSpec JSON, merged over the runtime's worker pod.
+    """
+
+    count: int
+    container: Manifest = field(default_factory=dict)
+    pod: Manifest = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """A new revision beside the one that served last.
+
+    Attributes:
+        percent: Of the component's requests, for the newest revision.
+        stable_revision: The revision that has the rest; None before anything was rolled out.
+    """
+
+    percent: int
+    stable_revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A Service in front of the whole inference service, beside those of its components.
+
+    Attributes:
+        name: Of the Service.
+        selector: Labels of the pods that answer.
+        labels: Of the Service itself.
+        type: ``corev1`` ServiceType.
+    """
+
+    name: str
+    selector: Mapping[str, str]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    type: str = "ClusterIP"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +233,9 @@ class Component:
     """One server of the service.
 
     Attributes:
+        name: The dialect's own word for it, unique in the service: ``predictor``, ``engine``, ``model-a``.
         object_name: Name of everything made for it, such as ``iris-predictor``; at most 63 characters.
+        object_names: By kind, the names of those objects whose names the dialect spells in another way.
         runtime: None for a custom component, whose ``pod`` then holds the main container.
         main_container: Name of the container that answers requests.
         container: Overlay over the runtime's main container (``corev1.Container`` JSON, no name).
@@ -171,9 +246,17 @@ class Component:
         env: Variables that the dialect promises to every main container.
         timeout_seconds: For one request; None for the installation's default.
         strategy: ``apps/v1`` DeploymentStrategy.
+        traffic_percent: Share of the service's requests that come to this component first; those of a service sum to
+            100.
+        exposed_as: Numbers of its Service's ports, in the order of the container's; the others keep the container's.
+        workers: None for a component of one pod a replica.
+        canary: None where the newest revision has all requests.
+        disruption_budget: ``minAvailable`` or ``maxUnavailable``; None for one pod at a time where there are several.
+        reads_pods: It looks at the pods of its namespace, as a router that finds its servers does.
     """
 
     kind: ComponentKind
+    name: str
     object_name: str
     main_container: str
     runtime: RuntimeRequest | None = None
@@ -191,6 +274,13 @@ class Component:
     container_concurrency: int | None = None
     strategy: Manifest | None = None
     field_path: str = ""
+    object_names: Mapping[str, str] = field(default_factory=dict)
+    traffic_percent: int = 100
+    exposed_as: tuple[int, ...] = (80,)
+    workers: Workers | None = None
+    canary: Canary | None = None
+    disruption_budget: Manifest | None = None
+    reads_pods: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +293,7 @@ class InferenceService:
         mode: The deployment mode that the manifest asks for; None for the installation's default.
         components: A predictor first.
         owned_labels: Select everything that was made for this service and nothing else.
+        entry: A Service of the whole; None where the components' own are all.
         stopped: The user wants no pods for now.
         cluster_local: The user wants no route from outside.
         defaults: ``field path: value and where it comes from``, for ``servery explain``.
@@ -214,6 +305,7 @@ class InferenceService:
     components: tuple[Component, ...]
     owned_labels: Mapping[str, str]
     mode: str | None = None
+    entry: Entry | None = None
     stopped: bool = False
     cluster_local: bool = False
     defaults: tuple[str, ...] = ()

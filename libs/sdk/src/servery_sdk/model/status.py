@@ -82,13 +82,48 @@ class ModelStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Revisions:
+    """What an engine with revisions says of a component's.
+
+    Attributes:
+        rolled_out: The last one that had all requests and was ready.
+        traffic: Entries of the engine's own form: revision, percent, tag, URL.
+    """
+
+    latest_created: str | None = None
+    latest_ready: str | None = None
+    rolled_out: str | None = None
+    traffic: tuple[Manifest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """What a mode reads from its engine's objects about one workload.
+
+    Attributes:
+        status: TRUE serves requests, FALSE cannot, UNKNOWN is on its way.
+        url: Where the engine itself says that it answers, if it does.
+    """
+
+    status: ConditionStatus
+    reason: str = ""
+    message: str = ""
+    url: str | None = None
+    revisions: Revisions | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentStatus:
-    """One component; ``url`` is set only once it is ready."""
+    """One component; ``url`` is set only once it is ready. ``name`` is the dialect's own word."""
 
     kind: ComponentKind
+    name: str
     url: str | None = None
     address: str | None = None
+    replicas: int = 0
     ready_replicas: int = 0
+    traffic_percent: int = 0
+    revisions: Revisions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +131,7 @@ class ServiceStatus:
     """What ``Dialect.status`` writes in its own words.
 
     Attributes:
-        conditions: Neutral types: ``PredictorReady``, ``IngressReady``, ``Stopped``, ``Ready``.
+        conditions: One ``<Component>Ready`` for each component, ``IngressReady``, ``Stopped``, ``Ready``.
         runtime: The chosen ServingRuntime's name and whether it is cluster-scoped; None for custom containers.
     """
 

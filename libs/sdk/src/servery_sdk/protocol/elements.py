@@ -74,6 +74,11 @@ def _numbers(name: str, datatype: Datatype, data: list[Json]) -> Array:
         raise RequestError(f"input {name!r}: data is ragged: rows differ in length") from error
     if found.size == 0:
         return found.astype(datatype.dtype)
+    if datatype.dtype.kind in _INTEGER_KINDS and found.dtype.kind in "fO":
+        # Integers of which some need 64 bits without a sign and some a sign become floats, which lose digits.
+        exact = np.asarray(data, dtype=object)
+        if all(type(element) is int for element in exact.flat):
+            return _integers(name, datatype, exact)
     if found.dtype.kind not in "biuf":
         raise RequestError(f"input {name!r}: datatype {datatype} takes numbers, data holds {_kind_of(found)}")
     wanted = datatype.dtype

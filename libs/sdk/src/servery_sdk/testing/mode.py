@@ -13,13 +13,23 @@ from hypothesis import strategies as st
 
 from servery_sdk import kinds
 from servery_sdk.contract import Mode
-from servery_sdk.manifests import Json, Manifest
-from servery_sdk.model import Capability, DeploymentPlan
+from servery_sdk.manifests import Json, Manifest, ObjectRef
+from servery_sdk.model import Capability, ConditionStatus, DeploymentPlan, Readiness
 from servery_sdk.testing.plans import deployment_plans
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LONGEST = 63
-_EVERYWHERE = frozenset({"v1", "apps/v1", "autoscaling/v2", "batch/v1", "policy/v1", "networking.k8s.io/v1"})
+_EVERYWHERE = frozenset(
+    {
+        "v1",
+        "apps/v1",
+        "autoscaling/v2",
+        "batch/v1",
+        "policy/v1",
+        "networking.k8s.io/v1",
+        "rbac.authorization.k8s.io/v1",
+    }
+)
 _BROUGHT_BY = {
     kinds.HTTP_ROUTE.group: Capability.GATEWAY_API,
     kinds.SCALED_OBJECT.group: Capability.KEDA,
@@ -137,11 +147,48 @@ class ModeContract:
     def test_objects_need_no_more_of_a_cluster_than_it_has(self, data: st.DataObject) -> None:
         """What every cluster has, what ``requires`` says, or what the plan says of this one."""
         plan = data.draw(self.plans)
-        offered = {*map(str, self.mode.requires()), *plan.capabilities}
+        offered = {*self.mode.requires(plan), *plan.capabilities}
         for found in self.mode.render(plan):
             group = found["apiVersion"].rpartition("/")[0]
             if found["apiVersion"] not in _EVERYWHERE:
                 assert _BROUGHT_BY.get(group) in offered, f"{found['kind']} of {found['apiVersion']}"
+
+
+    @_inherited
+    @given(data=st.data())
+    def test_objects_are_of_the_kinds_that_it_names(self, data: st.DataObject) -> None:
+        """The controller watches those, and its role lists them."""
+        named = {(kind.api_version, kind.kind) for kind in self.mode.kinds}
+        rendered = self.mode.render(data.draw(self.plans))
+        assert {(found["apiVersion"], found["kind"]) for found in rendered} <= named
+
+    @_inherited
+    @given(data=st.data())
+    def test_readiness_is_total(self, data: st.DataObject) -> None:
+        plan = data.draw(self.plans)
+        objects = {}
+        for found in self.mode.render(plan):
+            kind = next(k for k in self.mode.kinds if (k.api_version, k.kind) == (found["apiVersion"], found["kind"]))
+            ref = ObjectRef(kind, plan.ref.namespace, found["metadata"]["name"])
+            objects[ref] = {**found, "status": data.draw(_STATUSES)}
+        for workload in plan.workloads:
+            assert isinstance(self.mode.readiness(workload, objects), Readiness)
+            assert self.mode.readiness(workload, {}).status is not ConditionStatus.TRUE
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+_CONDITIONS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["Available", "Ready", "Progressing", "RoutesReady"]) | _JSON},
+    optional={"status": st.sampled_from(["True", "False", "Unknown"]) | _JSON, "reason": _JSON, "message": _JSON},
+)
+_STATUSES = _JSON | st.fixed_dictionaries(
+    {}, optional={"conditions": st.lists(_CONDITIONS | _JSON, max_size=3) | _JSON, "observedGeneration": _JSON}
+)
+"""What a cluster may say: well-formed, nearly, or not at all."""
 
 
 def _walk(value: Json) -> Iterator[Manifest]:

@@ -64,7 +64,7 @@ def _containers(draw: st.DrawFn, name: str, volumes: list[str]) -> Manifest:
 
 
 @st.composite
-def _scalings(draw: st.DrawFn, capabilities: frozenset[str]) -> Scaling:
+def _scalings(draw: st.DrawFn, capabilities: frozenset[Capability]) -> Scaling:
     # Planning does not ask KEDA to scale where there is none.
     classes = [
         found for found in AutoscalerClass if found is not AutoscalerClass.KEDA or Capability.KEDA in capabilities
@@ -82,7 +82,7 @@ def _scalings(draw: st.DrawFn, capabilities: frozenset[str]) -> Scaling:
 
 @st.composite
 def _workloads(
-    draw: st.DrawFn, kind: ComponentKind, name: str, owned: Manifest, capabilities: frozenset[str]
+    draw: st.DrawFn, kind: ComponentKind, name: str, owned: Manifest, capabilities: frozenset[Capability]
 ) -> Workload:
     selector = {"app": name}
     labels = {**draw(_LABELS), **owned, "component": str(kind)}
@@ -91,6 +91,7 @@ def _workloads(
     scaling = draw(_scalings(capabilities))
     return Workload(
         kind=kind,
+        component=str(kind),
         name=name,
         selector=selector,
         labels=labels,
@@ -123,7 +124,7 @@ def deployment_plans(draw: st.DrawFn, *, mode: str = "raw", stopped: bool = Fals
     Names reach the 63 characters that Kubernetes allows. A plan asks for KEDA only where its cluster has it.
     """
     ref = ObjectRef(_KIND, Namespace(draw(names())), draw(names()))
-    capabilities = frozenset(map(str, draw(st.sets(st.sampled_from(Capability)))))
+    capabilities = draw(st.frozensets(st.sampled_from(Capability)))
     owned = {"example.com/service": ref.name}
     components = draw(st.lists(st.sampled_from(ComponentKind), min_size=1, unique=True))
     own = draw(st.lists(names(), min_size=len(components), max_size=len(components), unique=True))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from servery_sdk.manifests import Json
-from servery_sdk.model import Protocol, Runtime
+from servery_sdk.model import ComponentKind, Protocol, Runtime
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor, TensorMetadata, batch, grpc, v1, v2
 from servery_sdk.protocol.elements import to_json
 from servery_sdk.serving import ClosableModel, DescribedModel, InputError, LoadError, Model, UnbatchedModel
@@ -124,8 +124,9 @@ class RuntimeContract:
         assert found.formats, "a runtime without formats is never chosen"
         assert all(supported.name for supported in found.formats)
         assert found.image, "on a cluster, the runtime is an image"
-        assert found.container.get("image") == found.image
-        assert isinstance(found.container["ports"][0]["containerPort"], int)
+        container = found.parts[ComponentKind.PREDICTOR].container
+        assert container.get("image") == found.image
+        assert isinstance(container["ports"][0]["containerPort"], int)
         assert isinstance(self._made(), Model), f"{found.model_class} has no load and predict"
 
     def test_good_model_gives_the_expected_answer(self, model: Model) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from servery_sdk import schema as structural
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid
 from servery_sdk.manifests import CLUSTER, Json, Manifest, Namespace, ObjectRef
-from servery_sdk.model import Adaptation, Protocol, Runtime, RuntimeScope, SupportedFormat
+from servery_sdk.model import Adaptation, ComponentKind, Part, Protocol, Runtime, RuntimeScope, SupportedFormat
 
 from servery_dialect_kserve import schema
 from servery_dialect_kserve.kinds import (
@@ -56,10 +56,14 @@ def parse(manifest: Manifest) -> Runtime:
         ),
         protocols=frozenset(Protocol(found) for found in spec.get("protocolVersions") or ()),
         image=spec["containers"][main].get("image", ""),
-        container={key: value for key, value in spec["containers"][main].items() if key != "name"},
-        pod=pod,
-        labels=spec.get("labels") or {},
-        annotations=spec.get("annotations") or {},
+        parts={
+            ComponentKind.PREDICTOR: Part(
+                container={key: value for key, value in spec["containers"][main].items() if key != "name"},
+                pod=pod,
+                labels=spec.get("labels") or {},
+                annotations=spec.get("annotations") or {},
+            )
+        },
         adaptations=_adaptations(metadata),
         disabled=bool(spec.get("disabled")),
         multi_model=bool(spec.get("multiModel")),

@@ -325,6 +325,7 @@ def _component(predictor: _Predictor, service_labels: Mapping[str, str]) -> Comp
     path = f"{_PREDICTOR}.{field or 'containers'}"
     return Component(
         kind=ComponentKind.PREDICTOR,
+        name=str(ComponentKind.PREDICTOR),
         object_name=predictor.object_name,
         main_container=MAIN_CONTAINER,
         runtime=_runtime(predictor) if field else None,

@@ -19,7 +19,7 @@ def status(found: ServiceStatus) -> Mapping[str, Json]:
         "url": found.url,
         "address": {"url": found.address} if found.address else None,
         "components": {
-            str(component.kind): {"url": component.url} for component in found.components if component.url is not None
+            component.name: {"url": component.url} for component in found.components if component.url is not None
         }
         or None,
         "modelStatus": _model(found.model) if found.model else None,

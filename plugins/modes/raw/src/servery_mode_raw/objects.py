@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from servery_sdk import kinds
 from servery_sdk.manifests import Json, Kind, Manifest
-from servery_sdk.model import AutoscalerClass, DeploymentPlan, Route, ScaleMetric, Scaling, Workload
+from servery_sdk.model import (
+    AutoscalerClass,
+    DeploymentPlan,
+    EntryService,
+    Port,
+    Route,
+    ScaleMetric,
+    Scaling,
+    WorkerPods,
+    Workload,
+)
 
 DEFAULT_CPU_UTILIZATION = 80
 
 
-def _object(plan: DeploymentPlan, kind: Kind, name: str, labels: Mapping[str, str], spec: Json) -> Manifest:
-    return {
+def _object(
+    plan: DeploymentPlan, kind: Kind, name: str, labels: Mapping[str, str], spec: Json, **beside: Json
+) -> Manifest:
+    made: dict[str, Json] = {
         "apiVersion": kind.api_version,
         "kind": kind.kind,
         "metadata": {
@@ -21,8 +33,9 @@ def _object(plan: DeploymentPlan, kind: Kind, name: str, labels: Mapping[str, st
             "labels": {**labels, **plan.owned_labels},
             "ownerReferences": [plan.owner],
         },
-        "spec": spec,
+        **beside,
     }
+    return made if spec is None else {**made, "spec": spec}
 
 
 def deployment(plan: DeploymentPlan, workload: Workload) -> Manifest:
@@ -32,24 +45,89 @@ def deployment(plan: DeploymentPlan, workload: Workload) -> Manifest:
         "strategy": workload.strategy,
         "revisionHistoryLimit": 10,
         "progressDeadlineSeconds": 600,
-        "template": {
-            "metadata": {"labels": dict(workload.pod_labels), "annotations": dict(workload.pod_annotations)},
-            "spec": workload.pod,
-        },
+        "template": _template(workload, _spec(workload)),
     }
     if workload.replicas is not None:
         spec["replicas"] = workload.replicas
     return _object(plan, kinds.DEPLOYMENT, workload.name, workload.labels, spec)
 
 
+def leader_worker_set(plan: DeploymentPlan, workload: Workload, workers: WorkerPods) -> Manifest:
+    """Return the LeaderWorkerSet: the workload's pod leads, the workers' pods follow; a group starts again as a whole.
+
+    Source: OME's LWS reconciler.
+    """
+    # The leader alone answers requests, so only it may be selected.
+    follower = {key: value for key, value in workload.pod_labels.items() if key not in workload.selector}
+    spec = {
+        "replicas": max(1, workload.scaling.min_replicas),
+        "startupPolicy": "LeaderCreated",
+        "networkConfig": {"subdomainPolicy": "Shared"},
+        "rolloutStrategy": {
+            "type": "RollingUpdate",
+            "rollingUpdateConfiguration": {"maxUnavailable": 1, "maxSurge": 1},
+        },
+        "leaderWorkerTemplate": {
+            "size": workers.count + 1,
+            "restartPolicy": "RecreateGroupOnPodRestart",
+            "leaderTemplate": _template(workload, _spec(workload)),
+            "workerTemplate": {
+                "metadata": {"labels": follower, "annotations": dict(workload.pod_annotations)},
+                "spec": workers.pod,
+            },
+        },
+    }
+    kind = kinds.LEADER_WORKER_SET
+    return _object(plan, kind, workload.name_of(kind), workload.labels, spec)
+
+
+def _template(workload: Workload, spec: Manifest) -> Manifest:
+    metadata = {"labels": dict(workload.pod_labels), "annotations": dict(workload.pod_annotations)}
+    return {"metadata": metadata, "spec": spec}
+
+
+def _spec(workload: Workload) -> Manifest:
+    return {**workload.pod, "serviceAccountName": workload.name} if workload.reads_pods else workload.pod
+
+
+def pod_reader(plan: DeploymentPlan, workload: Workload) -> tuple[Manifest, ...]:
+    """Return the service account of a workload that finds its servers among the pods, and its role."""
+    name, group = workload.name, "rbac.authorization.k8s.io"
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+    account = {"kind": "ServiceAccount", "name": name, "namespace": plan.ref.namespace}
+    return (
+        _object(plan, kinds.SERVICE_ACCOUNT, name, workload.labels, None),
+        _object(plan, kinds.ROLE, name, workload.labels, None, rules=rules),
+        _object(
+            plan,
+            kinds.ROLE_BINDING,
+            name,
+            workload.labels,
+            None,
+            roleRef={"apiGroup": group, "kind": "Role", "name": name},
+            subjects=[account],
+        ),
+    )
+
+
 def service(plan: DeploymentPlan, workload: Workload) -> Manifest:
-    """Return the Service."""
-    ports: list[Json] = []
-    for port in workload.ports:
-        entry = {"name": port.name, "port": port.port, "targetPort": port.target_port, "protocol": "TCP"}
-        ports.append({**entry, "appProtocol": port.app_protocol} if port.app_protocol else entry)
-    spec = {"type": "ClusterIP", "selector": dict(workload.selector), "ports": ports}
+    """Return the Service of a component."""
+    spec = {"type": "ClusterIP", "selector": dict(workload.selector), "ports": _ports(workload.ports)}
     return _object(plan, kinds.SERVICE, workload.name, workload.labels, spec)
+
+
+def entry(plan: DeploymentPlan, wanted: EntryService) -> Manifest:
+    """Return the Service in front of the whole."""
+    spec = {"type": wanted.type, "selector": dict(wanted.selector), "ports": _ports(wanted.ports)}
+    return _object(plan, kinds.SERVICE, wanted.name, wanted.labels, spec)
+
+
+def _ports(ports: Sequence[Port]) -> list[Json]:
+    made: list[Json] = []
+    for port in ports:
+        one = {"name": port.name, "port": port.port, "targetPort": port.target_port, "protocol": "TCP"}
+        made.append({**one, "appProtocol": port.app_protocol} if port.app_protocol else one)
+    return made
 
 
 def horizontal_pod_autoscaler(plan: DeploymentPlan, workload: Workload) -> Manifest:
@@ -78,12 +156,13 @@ def scaled_object(plan: DeploymentPlan, workload: Workload) -> Manifest:
     }
     if scaling.behavior is not None:
         spec["advanced"] = {"horizontalPodAutoscalerConfig": {"behavior": scaling.behavior}}
-    return _object(plan, kinds.SCALED_OBJECT, workload.name, workload.labels, spec)
+    return _object(plan, kinds.SCALED_OBJECT, workload.name_of(kinds.SCALED_OBJECT), workload.labels, spec)
 
 
 def pod_disruption_budget(plan: DeploymentPlan, workload: Workload) -> Manifest:
-    """Return the budget that lets one pod go at a time."""
-    spec = {"maxUnavailable": 1, "selector": {"matchLabels": dict(workload.selector)}}
+    """Return the budget that was asked for, or the one that lets one pod go at a time."""
+    budget = workload.disruption_budget or {"maxUnavailable": 1}
+    spec = {**budget, "selector": {"matchLabels": dict(workload.selector)}}
     return _object(plan, kinds.POD_DISRUPTION_BUDGET, workload.name, workload.labels, spec)
 
 

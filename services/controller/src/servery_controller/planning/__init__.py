@@ -1,10 +1,10 @@
 """Everything that decides. Pure: no I/O, clock, environment, random or logging."""
 
-from servery_controller.planning.errors import NoPlan, NoRuntime
+from servery_controller.planning.errors import EngineMissing, NoPlan, NoRuntime
 from servery_controller.planning.events import events
 from servery_controller.planning.observe import observe, refused
 from servery_controller.planning.plan import plan
 from servery_controller.planning.prune import prune
 from servery_controller.planning.settings import PlanningSettings
 
-__all__ = ["NoPlan", "NoRuntime", "PlanningSettings", "events", "observe", "plan", "prune", "refused"]
+__all__ = ["EngineMissing", "NoPlan", "NoRuntime", "PlanningSettings", "events", "observe", "plan", "prune", "refused"]

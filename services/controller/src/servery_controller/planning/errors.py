@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from servery_sdk.errors import ErrorCode, ServeryError
-from servery_sdk.model import Rejection
+from servery_sdk.model import Capability, Rejection
 
 
 class NoPlan(ServeryError):
@@ -13,6 +13,19 @@ class NoPlan(ServeryError):
 
     code = ErrorCode.NOT_FOUND
     reason = "InvalidPredictorSpec"
+
+
+class EngineMissing(NoPlan):
+    """The cluster does not have what the mode renders objects for."""
+
+    reason = "EngineMissing"
+
+    def __init__(self, mode: str, missing: Iterable[Capability]) -> None:
+        products = " and ".join(capability.product for capability in sorted(missing))
+        super().__init__(
+            f"mode {mode!r} needs {products}: this cluster does not serve its kinds, or the controller may not use "
+            "them; install it, or choose another mode for the service"
+        )
 
 
 class NoRuntime(NoPlan):

@@ -10,7 +10,10 @@ from servery_sdk.model import (
     Catalog,
     Component,
     DeploymentPlan,
+    Entry,
+    EntryService,
     InferenceService,
+    Part,
     Port,
     Route,
     Selection,
@@ -18,7 +21,7 @@ from servery_sdk.model import (
 )
 from servery_sdk.model.service import AutoscalerClass
 
-from servery_controller.planning.pod import DEFAULT_PORT, adapted_labels, pod
+from servery_controller.planning.pod import DEFAULT_PORT, adapted_labels, pod, workers
 from servery_controller.planning.selection import select_runtime
 from servery_controller.planning.settings import PlanningSettings
 
@@ -35,7 +38,7 @@ def plan(service: InferenceService, catalog: Catalog, settings: PlanningSettings
         NoPlan: No runtime serves the model, or a placeholder cannot be filled.
     """
     workloads = tuple(_workload(service, component, catalog, settings) for component in service.components)
-    entry = workloads[0]
+    entry = max(workloads, key=lambda workload: workload.traffic_percent)
     routes = () if service.cluster_local or service.stopped else tuple(_routes(service, workloads, settings))
     metadata = service.metadata
     return DeploymentPlan(
@@ -52,11 +55,13 @@ def plan(service: InferenceService, catalog: Catalog, settings: PlanningSettings
         mode=service.mode or settings.default_mode,
         owned_labels=service.owned_labels,
         workloads=workloads,
+        entry=_entry(service.entry, entry) if service.entry is not None else None,
         routes=routes,
         route_parent=settings.route_parent,
         url=f"{settings.url_scheme}://{_host(service.ref.name, service, settings.ingress_domain)}" if routes else None,
-        address=f"http://{entry.name}.{service.ref.namespace}.svc.{settings.cluster_domain}",
-        capabilities=frozenset(map(str, catalog.capabilities)),
+        address=_address(service, entry, settings),
+        cluster_domain=settings.cluster_domain,
+        capabilities=catalog.capabilities,
         stopped=service.stopped,
         explanations=tuple(_explanations(service, workloads, settings)),
     )
@@ -67,22 +72,22 @@ def _workload(
 ) -> Workload:
     selection = None
     if component.runtime is not None:
-        selection = select_runtime(component.runtime, catalog, namespace=service.ref.namespace)
+        selection = select_runtime(component.runtime, catalog, service=service.ref)
     spec = pod(service, component, selection, catalog, settings)
-    runtime_labels = selection.runtime.labels if selection else {}
-    runtime_annotations = selection.runtime.annotations if selection else {}
-    labels = {**runtime_labels, **adapted_labels(component, selection), **component.labels}
+    part = selection.runtime.parts[component.kind] if selection else Part()
+    labels = {**part.labels, **adapted_labels(component, selection), **component.labels}
     scaling = component.scaling
     return Workload(
         kind=component.kind,
+        component=component.name,
         name=component.object_name,
         selector=component.selector,
         labels=labels,
         annotations=component.annotations,
         pod_labels={**labels, **component.selector},
-        pod_annotations={**runtime_annotations, **component.annotations},
+        pod_annotations={**part.annotations, **component.annotations},
         pod=spec,
-        main_container=component.main_container,
+        main_container=spec["containers"][0]["name"],
         model_name=service.ref.name,
         scaling=scaling,
         ports=tuple(_ports(component, spec["containers"][0])),
@@ -90,25 +95,40 @@ def _workload(
         replicas=scaling.min_replicas if scaling.autoscaler_class is AutoscalerClass.NONE else None,
         selection=selection,
         timeout_seconds=component.timeout_seconds,
+        object_names=component.object_names,
+        workers=workers(service, component, selection, catalog, settings),
+        canary=component.canary,
+        traffic_percent=component.traffic_percent,
+        concurrency=component.container_concurrency or None,
+        batching=component.batching,
+        disruption_budget=component.disruption_budget,
+        reads_pods=component.reads_pods,
     )
 
 
 def _ports(component: Component, container: Manifest) -> Iterator[Port]:
     declared = container.get("ports") or [{"containerPort": DEFAULT_PORT}]
-    first = declared[0]
-    yield Port(
-        name=first.get("name") or component.object_name,
-        port=SERVICE_PORT,
-        target_port=first["containerPort"],
-        app_protocol=_app_protocol(first.get("name", "")),
-    )
-    for port in declared[1:]:
+    for index, port in enumerate(declared):
+        number, name = port["containerPort"], port.get("name")
         yield Port(
-            name=port.get("name") or f"port-{port['containerPort']}",
-            port=port["containerPort"],
-            target_port=port["containerPort"],
-            app_protocol=_app_protocol(port.get("name", "")),
+            name=name or (component.object_name if index == 0 else f"port-{number}"),
+            port=component.exposed_as[index] if index < len(component.exposed_as) else number,
+            target_port=number,
+            app_protocol=_app_protocol(name or ""),
         )
+
+
+def _entry(wanted: Entry, first: Workload) -> EntryService:
+    return EntryService(
+        name=wanted.name, selector=wanted.selector, ports=first.ports, labels=wanted.labels, type=wanted.type
+    )
+
+
+def _address(service: InferenceService, first: Workload, settings: PlanningSettings) -> str:
+    name = service.entry.name if service.entry is not None else first.name
+    port = first.ports[0].port
+    host = f"{name}.{service.ref.namespace}.svc.{settings.cluster_domain}"
+    return f"http://{host}" if port == SERVICE_PORT else f"http://{host}:{port}"
 
 
 def _app_protocol(name: str) -> str | None:
@@ -121,20 +141,27 @@ def _host(name: str, service: InferenceService, domain: str) -> str:
 
 def _routes(service: InferenceService, workloads: tuple[Workload, ...], settings: PlanningSettings) -> Iterator[Route]:
     headers = {"KServe-Isvc-Name": service.ref.name, "KServe-Isvc-Namespace": service.ref.namespace}
-    entry = workloads[0]
     domains = (settings.ingress_domain, *settings.extra_ingress_domains)
-    timeout = entry.timeout_seconds or settings.default_timeout_seconds
-    backend = (Backend(workload=entry.name, port=SERVICE_PORT),)
-    hosts = tuple(_host(service.ref.name, service, domain) for domain in domains)
-    yield Route(name=service.ref.name, hosts=hosts, backends=backend, timeout_seconds=timeout, request_headers=headers)
+    first = [workload for workload in workloads if workload.traffic_percent > 0]
+    yield Route(
+        name=service.ref.name,
+        hosts=tuple(_host(service.ref.name, service, domain) for domain in domains),
+        backends=tuple(_backend(workload, workload.traffic_percent) for workload in first),
+        timeout_seconds=max(workload.timeout_seconds or settings.default_timeout_seconds for workload in first),
+        request_headers=headers,
+    )
     for workload in workloads:
         yield Route(
             name=workload.name,
             hosts=(_host(workload.name, service, settings.ingress_domain),),
-            backends=(Backend(workload=workload.name, port=SERVICE_PORT),),
+            backends=(_backend(workload, 100),),
             timeout_seconds=workload.timeout_seconds or settings.default_timeout_seconds,
             request_headers=headers,
         )
+
+
+def _backend(workload: Workload, weight: int) -> Backend:
+    return Backend(workload=workload.name, port=workload.ports[0].port, weight=weight)
 
 
 def _explanations(
@@ -148,12 +175,18 @@ def _explanations(
         if workload.selection is not None:
             yield from _runtime_explanations(workload.selection)
         else:
-            yield f"{workload.kind}: a container of the manifest's own, no runtime"
+            yield f"{workload.component}: a container of the manifest's own, no runtime"
         for container in (*workload.pod.get("initContainers", ()), *workload.pod["containers"]):
             role = "answers requests" if container["name"] == workload.main_container else "runs beside it"
             if container in workload.pod.get("initContainers", ()):
                 role = f"runs first: {' '.join(container.get('args', ()))}"
             yield f"container {container['name']} ({container.get('image', 'no image')}): {role}"
+        if workload.workers is not None:
+            yield f"{workload.component}: each pod leads {workload.workers.count} workers"
+        if workload.traffic_percent not in {0, 100}:
+            yield f"{workload.component}: {workload.traffic_percent} % of the requests"
+        if workload.batching is not None and workload.batching.max_batch_rows:
+            yield f"{workload.component}: batches of up to {workload.batching.max_batch_rows} rows, in the model server"
     yield from (f"default {default}" for default in service.defaults)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from servery_sdk import kinds
 from servery_sdk.manifests import Json, Manifest, ObjectRef
-from servery_sdk.model import Adaptation, Catalog, Component, InferenceService, Selection
+from servery_sdk.model import Adaptation, Catalog, Component, InferenceService, Part, Selection, WorkerPods
 
 from servery_controller.planning.credentials import credentials
+from servery_controller.planning.errors import NoPlan
 from servery_controller.planning.merge import merge
 from servery_controller.planning.placeholders import fill
 from servery_controller.planning.settings import PlanningSettings
@@ -29,19 +32,82 @@ def pod(
 
     Raises:
         Invalid: A storage URI that no provider knows.
-        NoPlan: A placeholder that cannot be filled.
+        NoPlan: A placeholder that cannot be filled, or a runtime that does not serve this kind of component.
     """
-    metadata = {
-        **service.metadata,
-        "labels": {**adapted_labels(component, selection), **(service.metadata.get("labels") or {})},
-    }
-    spec = _runtime_pod(metadata, selection) if selection else {}
-    overlay = {key: value for key, value in component.pod.items() if key != "containers"}
-    spec = merge(spec, overlay)
-    containers = _containers(metadata, component, selection)
+    part = _part(component, selection)
+    recipe = _Recipe(
+        container=_base(component, selection, part),
+        pod=part.pod,
+        container_overlay=component.container,
+        pod_overlay=component.pod,
+    )
+    return _assembled(recipe, service, component, selection, catalog, settings)
+
+
+def workers(
+    service: InferenceService,
+    component: Component,
+    selection: Selection | None,
+    catalog: Catalog,
+    settings: PlanningSettings,
+) -> WorkerPods | None:
+    """Return the pods that each pod of ``component`` leads, None for none; raises as ``pod`` does."""
+    part, asked = _part(component, selection), component.workers
+    count = asked.count if asked is not None else part.worker_count
+    if count == 0:
+        return None
+    # A runtime that says nothing of its workers runs the same everywhere.
+    has_own = part.worker_container is not None
+    container = part.worker_container if part.worker_container is not None else _base(component, selection, part)
+    recipe = _Recipe(
+        container={"name": component.main_container, **container},
+        pod=part.worker_pod if has_own else part.pod,
+        container_overlay=asked.container if asked is not None else {},
+        pod_overlay=asked.pod if asked is not None else {},
+    )
+    return WorkerPods(count=count, pod=_assembled(recipe, service, component, selection, catalog, settings))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Recipe:
+    """What one pod is made of: the runtime's, and the manifest's over it."""
+
+    container: Manifest
+    pod: Manifest
+    container_overlay: Manifest
+    pod_overlay: Manifest
+
+
+def _part(component: Component, selection: Selection | None) -> Part:
+    if selection is None:
+        return Part()
+    part = selection.runtime.parts.get(component.kind)
+    if part is None:
+        known = ", ".join(sorted(selection.runtime.parts)) or "nothing"
+        raise NoPlan(f"runtime {selection.runtime.name} has no {component.kind}; it has: {known}")
+    return part
+
+
+def _assembled(
+    recipe: _Recipe,
+    service: InferenceService,
+    component: Component,
+    selection: Selection | None,
+    catalog: Catalog,
+    settings: PlanningSettings,
+) -> Manifest:
+    labels = {**adapted_labels(component, selection), **(service.metadata.get("labels") or {})}
+    metadata = {**service.metadata, "labels": labels}
+    where = f"runtime {selection.runtime.name}" if selection else "manifest"
+    own = {key: value for key, value in recipe.pod.items() if key != "containers"}
+    overlay = {key: value for key, value in recipe.pod_overlay.items() if key != "containers"}
+    spec = merge(fill(own, metadata, where=where), overlay)
+    containers = _containers(recipe, metadata, component, selection, where)
     account = ObjectRef(kinds.SERVICE_ACCOUNT, service.ref.namespace, spec.get("serviceAccountName") or "default")
     added = storage(component.artifacts, settings, credentials(catalog, account))
-    containers = [_equipped(container, component, added) for container in containers]
+    containers = [
+        _equipped(container, component, added, is_main=index == 0) for index, container in enumerate(containers)
+    ]
     spec = {**_POD_DEFAULTS, **spec, "containers": containers}
     if added.init_containers:
         spec["initContainers"] = [*added.init_containers, *spec.get("initContainers", ())]
@@ -71,43 +137,36 @@ def _adaptations(component: Component, selection: Selection | None) -> list[Adap
     ]
 
 
-def _runtime_pod(metadata: Manifest, selection: Selection) -> dict[str, Json]:
-    own = {key: value for key, value in selection.runtime.pod.items() if key != "containers"}
-    filled = fill(own, metadata, where=f"runtime {selection.runtime.name}")
-    assert isinstance(filled, dict)
-    return filled
-
-
-def _base(component: Component, selection: Selection) -> Manifest:
+def _base(component: Component, selection: Selection | None, part: Part) -> Manifest:
     """Return the runtime's main container, adapted to the service."""
-    base = selection.runtime.container
+    base = part.container
     for found in _adaptations(component, selection):
         env = [{"name": name, "value": value} for name, value in found.env.items()]
         base = merge(base, {"env": env, "args": list(found.args)})
     return {"name": component.main_container, **base}
 
 
-def _containers(metadata: Manifest, component: Component, selection: Selection | None) -> list[Manifest]:
-    own = [dict(container) for container in component.pod.get("containers", ())]
+def _containers(
+    recipe: _Recipe, metadata: Manifest, component: Component, selection: Selection | None, where: str
+) -> list[Manifest]:
+    own = [dict(container) for container in recipe.pod_overlay.get("containers", ())]
     if selection is None:
         main = [container for container in own if container["name"] == component.main_container]
         return [*main, *(container for container in own if container["name"] != component.main_container)]
-    where = f"runtime {selection.runtime.name}"
-    main = [merge(fill(_base(component, selection), metadata, where=where), component.container)]
+    main = [merge(fill(recipe.container, metadata, where=where), recipe.container_overlay)]
     if component.runtime is not None and component.runtime.version:
         main[0]["image"] = _tagged(str(main[0].get("image", "")), component.runtime.version)
-    others = {c["name"]: c for c in fill(list(selection.runtime.pod.get("containers", ())), metadata, where=where)}
+    others = {c["name"]: c for c in fill(list(recipe.pod.get("containers", ())), metadata, where=where)}
     for container in own:
-        if container["name"] == component.main_container:
+        if container["name"] == main[0]["name"]:
             main[0] = merge(main[0], container)
         else:
             others[container["name"]] = merge(others.get(container["name"], {}), container)
     return [*main, *others.values()]
 
 
-def _equipped(container: Manifest, component: Component, added: Storage) -> Manifest:
+def _equipped(container: Manifest, component: Component, added: Storage, *, is_main: bool) -> Manifest:
     made = dict(container)
-    is_main = made["name"] == component.main_container
     if is_main:
         promised = [{"name": name, "value": value} for name, value in component.env.items()]
         made["env"] = merge({"env": promised}, {"env": made.get("env", [])})["env"]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from servery_sdk.manifests import CLUSTER, ObjectRef
 from servery_sdk.model import (
     Catalog,
     ModelFormat,
+    ModelTraits,
     Protocol,
     Rejection,
     Runtime,
@@ -17,21 +19,24 @@ from servery_sdk.model import (
     RuntimeScope,
     Selection,
     SupportedFormat,
+    VersionRule,
 )
 
+from servery_controller.planning import versions
 from servery_controller.planning.errors import NoRuntime
 
 _SCOPES = list(RuntimeScope)
 _PROTOCOLS = list(Protocol)
 
 
-def select_runtime(request: RuntimeRequest, catalog: Catalog, *, namespace: str) -> Selection:
-    """Return the runtime for ``request``.
+def select_runtime(request: RuntimeRequest, catalog: Catalog, *, service: ObjectRef) -> Selection:
+    """Return the runtime for a request of ``service``.
 
     Raises:
         NoRuntime: With every runtime's own reason.
     """
-    visible = [runtime for runtime in catalog.runtimes if _is_visible(runtime, namespace)]
+    namespace = service.namespace
+    visible = [runtime for runtime in catalog.runtimes if _is_visible(runtime, service)]
     if request.name is not None:
         return _named(request.name, request, visible, catalog, namespace)
     rejected = [Rejection(runtime=r.name, reason=reason) for r in visible if (reason := _objection(r, request))]
@@ -66,10 +71,12 @@ def _named(
     runtime = found[0]
     if runtime.disabled:
         raise NoRuntime(f"runtime {name!r} is disabled", reason="RuntimeDisabled")
-    if request.format is not None and runtime.formats and not any(_matches(f, request.format) for f in runtime.formats):
+    if request.format is not None and runtime.formats and not any(_matches(f, request) for f in runtime.formats):
         raise NoRuntime(
             f"runtime {name!r} does not support model format {request.format}; it supports: {_formats(runtime)}"
         )
+    if (unfit := _size_objection(runtime, request) or _accelerator_objection(runtime, request)) is not None:
+        raise NoRuntime(f"runtime {name!r} does not serve the model: {unfit}")
     if request.protocol is not None and not _speaks(runtime, request.protocol):
         raise NoRuntime(
             f"runtime {name!r} does not speak protocol {str(request.protocol)!r}; it speaks: {_spoken(runtime)}"
@@ -78,8 +85,12 @@ def _named(
     return Selection(runtime=runtime, protocol=_protocol(request, runtime), reason=reason)
 
 
-def _is_visible(runtime: Runtime, namespace: str) -> bool:
-    return runtime.scope is not RuntimeScope.NAMESPACE or runtime.ref is None or runtime.ref.namespace == namespace
+def _is_visible(runtime: Runtime, service: ObjectRef) -> bool:
+    if runtime.ref is None:
+        return True
+    # A runtime object speaks of the containers that services of its own API group have.
+    is_same_group = runtime.ref.kind.group == service.kind.group
+    return is_same_group and runtime.ref.namespace in {CLUSTER, service.namespace}
 
 
 def _objection(runtime: Runtime, request: RuntimeRequest) -> str | None:
@@ -98,17 +109,63 @@ def _objection(runtime: Runtime, request: RuntimeRequest) -> str | None:
     selectable = [found for found in of_name if found.auto_select]
     if not selectable:
         return "autoSelect is off"
-    if not any(_matches(found, wanted) for found in selectable):
-        versions = ", ".join(f'"{found.version}"' for found in selectable if found.version) or "none"
-        return f"version {versions}"
+    fitting = [found for found in selectable if _version_matches(found, wanted)]
+    if not fitting:
+        listed = ", ".join(f'"{found.version}"' for found in selectable if found.version) or "none"
+        return f"version {listed}"
+    if not any(_traits_objection(found, request.traits) is None for found in fitting):
+        return "; ".join(filter(None, (_traits_objection(found, request.traits) for found in fitting)))
+    if (unfit := _size_objection(runtime, request) or _accelerator_objection(runtime, request)) is not None:
+        return unfit
     protocol = request.protocol or Protocol.V1
     if not _speaks(runtime, protocol):
         return f"protocol {_spoken(runtime)}"
     return None
 
 
-def _matches(found: SupportedFormat, wanted: ModelFormat) -> bool:
-    return found.name == wanted.name and (wanted.version is None or found.version == wanted.version)
+def _matches(found: SupportedFormat, request: RuntimeRequest) -> bool:
+    wanted = request.format
+    assert wanted is not None
+    is_of_name = found.name == wanted.name and _version_matches(found, wanted)
+    return is_of_name and _traits_objection(found, request.traits) is None
+
+
+def _version_matches(found: SupportedFormat, wanted: ModelFormat) -> bool:
+    if found.rule is VersionRule.IF_ASKED:
+        return wanted.version is None or found.version == wanted.version
+    return versions.answers(found.version, found.rule, wanted.version)
+
+
+def _traits_objection(found: SupportedFormat, traits: ModelTraits) -> str | None:
+    if not found.is_exact:
+        return None
+    for word, offered, asked in (
+        ("architecture", found.architecture, traits.architecture),
+        ("quantization", found.quantization, traits.quantization),
+    ):
+        if offered != asked:
+            return f"{word} mismatch (model={asked or 'none'}, runtime={offered or 'none'})"
+    ours, theirs = found.framework, traits.framework
+    if ours is None and theirs is None:
+        return None
+    if ours is None or theirs is None or ours.name != theirs.name:
+        return f"framework mismatch (model={theirs or 'none'}, runtime={ours or 'none'})"
+    if not versions.answers(ours.version, found.framework_rule, theirs.version):
+        return f"framework mismatch (model={theirs}, runtime={ours}, {found.framework_rule})"
+    return None
+
+
+def _size_objection(runtime: Runtime, request: RuntimeRequest) -> str | None:
+    size, bounds = request.traits.parameters, runtime.parameters
+    if size is None or ((bounds.fewest or 0) <= size and (bounds.most is None or size <= bounds.most)):
+        return None
+    most = "any" if bounds.most is None else f"{bounds.most:,}"
+    return f"model size {size:,} is outside the supported range [{bounds.fewest or 0:,} to {most}] parameters"
+
+
+def _accelerator_objection(runtime: Runtime, request: RuntimeRequest) -> str | None:
+    missing = request.traits.accelerators - runtime.accelerators
+    return f"does not serve accelerator class {', '.join(sorted(missing))}" if missing else None
 
 
 def _speaks(runtime: Runtime, protocol: Protocol) -> bool:
@@ -118,13 +175,19 @@ def _speaks(runtime: Runtime, protocol: Protocol) -> bool:
 def _rank(runtime: Runtime, request: RuntimeRequest) -> tuple[object, ...]:
     spoken = min((_PROTOCOLS.index(protocol) for protocol in runtime.protocols), default=len(_PROTOCOLS))
     newest_first = tuple(-ord(letter) for letter in runtime.created)
-    return (_SCOPES.index(runtime.scope), -_priority(runtime, request), spoken, newest_first, runtime.name)
+    distance = _distance(runtime, request.traits.parameters)
+    return (_SCOPES.index(runtime.scope), -_priority(runtime, request), distance, spoken, newest_first, runtime.name)
+
+
+def _distance(runtime: Runtime, parameters: int | None) -> int:
+    """Return how far a model's size is from the bounds of a runtime's: the closest range fits best."""
+    if parameters is None:
+        return 0
+    return sum(abs(bound - parameters) for bound in (runtime.parameters.fewest, runtime.parameters.most) if bound)
 
 
 def _priority(runtime: Runtime, request: RuntimeRequest) -> int:
-    wanted = request.format
-    assert wanted is not None
-    return max((f.priority or 0 for f in runtime.formats if _matches(f, wanted)), default=0)
+    return max((f.weight * (f.priority or 0) for f in runtime.formats if _matches(f, request)), default=0)
 
 
 def _outranked(other: Runtime, chosen: Runtime, request: RuntimeRequest) -> str:
