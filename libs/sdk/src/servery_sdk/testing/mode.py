@@ -153,7 +153,6 @@ class ModeContract:
             if found["apiVersion"] not in _EVERYWHERE:
                 assert _BROUGHT_BY.get(group) in offered, f"{found['kind']} of {found['apiVersion']}"
 
-
     @_inherited
     @given(data=st.data())
     def test_objects_are_of_the_kinds_that_it_names(self, data: st.DataObject) -> None:

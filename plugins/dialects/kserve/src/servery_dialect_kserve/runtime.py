@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from servery_sdk import openapi
 from servery_sdk import schema as structural
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid
 from servery_sdk.manifests import CLUSTER, Json, Manifest, Namespace, ObjectRef
@@ -37,7 +38,7 @@ def parse(manifest: Manifest) -> Runtime:
     is_cluster = manifest.get("kind") == CLUSTER_SERVING_RUNTIME.kind
     kind = CLUSTER_SERVING_RUNTIME if is_cluster else SERVING_RUNTIME
     namespace = CLUSTER if is_cluster else Namespace(metadata.get("namespace") or "default")
-    pod = {key: value for key, value in spec.items() if key in schema.POD and key != "containers"}
+    pod = {key: value for key, value in spec.items() if key in openapi.POD and key != "containers"}
     others = [container for index, container in enumerate(spec["containers"]) if index != main]
     if others:
         pod["containers"] = others
@@ -79,7 +80,7 @@ def _adaptations(metadata: Manifest) -> tuple[Adaptation, ...]:
 
 def _metadata_errors(metadata: Json) -> Iterator[FieldError]:
     if metadata is not None:
-        yield from structural.check(metadata, schema.METADATA, "metadata")
+        yield from structural.check(metadata, openapi.METADATA, "metadata")
     if metadata is None or (isinstance(metadata, dict) and not metadata.get("name")):
         yield FieldError(path="metadata.name", kind=FieldErrorKind.REQUIRED)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from servery_sdk import names, quantities
+from servery_sdk import names, openapi, quantities
 from servery_sdk import schema as structural
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid, unsupported
 from servery_sdk.kinds import SERVICE_ACCOUNT
@@ -64,7 +64,7 @@ def parse(manifest: Manifest) -> InferenceService:
     if manifest.get("metadata") is None:
         metadata_errors = [FieldError(path="metadata", kind=FieldErrorKind.REQUIRED)]
     else:
-        metadata_errors = list(structural.check(manifest["metadata"], schema.METADATA, "metadata"))
+        metadata_errors = list(structural.check(manifest["metadata"], openapi.METADATA, "metadata"))
     errors += metadata_errors or _metadata_errors(manifest)
     errors += _refused(manifest)
     # The rules read what has the right shape; without a predictor or metadata there is nothing to read.
@@ -331,7 +331,7 @@ def _component(predictor: _Predictor, service_labels: Mapping[str, str]) -> Comp
         runtime=_runtime(predictor) if field else None,
         artifacts=_artifacts(predictor),
         container={
-            key: value for key, value in predictor.model.items() if key in schema.CONTAINER and value is not None
+            key: value for key, value in predictor.model.items() if key in openapi.CONTAINER and value is not None
         },
         pod=_pod(predictor),
         labels={**service_labels, **(spec.get("labels") or {}), **own},
@@ -397,7 +397,7 @@ def _artifacts(predictor: _Predictor) -> tuple[Artifact, ...]:
 
 
 def _pod(predictor: _Predictor) -> Manifest:
-    pod = {key: value for key, value in predictor.spec.items() if key in schema.POD and value is not None}
+    pod = {key: value for key, value in predictor.spec.items() if key in openapi.POD and value is not None}
     if predictor.model_field is None:
         containers = [dict(container) for container in pod["containers"]]
         unnamed = [container for container in containers if not container.get("name")]

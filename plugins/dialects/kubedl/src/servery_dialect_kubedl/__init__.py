@@ -1,0 +1,1 @@
+"""The KubeDL dialect: ``serving.kubedl.io`` manifests."""

@@ -1,0 +1,1 @@
+"""The OME dialect: ``ome.io`` manifests."""

@@ -1,0 +1,1 @@
+"""The Knative mode: one Knative Service per component."""

@@ -1,0 +1,1 @@
+"""The Ray mode: RayServices, and RayClusters for models on several machines."""
