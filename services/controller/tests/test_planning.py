@@ -307,3 +307,10 @@ def test_secret_of_no_known_type_gives_nothing(installed: Plugins, make_service:
         installed, make_service(), account("default", {"metadata": {"name": "x"}, "data": {"a": ""}})
     )
     assert "env" not in container
+
+
+def test_plan_that_its_mode_cannot_run_says_so(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
+    with pytest.raises(
+        NoPlan, match="mode 'raw' cannot run it: predictor: a HorizontalPodAutoscaler cannot scale on rps"
+    ):
+        planned(make_service(sklearn={"storageUri": "s3://b/m"}, scaleMetric="rps"))

@@ -71,6 +71,9 @@ class Mode(Protocol):
     def requires(self, plan: DeploymentPlan) -> frozenset[Capability]:
         """Return what a cluster must offer for this plan; planning's choices go by ``plan.capabilities``."""
 
+    def objections(self, plan: DeploymentPlan) -> tuple[str, ...]:
+        """Return why this plan cannot be run in this way, whatever the cluster offers; empty where it can."""
+
     def render(self, plan: DeploymentPlan) -> tuple[Manifest, ...]:
         """Return the engine's objects for ``plan``: deterministic, each with owner reference and ``owned_labels``."""
 

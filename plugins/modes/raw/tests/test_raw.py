@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from servery_mode_raw.plugin import RawMode
+from servery_sdk import kinds
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import (
     AutoscalerClass,
@@ -12,10 +13,12 @@ from servery_sdk.model import (
     Capability,
     ComponentKind,
     DeploymentPlan,
+    EntryService,
     Port,
     Route,
     ScaleMetric,
     Scaling,
+    WorkerPods,
     Workload,
 )
 from servery_sdk.testing import ModeContract
@@ -149,3 +152,75 @@ def test_replicas_are_left_to_the_autoscaler(plan: DeploymentPlan) -> None:
     assert "replicas" not in by_kind(plan)["Deployment"]["spec"]
     fixed = replace(plan, workloads=(replace(plan.workloads[0], replicas=3),))
     assert by_kind(fixed)["Deployment"]["spec"]["replicas"] == 3
+
+
+def test_metric_that_no_hpa_can_read_is_an_objection(plan: DeploymentPlan) -> None:
+    (objection,) = RawMode().objections(scaled(plan, metric=ScaleMetric.CONCURRENCY))
+    assert objection.startswith("predictor: a HorizontalPodAutoscaler cannot scale on concurrency")
+    by_keda = {"metric": ScaleMetric.RPS, "autoscaler_class": AutoscalerClass.KEDA}
+    assert RawMode().objections(scaled(plan, **by_keda)) == ()
+    assert RawMode().objections(scaled(plan, metric=ScaleMetric.CPU)) == ()
+
+
+def test_model_on_several_machines_is_a_leader_worker_set(plan: DeploymentPlan) -> None:
+    worker = {"containers": [{"name": "w", "image": "i"}]}
+    leader = replace(
+        plan.workloads[0],
+        workers=WorkerPods(count=3, pod=worker),
+        object_names={"LeaderWorkerSet": "lws-iris"},
+        scaling=Scaling(min_replicas=2),
+    )
+    found = by_kind(replace(plan, workloads=(leader,)))
+    assert {"Deployment", "HorizontalPodAutoscaler"} & found.keys() == set()
+    made = found["LeaderWorkerSet"]
+    assert made["metadata"]["name"] == "lws-iris"
+    assert made["spec"]["replicas"] == 2
+    template = made["spec"]["leaderWorkerTemplate"]
+    assert template["size"] == 4
+    assert template["leaderTemplate"]["spec"] == leader.pod
+    assert template["workerTemplate"]["spec"] == worker
+    selector = found["Service"]["spec"]["selector"]
+    assert selector.items() <= template["leaderTemplate"]["metadata"]["labels"].items()
+    assert not selector.items() <= template["workerTemplate"]["metadata"]["labels"].items(), "workers do not answer"
+    assert RawMode().requires(replace(plan, workloads=(leader,))) == {Capability.LEADER_WORKER_SET}
+
+
+def test_router_may_look_at_the_pods_and_at_nothing_else(plan: DeploymentPlan) -> None:
+    found = by_kind(replace(plan, workloads=(replace(plan.workloads[0], reads_pods=True),)))
+    assert found["Deployment"]["spec"]["template"]["spec"]["serviceAccountName"] == "iris-predictor"
+    assert found["Role"]["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+    assert found["RoleBinding"]["subjects"][0]["name"] == found["ServiceAccount"]["metadata"]["name"]
+
+
+def test_entry_stands_before_the_whole(plan: DeploymentPlan) -> None:
+    entry = EntryService(name="iris", selector={"a": "b"}, ports=plan.workloads[0].ports, type="LoadBalancer")
+    names = {o["metadata"]["name"]: o for o in RawMode().render(replace(plan, entry=entry)) if o["kind"] == "Service"}
+    assert names["iris"]["spec"]["type"] == "LoadBalancer"
+    assert names["iris"]["spec"]["ports"] == names["iris-predictor"]["spec"]["ports"]
+
+
+def test_traffic_by_weight_needs_the_gateway_api(plan: DeploymentPlan) -> None:
+    split = (Backend(workload="a", port=80, weight=90), Backend(workload="b", port=80, weight=10))
+    weighted = replace(plan, routes=(replace(plan.routes[0], backends=split),))
+    assert RawMode().requires(weighted) == {Capability.GATEWAY_API}
+    assert RawMode().requires(plan) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ([("Available", "True")], ("True", "")),
+        ([("Available", "False"), ("Progressing", "True")], ("Unknown", "Progressing")),
+        ([("Progressing", "False")], ("False", "Progressing")),
+        ([], ("Unknown", "Progressing")),
+    ],
+)
+def test_readiness_of_several_machines_is_the_leader_worker_sets(
+    plan: DeploymentPlan, conditions: list[tuple[str, str]], expected: tuple[str, str]
+) -> None:
+    workload = replace(plan.workloads[0], workers=WorkerPods(count=1, pod={"containers": []}))
+    found = {"status": {"conditions": [{"type": kind, "status": status} for kind, status in conditions]}}
+    name = ObjectRef(kinds.LEADER_WORKER_SET, Namespace("demo"), workload.name)
+    said = RawMode().readiness(workload, {name: found})
+    assert (str(said.status), said.reason) == expected
+    assert RawMode().readiness(workload, {}).reason == "LeaderWorkerSetMissing"

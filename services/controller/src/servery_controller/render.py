@@ -11,7 +11,7 @@ from servery_sdk.model import Capability, Catalog, DeploymentPlan, Runtime
 from servery_sdk.plugins import Plugins
 
 from servery_controller import planning
-from servery_controller.planning import PlanningSettings
+from servery_controller.planning import NoPlan, PlanningSettings
 
 
 class UnknownKind(ServeryError):
@@ -59,7 +59,7 @@ def plan(manifest: Manifest, catalog: Catalog, plugins: Plugins, settings: Plann
     Raises:
         UnknownKind: No dialect understands it.
         Invalid: It is wrong, or asks for a mode that is not installed.
-        NoPlan: Nothing can serve it.
+        NoPlan: Nothing can serve it, or its mode cannot run it.
     """
     owner = dialect_of(manifest, plugins)
     if owner is None:
@@ -70,6 +70,8 @@ def plan(manifest: Manifest, catalog: Catalog, plugins: Plugins, settings: Plann
     made = planning.plan(service, catalog, settings)
     if made.mode not in plugins.modes:
         raise Invalid([unsupported("deployment mode", made.mode, plugins.modes, what="installed modes")])
+    if objections := plugins.modes[made.mode].objections(made):
+        raise NoPlan(f"mode {made.mode!r} cannot run it: {'; '.join(objections)}")
     return made
 
 

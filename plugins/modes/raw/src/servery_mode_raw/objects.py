@@ -2,40 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from servery_sdk import kinds
-from servery_sdk.manifests import Json, Kind, Manifest
-from servery_sdk.model import (
-    AutoscalerClass,
-    DeploymentPlan,
-    EntryService,
-    Port,
-    Route,
-    ScaleMetric,
-    Scaling,
-    WorkerPods,
-    Workload,
-)
+from servery_sdk.manifests import Json, Manifest
+from servery_sdk.model import AutoscalerClass, DeploymentPlan, ScaleMetric, Scaling, WorkerPods, Workload
+from servery_sdk.objects import owned
 
 DEFAULT_CPU_UTILIZATION = 80
-
-
-def _object(
-    plan: DeploymentPlan, kind: Kind, name: str, labels: Mapping[str, str], spec: Json, **beside: Json
-) -> Manifest:
-    made: dict[str, Json] = {
-        "apiVersion": kind.api_version,
-        "kind": kind.kind,
-        "metadata": {
-            "name": name,
-            "namespace": plan.ref.namespace,
-            "labels": {**labels, **plan.owned_labels},
-            "ownerReferences": [plan.owner],
-        },
-        **beside,
-    }
-    return made if spec is None else {**made, "spec": spec}
 
 
 def deployment(plan: DeploymentPlan, workload: Workload) -> Manifest:
@@ -49,7 +21,7 @@ def deployment(plan: DeploymentPlan, workload: Workload) -> Manifest:
     }
     if workload.replicas is not None:
         spec["replicas"] = workload.replicas
-    return _object(plan, kinds.DEPLOYMENT, workload.name, workload.labels, spec)
+    return owned(plan, kinds.DEPLOYMENT, workload.name, workload.labels, spec)
 
 
 def leader_worker_set(plan: DeploymentPlan, workload: Workload, workers: WorkerPods) -> Manifest:
@@ -78,7 +50,7 @@ def leader_worker_set(plan: DeploymentPlan, workload: Workload, workers: WorkerP
         },
     }
     kind = kinds.LEADER_WORKER_SET
-    return _object(plan, kind, workload.name_of(kind), workload.labels, spec)
+    return owned(plan, kind, workload.name_of(kind), workload.labels, spec)
 
 
 def _template(workload: Workload, spec: Manifest) -> Manifest:
@@ -88,46 +60,6 @@ def _template(workload: Workload, spec: Manifest) -> Manifest:
 
 def _spec(workload: Workload) -> Manifest:
     return {**workload.pod, "serviceAccountName": workload.name} if workload.reads_pods else workload.pod
-
-
-def pod_reader(plan: DeploymentPlan, workload: Workload) -> tuple[Manifest, ...]:
-    """Return the service account of a workload that finds its servers among the pods, and its role."""
-    name, group = workload.name, "rbac.authorization.k8s.io"
-    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
-    account = {"kind": "ServiceAccount", "name": name, "namespace": plan.ref.namespace}
-    return (
-        _object(plan, kinds.SERVICE_ACCOUNT, name, workload.labels, None),
-        _object(plan, kinds.ROLE, name, workload.labels, None, rules=rules),
-        _object(
-            plan,
-            kinds.ROLE_BINDING,
-            name,
-            workload.labels,
-            None,
-            roleRef={"apiGroup": group, "kind": "Role", "name": name},
-            subjects=[account],
-        ),
-    )
-
-
-def service(plan: DeploymentPlan, workload: Workload) -> Manifest:
-    """Return the Service of a component."""
-    spec = {"type": "ClusterIP", "selector": dict(workload.selector), "ports": _ports(workload.ports)}
-    return _object(plan, kinds.SERVICE, workload.name, workload.labels, spec)
-
-
-def entry(plan: DeploymentPlan, wanted: EntryService) -> Manifest:
-    """Return the Service in front of the whole."""
-    spec = {"type": wanted.type, "selector": dict(wanted.selector), "ports": _ports(wanted.ports)}
-    return _object(plan, kinds.SERVICE, wanted.name, wanted.labels, spec)
-
-
-def _ports(ports: Sequence[Port]) -> list[Json]:
-    made: list[Json] = []
-    for port in ports:
-        one = {"name": port.name, "port": port.port, "targetPort": port.target_port, "protocol": "TCP"}
-        made.append({**one, "appProtocol": port.app_protocol} if port.app_protocol else one)
-    return made
 
 
 def horizontal_pod_autoscaler(plan: DeploymentPlan, workload: Workload) -> Manifest:
@@ -142,10 +74,10 @@ def horizontal_pod_autoscaler(plan: DeploymentPlan, workload: Workload) -> Manif
     }
     if scaling.behavior is not None:
         spec["behavior"] = scaling.behavior
-    return _object(plan, kinds.HORIZONTAL_POD_AUTOSCALER, workload.name, workload.labels, spec)
+    return owned(plan, kinds.HORIZONTAL_POD_AUTOSCALER, workload.name, workload.labels, spec)
 
 
-def scaled_object(plan: DeploymentPlan, workload: Workload) -> Manifest:
+def scaledowned(plan: DeploymentPlan, workload: Workload) -> Manifest:
     """Return KEDA's ScaledObject."""
     scaling = workload.scaling
     spec: dict[str, Json] = {
@@ -156,75 +88,14 @@ def scaled_object(plan: DeploymentPlan, workload: Workload) -> Manifest:
     }
     if scaling.behavior is not None:
         spec["advanced"] = {"horizontalPodAutoscalerConfig": {"behavior": scaling.behavior}}
-    return _object(plan, kinds.SCALED_OBJECT, workload.name_of(kinds.SCALED_OBJECT), workload.labels, spec)
+    return owned(plan, kinds.SCALED_OBJECT, workload.name_of(kinds.SCALED_OBJECT), workload.labels, spec)
 
 
 def pod_disruption_budget(plan: DeploymentPlan, workload: Workload) -> Manifest:
     """Return the budget that was asked for, or the one that lets one pod go at a time."""
     budget = workload.disruption_budget or {"maxUnavailable": 1}
     spec = {**budget, "selector": {"matchLabels": dict(workload.selector)}}
-    return _object(plan, kinds.POD_DISRUPTION_BUDGET, workload.name, workload.labels, spec)
-
-
-def http_route(plan: DeploymentPlan, route: Route) -> Manifest:
-    """Return the Gateway API route."""
-    parent = plan.route_parent
-    headers = [{"name": name, "value": value} for name, value in route.request_headers.items()]
-    spec = {
-        "hostnames": list(route.hosts),
-        "parentRefs": [
-            {
-                "group": "gateway.networking.k8s.io",
-                "kind": "Gateway",
-                "name": parent.gateway_name,
-                "namespace": parent.gateway_namespace,
-            }
-        ],
-        "rules": [
-            {
-                "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
-                "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": headers}}],
-                "backendRefs": [
-                    {
-                        "group": "",
-                        "kind": "Service",
-                        "name": backend.workload,
-                        "namespace": plan.ref.namespace,
-                        "port": backend.port,
-                        "weight": backend.weight,
-                    }
-                    for backend in route.backends
-                ],
-                "timeouts": {"request": f"{route.timeout_seconds}s"},
-            }
-        ],
-    }
-    return _object(plan, kinds.HTTP_ROUTE, route.name, {}, spec)
-
-
-def ingress(plan: DeploymentPlan) -> Manifest:
-    """Return the Ingress of all routes, where there is no Gateway API."""
-    rules = [
-        {
-            "host": host,
-            "http": {
-                "paths": [
-                    {
-                        "path": "/",
-                        "pathType": "Prefix",
-                        "backend": {"service": {"name": backend.workload, "port": {"number": backend.port}}},
-                    }
-                    for backend in route.backends
-                ]
-            },
-        }
-        for route in plan.routes
-        for host in route.hosts
-    ]
-    spec: dict[str, Json] = {"rules": rules}
-    if plan.route_parent.ingress_class is not None:
-        spec["ingressClassName"] = plan.route_parent.ingress_class
-    return _object(plan, kinds.INGRESS, plan.ref.name, {}, spec)
+    return owned(plan, kinds.POD_DISRUPTION_BUDGET, workload.name, workload.labels, spec)
 
 
 def _target(workload: Workload) -> Manifest:
@@ -271,6 +142,6 @@ def autoscaler(plan: DeploymentPlan, workload: Workload) -> Manifest | None:
         case AutoscalerClass.HPA:
             return horizontal_pod_autoscaler(plan, workload)
         case AutoscalerClass.KEDA:
-            return scaled_object(plan, workload)
+            return scaledowned(plan, workload)
         case AutoscalerClass.EXTERNAL | AutoscalerClass.NONE:
             return None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from servery_sdk import kinds
+from servery_sdk import objects as shared
 from servery_sdk.contract import Mode
 from servery_sdk.hooks import hookimpl
 from servery_sdk.manifests import Manifest, ObjectRef
-from servery_sdk.model import AutoscalerClass, Capability, DeploymentPlan, Readiness, Workload
+from servery_sdk.model import AutoscalerClass, Capability, DeploymentPlan, Readiness, ScaleMetric, Workload
 
 from servery_mode_raw import objects, readiness
 
@@ -45,6 +46,17 @@ class RawMode:
             needs.add(Capability.GATEWAY_API)
         return frozenset(needs)
 
+    def objections(self, plan: DeploymentPlan) -> tuple[str, ...]:
+        """Return the metrics that a HorizontalPodAutoscaler cannot read: it knows a pod's resources, not its requests."""
+        return tuple(
+            f"{workload.component}: a HorizontalPodAutoscaler cannot scale on {workload.scaling.metric}; "
+            "it scales on cpu and memory; KEDA with a metric of its own can, and so can mode knative"
+            for workload in plan.workloads
+            if workload.scaling.autoscaler_class is AutoscalerClass.HPA
+            and not workload.scaling.metrics
+            and workload.scaling.metric in {ScaleMetric.CONCURRENCY, ScaleMetric.RPS}
+        )
+
     def render(self, plan: DeploymentPlan) -> tuple[Manifest, ...]:
         """Return the objects of ``plan``; none while the service is stopped."""
         return () if plan.stopped else tuple(_rendered(plan))
@@ -59,22 +71,19 @@ class RawMode:
 def _rendered(plan: DeploymentPlan) -> Iterator[Manifest]:
     for workload in plan.workloads:
         if workload.reads_pods:
-            yield from objects.pod_reader(plan, workload)
+            yield from shared.pod_reader(plan, workload)
         if workload.workers is None:
             yield objects.deployment(plan, workload)
         else:
             yield objects.leader_worker_set(plan, workload, workload.workers)
-        yield objects.service(plan, workload)
+        yield shared.service(plan, workload)
         if workload.workers is None and (scaler := objects.autoscaler(plan, workload)) is not None:
             yield scaler
         if workload.scaling.min_replicas > 1 or workload.disruption_budget is not None:
             yield objects.pod_disruption_budget(plan, workload)
     if plan.entry is not None:
-        yield objects.entry(plan, plan.entry)
-    if plan.routes and Capability.GATEWAY_API in plan.capabilities:
-        yield from (objects.http_route(plan, route) for route in plan.routes)
-    elif plan.routes:
-        yield objects.ingress(plan)
+        yield shared.entry(plan, plan.entry)
+    yield from shared.routes(plan)
 
 
 @hookimpl

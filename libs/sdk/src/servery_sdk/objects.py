@@ -1,0 +1,139 @@
+"""Constructors of the objects that modes have in common: Services, routes, the rights of a router.
+
+Each returns manifests that the service owns and that carry its ``owned_labels``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from servery_sdk import kinds
+from servery_sdk.manifests import Json, Kind, Manifest
+from servery_sdk.model import Capability, DeploymentPlan, EntryService, Port, Route, Workload
+
+
+def owned(
+    plan: DeploymentPlan, kind: Kind, name: str, labels: Mapping[str, str], spec: Json, **beside: Json
+) -> Manifest:
+    """Return an object of ``kind`` with metadata and ``spec``; ``beside`` are fields next to it."""
+    made: dict[str, Json] = {
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
+        "metadata": {
+            "name": name,
+            "namespace": plan.ref.namespace,
+            "labels": {**labels, **plan.owned_labels},
+            "ownerReferences": [plan.owner],
+        },
+        **beside,
+    }
+    return made if spec is None else {**made, "spec": spec}
+
+
+def pod_reader(plan: DeploymentPlan, workload: Workload) -> tuple[Manifest, ...]:
+    """Return the service account of a workload that finds its servers among the pods, and its role."""
+    name, group = workload.name, "rbac.authorization.k8s.io"
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+    account = {"kind": "ServiceAccount", "name": name, "namespace": plan.ref.namespace}
+    return (
+        owned(plan, kinds.SERVICE_ACCOUNT, name, workload.labels, None),
+        owned(plan, kinds.ROLE, name, workload.labels, None, rules=rules),
+        _object(
+            plan,
+            kinds.ROLE_BINDING,
+            name,
+            workload.labels,
+            None,
+            roleRef={"apiGroup": group, "kind": "Role", "name": name},
+            subjects=[account],
+        ),
+    )
+
+
+def service(plan: DeploymentPlan, workload: Workload) -> Manifest:
+    """Return the Service of a component."""
+    spec = {"type": "ClusterIP", "selector": dict(workload.selector), "ports": _ports(workload.ports)}
+    return owned(plan, kinds.SERVICE, workload.name, workload.labels, spec)
+
+
+def entry(plan: DeploymentPlan, wanted: EntryService) -> Manifest:
+    """Return the Service in front of the whole."""
+    spec = {"type": wanted.type, "selector": dict(wanted.selector), "ports": _ports(wanted.ports)}
+    return owned(plan, kinds.SERVICE, wanted.name, wanted.labels, spec)
+
+
+def _ports(ports: Sequence[Port]) -> list[Json]:
+    made: list[Json] = []
+    for port in ports:
+        one = {"name": port.name, "port": port.port, "targetPort": port.target_port, "protocol": "TCP"}
+        made.append({**one, "appProtocol": port.app_protocol} if port.app_protocol else one)
+    return made
+
+
+def routes(plan: DeploymentPlan) -> Iterator[Manifest]:
+    """Yield the plan's routes: HTTPRoutes where the cluster has the Gateway API, else one Ingress."""
+    if plan.routes and Capability.GATEWAY_API in plan.capabilities:
+        yield from (http_route(plan, route) for route in plan.routes)
+    elif plan.routes:
+        yield ingress(plan)
+
+
+def http_route(plan: DeploymentPlan, route: Route) -> Manifest:
+    """Return the Gateway API route."""
+    parent = plan.route_parent
+    headers = [{"name": name, "value": value} for name, value in route.request_headers.items()]
+    spec = {
+        "hostnames": list(route.hosts),
+        "parentRefs": [
+            {
+                "group": "gateway.networking.k8s.io",
+                "kind": "Gateway",
+                "name": parent.gateway_name,
+                "namespace": parent.gateway_namespace,
+            }
+        ],
+        "rules": [
+            {
+                "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+                "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": headers}}],
+                "backendRefs": [
+                    {
+                        "group": "",
+                        "kind": "Service",
+                        "name": backend.workload,
+                        "namespace": plan.ref.namespace,
+                        "port": backend.port,
+                        "weight": backend.weight,
+                    }
+                    for backend in route.backends
+                ],
+                "timeouts": {"request": f"{route.timeout_seconds}s"},
+            }
+        ],
+    }
+    return owned(plan, kinds.HTTP_ROUTE, route.name, {}, spec)
+
+
+def ingress(plan: DeploymentPlan) -> Manifest:
+    """Return the Ingress of all routes, where there is no Gateway API."""
+    rules = [
+        {
+            "host": host,
+            "http": {
+                "paths": [
+                    {
+                        "path": "/",
+                        "pathType": "Prefix",
+                        "backend": {"service": {"name": backend.workload, "port": {"number": backend.port}}},
+                    }
+                    for backend in route.backends
+                ]
+            },
+        }
+        for route in plan.routes
+        for host in route.hosts
+    ]
+    spec: dict[str, Json] = {"rules": rules}
+    if plan.route_parent.ingress_class is not None:
+        spec["ingressClassName"] = plan.route_parent.ingress_class
+    return owned(plan, kinds.INGRESS, plan.ref.name, {}, spec)
