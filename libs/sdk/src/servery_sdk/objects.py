@@ -38,7 +38,7 @@ def pod_reader(plan: DeploymentPlan, workload: Workload) -> tuple[Manifest, ...]
     return (
         owned(plan, kinds.SERVICE_ACCOUNT, name, workload.labels, None),
         owned(plan, kinds.ROLE, name, workload.labels, None, rules=rules),
-        _object(
+        owned(
             plan,
             kinds.ROLE_BINDING,
             name,
