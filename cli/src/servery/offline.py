@@ -54,7 +54,7 @@ def offline(
         settings, storage_schemes=settings.storage_schemes | schemes, default_mode=mode or settings.default_mode
     )
     catalog = render.catalog_from([*manifests, *read(catalogs)], found, frozenset(capabilities))
-    return Offline(found, replace(catalog, objects=dict(_named(manifests))), settings, manifests)
+    return Offline(found, replace(catalog, objects={**catalog.objects, **dict(_named(manifests))}), settings, manifests)
 
 
 def _named(manifests: Sequence[Manifest]) -> Iterator[tuple[ObjectRef, Manifest]]:
@@ -79,6 +79,8 @@ def objections(manifest: Manifest, decisions: Offline) -> str | None:
             render.plan(manifest, decisions.catalog, decisions.plugins, decisions.settings)
         elif owner := render.runtime_dialect_of(manifest, decisions.plugins):
             owner[0].parse_runtime(manifest)
+        elif owner := render.model_dialect_of(manifest, decisions.plugins):
+            render.check_model(manifest, *owner)
         elif (manifest["apiVersion"], manifest["kind"]) in NAMED:
             as_stored(manifest)
         else:

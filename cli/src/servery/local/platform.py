@@ -199,5 +199,5 @@ def failure(service: Manifest) -> str | None:
 
 
 def _kinds(plugins: Plugins) -> dict[tuple[str, str], Kind]:
-    known = {kind for d in plugins.dialects.values() for kind in (*d.services, *d.runtimes)}
+    known = {kind for d in plugins.dialects.values() for kind in (*d.services, *d.runtimes, *d.models)}
     return {**NAMED, **{(kind.api_version, kind.kind): kind for kind in known}}

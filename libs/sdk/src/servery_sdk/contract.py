@@ -33,6 +33,10 @@ class Dialect(Protocol):
     def runtimes(self) -> frozenset[Kind]:
         """The kinds that it turns into a Runtime."""
 
+    @property
+    def models(self) -> frozenset[Kind]:
+        """Its other kinds, which services point at: ``parse`` finds them in the catalog's ``objects``."""
+
     def crds(self) -> Sequence[Manifest]:
         """Return the CustomResourceDefinitions of all its kinds, printed from its schemas."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from servery_sdk import schema
 from servery_sdk.contract import Dialect
 from servery_sdk.errors import Invalid, ServeryError, unsupported
-from servery_sdk.manifests import Kind, Manifest
+from servery_sdk.manifests import CLUSTER, Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import Capability, Catalog, DeploymentPlan, Runtime
 from servery_sdk.plugins import Plugins
 
@@ -28,6 +29,11 @@ def runtime_dialect_of(manifest: Manifest, plugins: Plugins) -> tuple[Dialect, K
     return _owner(manifest, ((dialect, dialect.runtimes) for dialect in plugins.dialects.values()))
 
 
+def model_dialect_of(manifest: Manifest, plugins: Plugins) -> tuple[Dialect, Kind] | None:
+    """Return whose services point at ``manifest``, or None."""
+    return _owner(manifest, ((dialect, dialect.models) for dialect in plugins.dialects.values()))
+
+
 def _owner(manifest: Manifest, kinds: Iterable[tuple[Dialect, frozenset[Kind]]]) -> tuple[Dialect, Kind] | None:
     for dialect, owned in kinds:
         for kind in owned:
@@ -39,10 +45,13 @@ def _owner(manifest: Manifest, kinds: Iterable[tuple[Dialect, frozenset[Kind]]])
 def catalog_from(
     manifests: Iterable[Manifest], plugins: Plugins, capabilities: frozenset[Capability] = frozenset()
 ) -> Catalog:
-    """Return the catalog of the runtimes among ``manifests`` and those that plugins bring."""
+    """Return the catalog of the runtimes and models among ``manifests`` and the runtimes that plugins bring."""
     found: list[Runtime] = []
+    objects: dict[ObjectRef, Manifest] = {}
     broken: dict[str, str] = {}
     for manifest in manifests:
+        if (model := model_dialect_of(manifest, plugins)) is not None:
+            objects[_ref(model[1], manifest)] = manifest
         owner = runtime_dialect_of(manifest, plugins)
         if owner is None:
             continue
@@ -50,7 +59,35 @@ def catalog_from(
             found.append(owner[0].parse_runtime(manifest))
         except Invalid as error:
             broken[str(manifest.get("metadata", {}).get("name", ""))] = str(error)
-    return Catalog(runtimes=(*found, *plugins.runtimes.values()), broken_runtimes=broken, capabilities=capabilities)
+    return Catalog(
+        runtimes=(*found, *plugins.runtimes.values()),
+        broken_runtimes=broken,
+        objects=objects,
+        capabilities=capabilities,
+    )
+
+
+def check_model(manifest: Manifest, dialect: Dialect, kind: Kind) -> None:
+    """Check an object that services point at against its definition, as an API server does.
+
+    Raises:
+        Invalid: Every error at once.
+    """
+    errors = [
+        error
+        for crd in dialect.crds()
+        for version in crd["spec"]["versions"]
+        if (crd["spec"]["names"]["kind"], f"{crd['spec']['group']}/{version['name']}") == (kind.kind, kind.api_version)
+        for error in schema.check(manifest, version["schema"]["openAPIV3Schema"])
+    ]
+    if errors:
+        raise Invalid(sorted(errors, key=lambda error: error.path))
+
+
+def _ref(kind: Kind, manifest: Manifest) -> ObjectRef:
+    metadata = manifest.get("metadata") or {}
+    namespace = Namespace(metadata.get("namespace") or "default") if kind.namespaced else CLUSTER
+    return ObjectRef(kind, namespace, str(metadata.get("name", "")))
 
 
 def plan(manifest: Manifest, catalog: Catalog, plugins: Plugins, settings: PlanningSettings) -> DeploymentPlan:

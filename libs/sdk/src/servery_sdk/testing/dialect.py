@@ -218,6 +218,12 @@ class DialectContract:
                 longest = max((component.object_name, *values), key=len)
                 assert len(longest) <= _LONGEST, f"a name of {length} makes {longest!r}"
 
+    def test_a_kind_has_one_meaning(self) -> None:
+        dialect = self.dialect
+        assert len(dialect.services | dialect.runtimes | dialect.models) == sum(
+            map(len, (dialect.services, dialect.runtimes, dialect.models))
+        )
+
     def test_definitions_cover_every_kind(self) -> None:
         found = {
             (
@@ -230,7 +236,7 @@ class DialectContract:
             for version in crd["spec"]["versions"]
             if version["served"]
         }
-        wanted = {(kind.api_version, kind.kind, kind.plural, kind.namespaced) for kind in self._kinds()}
+        wanted = {(kind.api_version, kind.kind, kind.plural, kind.namespaced) for kind in self._kinds() | self.dialect.models}
         assert wanted <= found
 
     def test_definitions_are_as_an_api_server_takes_them(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from servery_sdk.contract import Dialect
 from servery_sdk.hooks import hookimpl
-from servery_sdk.manifests import Json, Manifest, ObjectRef
+from servery_sdk.manifests import Json, Kind, Manifest, ObjectRef
 from servery_sdk.model import Catalog, InferenceService, Runtime, ServiceStatus
 
 from servery_dialect_kserve import crds, kinds, runtime, service, status
@@ -18,6 +18,7 @@ class KServeDialect:
     name = "kserve"
     services = frozenset({kinds.INFERENCE_SERVICE})
     runtimes = frozenset({kinds.SERVING_RUNTIME, kinds.CLUSTER_SERVING_RUNTIME})
+    models: frozenset[Kind] = frozenset()
 
     def crds(self) -> Sequence[Manifest]:
         """Return the definitions of its kinds."""

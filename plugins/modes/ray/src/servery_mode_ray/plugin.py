@@ -1,1 +1,91 @@
-"""The Ray mode: RayServices, and RayClusters for models on several machines."""
+"""The Ray mode, as Servery finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from servery_sdk import kinds, objects
+from servery_sdk.contract import Mode
+from servery_sdk.hooks import hookimpl
+from servery_sdk.manifests import Manifest, ObjectRef
+from servery_sdk.model import Capability, DeploymentPlan, Readiness, ScaleMetric, Workload
+
+from servery_mode_ray import clusters, readiness, services
+
+
+class RayMode:
+    """A RayService for each component; a RayCluster for each replica of a model on several machines."""
+
+    name = "ray"
+    kinds = frozenset(
+        {
+            kinds.RAY_SERVICE,
+            kinds.RAY_CLUSTER,
+            kinds.SERVICE,
+            kinds.INGRESS,
+            kinds.HTTP_ROUTE,
+            kinds.SERVICE_ACCOUNT,
+            kinds.ROLE,
+            kinds.ROLE_BINDING,
+        }
+    )
+
+    def requires(self, plan: DeploymentPlan) -> frozenset[Capability]:
+        """Return KubeRay, and the Gateway API for traffic by weight: an Ingress has none."""
+        weighted = any(len(route.backends) > 1 for route in plan.routes)
+        return frozenset({Capability.KUBERAY} | ({Capability.GATEWAY_API} if weighted else set()))
+
+    def objections(self, plan: DeploymentPlan) -> tuple[str, ...]:
+        """Return what Ray Serve cannot scale on, and servers that cannot be started beside Ray."""
+        return tuple(_objections(plan))
+
+    def render(self, plan: DeploymentPlan) -> tuple[Manifest, ...]:
+        """Return the objects of ``plan``; none while the service is stopped."""
+        return () if plan.stopped else tuple(_rendered(plan))
+
+    def readiness(self, workload: Workload, found: Mapping[ObjectRef, Manifest]) -> Readiness:
+        """Return what the RayService, or all the RayClusters, say of themselves."""
+        if workload.workers is None:
+            return readiness.of_service(_find(found, workload.name))
+        return readiness.of_clusters([_find(found, name) for name in clusters.names_of(workload)])
+
+
+def _find(found: Mapping[ObjectRef, Manifest], name: str) -> Manifest | None:
+    ours = {kinds.RAY_SERVICE, kinds.RAY_CLUSTER}
+    return next((o for ref, o in found.items() if ref.kind in ours and ref.name == name), None)
+
+
+def _objections(plan: DeploymentPlan) -> Iterator[str]:
+    for workload in plan.workloads:
+        metric = workload.scaling.metric
+        if metric not in {None, ScaleMetric.CONCURRENCY} or workload.scaling.metrics:
+            yield (
+                f"{workload.component}: Ray Serve scales on the requests in flight of a replica (concurrency), "
+                f"not on {metric or 'other metrics'}"
+            )
+        if workload.workers is not None and not workload.pod["containers"][0].get("command"):
+            yield (
+                f"{workload.component}: container {workload.main_container} names no command, and Ray has to be started "
+                "before it; give the container a command"
+            )
+
+
+def _rendered(plan: DeploymentPlan) -> Iterator[Manifest]:
+    for workload in plan.workloads:
+        if workload.reads_pods:
+            yield from objects.pod_reader(plan, workload)
+        if workload.workers is None:
+            yield services.ray_service(plan, workload)
+            yield services.front(plan, workload)
+        else:
+            yield from clusters.ray_clusters(plan, workload, workload.workers)
+            yield objects.service(plan, workload)
+    if plan.entry is not None:
+        yield objects.entry(plan, services.entry(plan, plan.entry))
+    yield from objects.routes(plan)
+
+
+@hookimpl
+def servery_modes() -> Iterable[Mode]:
+    """Contribute the mode."""
+    yield RayMode()
