@@ -132,12 +132,12 @@ async def changes(paths: Sequence[Path]) -> AsyncIterator[None]:
         yield
 
 
-def platform_on(plugins: Json, directory: Path, port: int | None) -> Platform:
+def platform_on(plugins: Json, directory: Path, port: int | None, mode: str | None) -> Platform:
     """Return a platform on ``port``; without one, on 8080 or, where that is taken, any free one."""
     if port is not None:
-        return Platform(plugins, directory, port=port)
+        return Platform(plugins, directory, port=port, mode=mode)
     try:
-        return Platform(plugins, directory, port=DEFAULT_PORT)
+        return Platform(plugins, directory, port=DEFAULT_PORT, mode=mode)
     except OSError:
         say(f"port {DEFAULT_PORT} is taken; using a free one")
-        return Platform(plugins, directory)
+        return Platform(plugins, directory, mode=mode)

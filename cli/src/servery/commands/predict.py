@@ -12,7 +12,7 @@ import typer
 from servery_sdk import plugins
 from servery_sdk.errors import ServeryError
 
-from servery.options import InNamespace, StateDirectory, say, state
+from servery.options import InNamespace, Mode, StateDirectory, say, state
 from servery.session import ask, progress, until_signal
 
 
@@ -24,12 +24,13 @@ def command(
         list[str] | None, typer.Option("--filename", "-f", help="Serve this manifest just for this request.")
     ] = None,
     namespace: InNamespace = "default",
+    mode: Mode = None,
     state_dir: StateDirectory = None,
 ) -> None:
     """Print a prediction."""
     body = _body(data)
     if filename:
-        asyncio.run(until_signal(_serve_and_ask(filename, name, namespace, body)))
+        asyncio.run(until_signal(_serve_and_ask(filename, name, namespace, mode, body)))
     elif name:
         found = state(state_dir)
         running = found.platform()
@@ -49,13 +50,13 @@ def _body(data: str) -> bytes:
         raise ServeryError(f"--data {data}: {error.strerror}") from error
 
 
-async def _serve_and_ask(filename: list[str], name: str | None, namespace: str, body: bytes) -> None:
+async def _serve_and_ask(filename: list[str], name: str | None, namespace: str, mode: str | None, body: bytes) -> None:
     from servery.local.platform import Platform
     from servery.sources import read_for_here
 
     manifests = read_for_here(filename, namespace)
     with tempfile.TemporaryDirectory(prefix="servery-") as directory:
-        async with Platform(plugins.load(), Path(directory)).running() as platform:
+        async with Platform(plugins.load(), Path(directory), mode=mode).running() as platform:
             platform.subscribe(progress())
             refs = [ref for ref in await platform.apply(manifests) if name in (None, ref.name)]
             if len(refs) != 1:

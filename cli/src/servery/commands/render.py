@@ -9,14 +9,14 @@ from servery_controller import render
 from servery_sdk.model import Capability
 
 from servery.offline import offline
-from servery.options import Catalogs, Files, InNamespace, Output, print_data
+from servery.options import Catalogs, Files, InNamespace, Mode, Output, print_data
 
 
 def command(
     filename: Files,
     *,
     catalog: Catalogs = None,
-    mode: Annotated[str | None, typer.Option("--mode", help="For services that ask for none.")] = None,
+    mode: Mode = None,
     capability: Annotated[
         list[Capability] | None, typer.Option("--capability", help="Of the cluster. Default: gateway-api.")
     ] = None,

@@ -17,7 +17,7 @@ from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Manifest, ObjectRef
 
 from servery.local.platform import Platform, failure, is_ready
-from servery.options import Files, InNamespace, StateDirectory, say, state
+from servery.options import Files, InNamespace, Mode, StateDirectory, say, state
 from servery.session import changes, curl, headline, platform_on, progress, until_signal
 from servery.sources import files, read_for_here
 from servery.state import NotRunning, RunningPlatform, State
@@ -27,6 +27,7 @@ def command(
     filename: Files,
     *,
     namespace: InNamespace = "default",
+    mode: Mode = None,
     port: Annotated[
         int | None, typer.Option("--port", help="Of the way in; 0 takes a free one. Default: 8080, or a free one.")
     ] = None,
@@ -37,16 +38,16 @@ def command(
     here = state(state_dir)
     if not detach:
         with here.held():
-            asyncio.run(until_signal(_up(filename, namespace, port, here)))
+            asyncio.run(until_signal(_up(filename, namespace, mode, port, here)))
         return
     if "-" in filename:
         raise typer.BadParameter("--detach cannot follow standard input; give a file")
-    _detach(filename, namespace, port, here)
+    _detach(filename, namespace, mode, port, here)
 
 
-async def _up(filename: list[str], namespace: str, port: int | None, here: State) -> None:
+async def _up(filename: list[str], namespace: str, mode: str | None, port: int | None, here: State) -> None:
     manifests = read_for_here(filename, namespace)
-    platform = platform_on(plugins.load(), here.directory, port)
+    platform = platform_on(plugins.load(), here.directory, port, mode)
     async with platform.running():
         tell = progress()
         platform.subscribe(tell)
@@ -111,13 +112,14 @@ async def _never() -> AsyncIterator[None]:
     yield
 
 
-def _detach(filename: list[str], namespace: str, port: int | None, here: State) -> None:
+def _detach(filename: list[str], namespace: str, mode: str | None, port: int | None, here: State) -> None:
     here.directory.mkdir(parents=True, exist_ok=True)
     # A log of its own until it runs: the one that is there may be that of a platform that runs already.
     log = here.directory / f"platform.{os.getpid()}.log"
     arguments = ["up", "--namespace", namespace, "--state-dir", str(here.directory)]
     arguments += [word for source in filename for word in ("-f", source)]
     arguments += ["--port", str(port)] if port is not None else []
+    arguments += ["--mode", mode] if mode is not None else []
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "servery.main", *arguments],

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from servery_sdk.errors import ServeryError
@@ -20,6 +21,7 @@ from servery_sdk.model import Runtime
 from servery.local.configuration import Configuration, environment, expand
 
 STORAGE_IMAGES = frozenset({"servery/storage-initializer", "kserve/storage-initializer"})
+RAY_IMAGE = "servery/ray"
 _TEMPORARY = "/tmp"  # noqa: S108  # where containers expect it, not where we write
 _PREFIX = re.compile(r"^(?:index\.)?docker\.io/")
 
@@ -121,6 +123,12 @@ def _program(container: Manifest, runtimes: tuple[Runtime, ...]) -> tuple[str, .
     image = str(container.get("image", ""))
     if repository(image) in STORAGE_IMAGES:
         return (sys.executable, "-c", "from servery_storage.cli import main; main()")
+    if repository(image) == RAY_IMAGE:
+        if find_spec("ray") is None:
+            raise ErrImageNotLocal(
+                f"container {container['name']}: Ray is not installed on this machine: pip install 'servery[ray]'"
+            )
+        return (sys.executable, "-m", "servery.local.ray")
     runtime = standing_in(image, runtimes)
     if runtime is not None:
         program = (sys.executable, "-m", "servery_predictor.cli")

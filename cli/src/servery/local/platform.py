@@ -25,6 +25,7 @@ from servery.local.containers import Backoff
 from servery.local.deployments import Deployments
 from servery.local.ingress import Ingress
 from servery.local.kubelet import Kubelet
+from servery.local.ray_services import RayServices
 from servery.sources import NAMED, reference
 
 
@@ -37,6 +38,7 @@ class Platform:
 
     Args:
         directory: Of logs, model files and claims.
+        mode: Of services that ask for none.
         port: Of the way in; 0 takes a free one.
     """
 
@@ -46,12 +48,13 @@ class Platform:
         directory: Path,
         *,
         port: int = 0,
+        mode: str | None = None,
         backoff: Backoff | None = None,
         host: str = "127.0.0.1",
     ) -> None:
         self.plugins = plugins
         crds = [crd for dialect in plugins.dialects.values() for crd in dialect.crds()]
-        self.api: KubeApi = MemoryApi(crds, served=[kinds.HTTP_ROUTE])
+        self.api: KubeApi = MemoryApi(crds, served=[kinds.HTTP_ROUTE, kinds.RAY_SERVICE])
         self._kinds = _kinds(plugins)
         self._pods = Informer(self.api, kinds.POD)
         self._deployments = Informer(self.api, kinds.DEPLOYMENT)
@@ -60,8 +63,10 @@ class Platform:
         self._endpoints = Informer(self.api, kinds.SERVICE)
         self._secrets = Informer(self.api, kinds.SECRET)
         self._config_maps = Informer(self.api, kinds.CONFIG_MAP)
+        self._ray_services = Informer(self.api, kinds.RAY_SERVICE)
         self._services = [Informer(self.api, kind) for d in plugins.dialects.values() for kind in sorted(d.services)]
         self._directory = directory
+        self._mode = mode or PlanningSettings().default_mode
         self._backoff = backoff or Backoff()
         self._client = Client()
         self._ingress = Ingress(self.api, self._routes, self._endpoints, self._pods, self._client)
@@ -97,22 +102,26 @@ class Platform:
 
     def _informers(self) -> list[Informer]:
         workloads = [self._pods, self._deployments, self._autoscalers, self._routes, self._endpoints]
-        return [*workloads, self._secrets, self._config_maps, *self._services]
+        return [*workloads, self._ray_services, self._secrets, self._config_maps, *self._services]
 
     async def _run(self) -> None:
         schemes = {s for provider in self.plugins.storage_providers.values() for s in provider.schemes}
-        settings = PlanningSettings(storage_schemes=PlanningSettings().storage_schemes | schemes)
+        settings = PlanningSettings(
+            storage_schemes=PlanningSettings().storage_schemes | schemes, default_mode=self._mode
+        )
         configurations = Configurations(self._secrets, self._config_maps)
         kubelet = Kubelet(
             self.api, self._pods, configurations, self.plugins.runtimes, self._directory, backoff=self._backoff
         )
         deployments = Deployments(self.api, self._deployments, self._pods, self._autoscalers)
+        ray_services = RayServices(self.api, self._ray_services, self._deployments)
         async with self._client, self._server.running(), asyncio.TaskGroup() as group:
             for informer in self._informers():
                 group.create_task(informer.run(), name=f"informer-{informer.kind.plural}")
             group.create_task(kubelet.run(), name="kubelet")
             group.create_task(self._ingress.run(), name="ingress")
             group.create_task(deployments.run(), name="deployments")
+            group.create_task(ray_services.run(), name="ray-services")
             group.create_task(Controller(self.api, self.plugins, settings).run(), name="controller")
 
     async def apply(self, manifests: Iterable[Manifest]) -> tuple[ObjectRef, ...]:

@@ -8,11 +8,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import uvloop
 from pydantic import ValidationError
 from servery_sdk import logs, plugins
-from servery_sdk.errors import ServeryError
+from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import Runtime
 
 from servery_predictor.repository import reason
@@ -39,9 +40,21 @@ IGNORED = {
 """Flags of KServe that change nothing here, and why: manifests that set them go on working."""
 
 
+class WrongFlags(ServeryError):
+    """The command line says something that cannot be."""
+
+    code = ErrorCode.INVALID_ARGUMENT
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Leave it to the caller: not every one is a process of its own."""
+        raise WrongFlags(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every setting as a flag."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         "servery-predictor",
         description="Serve one model.",
         allow_abbrev=False,
@@ -61,17 +74,31 @@ def _spellings(name: str) -> list[str]:
     return [f"--{name.replace('_', '-')}"] + ([f"--{name}"] if "_" in name else [])
 
 
+def settings_from(arguments: Sequence[str] | None) -> Settings:
+    """Return what flags and environment say together; None takes the process's own flags.
+
+    Raises:
+        WrongFlags: One is unknown or has a wrong value.
+    """
+    given = vars(parser().parse_args(arguments))
+    for name in sorted(IGNORED.keys() & given):
+        logger.warning("flag changes nothing", extra={"flag": f"--{name}", "reason": IGNORED[name]})
+    try:
+        return Settings(**{name: value for name, value in given.items() if name not in IGNORED})
+    except ValidationError as error:
+        raise WrongFlags(
+            "; ".join(f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in error.errors())
+        ) from error
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run; exits 0 after a drain, 1 when the model does not load, 2 on wrong flags."""
     logs.to_stderr()
-    made = parser()
     try:
-        given = vars(made.parse_args(arguments))
-        settings = Settings(**{name: value for name, value in given.items() if name not in IGNORED})
-    except ValidationError as error:
-        made.error("; ".join(f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in error.errors()))
-    for name in sorted(IGNORED.keys() & given):
-        logger.warning("flag changes nothing", extra={"flag": f"--{name}", "reason": IGNORED[name]})
+        settings = settings_from(arguments)
+    except WrongFlags as error:
+        made = parser()
+        made.exit(2, f"{made.format_usage()}{made.prog}: error: {error}\n")
     try:
         runtime = find_runtime(settings.runtime)
         uvloop.run(serve(settings, runtime))

@@ -17,20 +17,30 @@ from servery_predictor.rest import HotRoutes, application
 from servery_predictor.settings import Settings
 
 
+def data_plane(settings: Settings, runtime: Runtime, metrics: Metrics | None = None) -> DataPlane:
+    """Return what answers requests under every server; its model is not loaded yet.
+
+    Raises:
+        LoadError: The runtime's framework is not here.
+    """
+    metrics = metrics or Metrics()
+    repository = Repository(
+        model_factory(runtime),
+        metrics,
+        max_batch_rows=settings.max_batch_rows,
+        max_queue_requests=settings.max_queue_requests,
+    )
+    repository.add(settings.model_name, settings.model_dir)
+    return DataPlane(repository, metrics, timeout_seconds=settings.request_timeout_seconds)
+
+
 class Predictor:
     """One process's server. Use ``run``, or ``start`` and ``stop`` inside another loop."""
 
     def __init__(self, settings: Settings, runtime: Runtime, metrics: Metrics | None = None) -> None:
-        metrics = metrics or Metrics()
         self._settings = settings
-        self.repository = Repository(
-            model_factory(runtime),
-            metrics,
-            max_batch_rows=settings.max_batch_rows,
-            max_queue_requests=settings.max_queue_requests,
-        )
-        self.repository.add(settings.model_name, settings.model_dir)
-        self.plane = DataPlane(self.repository, metrics, timeout_seconds=settings.request_timeout_seconds)
+        self.plane = data_plane(settings, runtime, metrics)
+        self.repository = self.plane.repository
         self.http = Server(
             HotRoutes(self.plane),
             application(self.plane),
