@@ -115,12 +115,14 @@ class Artifact:
         storage: The credential entry that completes or replaces ``uri``.
         mount_path: Absolute directory in the container.
         field_path: The manifest's field, for errors.
+        env: ``corev1.EnvVar`` entries of what fetches it, such as a token out of a secret.
     """
 
     uri: str | None
     storage: StorageReference | None = None
     mount_path: str = "/mnt/models"
     field_path: str = ""
+    env: tuple[Manifest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +173,7 @@ class RuntimeRequest:
         name: An explicit runtime; selection by format is then off.
         format: The model's format; None only together with ``name``.
         protocol: None when the manifest leaves it to the runtime.
+        default_protocol: What a runtime that is not named must speak then; None for any.
         version: Image tag of the runtime, where the manifest sets it.
         field_path: The manifest's field, for errors.
     """
@@ -181,6 +184,7 @@ class RuntimeRequest:
     version: str | None = None
     field_path: str = ""
     traits: ModelTraits = ModelTraits()
+    default_protocol: Protocol | None = Protocol.V1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +248,8 @@ class Component:
         annotations: For the pod template, the dialect's own included.
         selector: Labels that tell this component's pods from all others; a subset of the pods' labels.
         env: Variables that the dialect promises to every main container.
+        accelerators_env: A variable that holds how many GPUs the pod and its workers have together.
+        replaced: Lists that come in the runtime's place, where they would join them: ``args``, ``tolerations``.
         timeout_seconds: For one request; None for the installation's default.
         strategy: ``apps/v1`` DeploymentStrategy.
         traffic_percent: Share of the service's requests that come to this component first; those of a service sum to
@@ -281,6 +287,8 @@ class Component:
     canary: Canary | None = None
     disruption_budget: Manifest | None = None
     reads_pods: bool = False
+    accelerators_env: str | None = None
+    replaced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

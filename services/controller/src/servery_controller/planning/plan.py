@@ -21,7 +21,7 @@ from servery_sdk.model import (
 )
 from servery_sdk.model.service import AutoscalerClass
 
-from servery_controller.planning.pod import DEFAULT_PORT, adapted_labels, pod, workers
+from servery_controller.planning.pod import DEFAULT_PORT, adapted_labels, pod, with_accelerators, workers
 from servery_controller.planning.selection import select_runtime
 from servery_controller.planning.settings import PlanningSettings
 
@@ -73,7 +73,11 @@ def _workload(
     selection = None
     if component.runtime is not None:
         selection = select_runtime(component.runtime, catalog, service=service.ref)
-    spec = pod(service, component, selection, catalog, settings)
+    spec, followers = with_accelerators(
+        component,
+        pod(service, component, selection, catalog, settings),
+        workers(service, component, selection, catalog, settings),
+    )
     part = selection.runtime.parts[component.kind] if selection else Part()
     labels = {**part.labels, **adapted_labels(component, selection), **component.labels}
     scaling = component.scaling
@@ -96,7 +100,7 @@ def _workload(
         selection=selection,
         timeout_seconds=component.timeout_seconds,
         object_names=component.object_names,
-        workers=workers(service, component, selection, catalog, settings),
+        workers=followers,
         canary=component.canary,
         traffic_percent=component.traffic_percent,
         concurrency=component.container_concurrency or None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from servery_sdk import kinds
 from servery_sdk.manifests import Json, Manifest, ObjectRef
 from servery_sdk.model import Adaptation, Catalog, Component, InferenceService, Part, Selection, WorkerPods
+from servery_sdk.quantities import parse
+from servery_sdk.runtimes import MODEL_DIR
 
 from servery_controller.planning.credentials import credentials
 from servery_controller.planning.errors import NoPlan
@@ -101,7 +103,7 @@ def _assembled(
     where = f"runtime {selection.runtime.name}" if selection else "manifest"
     own = {key: value for key, value in recipe.pod.items() if key != "containers"}
     overlay = {key: value for key, value in recipe.pod_overlay.items() if key != "containers"}
-    spec = merge(fill(own, metadata, where=where), overlay)
+    spec = _over(fill(own, metadata, where=where), overlay, component)
     containers = _containers(recipe, metadata, component, selection, where)
     account = ObjectRef(kinds.SERVICE_ACCOUNT, service.ref.namespace, spec.get("serviceAccountName") or "default")
     added = storage(component.artifacts, settings, credentials(catalog, account))
@@ -116,6 +118,39 @@ def _assembled(
     if not settings.automount_service_account_token:
         spec.setdefault("automountServiceAccountToken", False)
     return spec
+
+
+def _over(base: Manifest, overlay: Manifest, component: Component) -> dict[str, Json]:
+    replaced = component.replaced & overlay.keys()
+    return merge({key: value for key, value in base.items() if key not in replaced}, overlay)
+
+
+def with_accelerators(
+    component: Component, leader: Manifest, followers: WorkerPods | None
+) -> tuple[Manifest, WorkerPods | None]:
+    """Return the pod and its workers, each told how many GPUs they have together where it is to be told."""
+    name = component.accelerators_env
+    total = _gpus(leader) + (followers.count * _gpus(followers.pod) if followers is not None else 0)
+    if name is None or total == 0:
+        return leader, followers
+    told = {"name": name, "value": str(total)}
+    if followers is not None:
+        followers = replace(followers, pod=_with_variable(followers.pod, told))
+    return _with_variable(leader, told), followers
+
+
+def _gpus(pod: Manifest) -> int:
+    resources = pod["containers"][0].get("resources") or {}
+    found = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
+    return sum(int(parse(count)) for name, count in found.items() if name.endswith("/gpu"))
+
+
+def _with_variable(pod: Manifest, variable: Manifest) -> Manifest:
+    main, *others = pod["containers"]
+    env = main.get("env") or []
+    if any(given["name"] == variable["name"] for given in env):
+        return pod
+    return {**pod, "containers": [{**main, "env": [variable, *env]}, *others]}
 
 
 def adapted_labels(component: Component, selection: Selection | None) -> dict[str, str]:
@@ -143,6 +178,10 @@ def _base(component: Component, selection: Selection | None, part: Part) -> Mani
     for found in _adaptations(component, selection):
         env = [{"name": name, "value": value} for name, value in found.env.items()]
         base = merge(base, {"env": env, "args": list(found.args)})
+    is_ours = selection is not None and selection.runtime.model_class is not None
+    if is_ours and component.artifacts and component.artifacts[0].mount_path != MODEL_DIR:
+        # Our own predictor looks where it is told; the last of two flags counts.
+        base = merge(base, {"args": [f"--model_dir={component.artifacts[0].mount_path}"]})
     return {"name": component.main_container, **base}
 
 
@@ -153,7 +192,7 @@ def _containers(
     if selection is None:
         main = [container for container in own if container["name"] == component.main_container]
         return [*main, *(container for container in own if container["name"] != component.main_container)]
-    main = [merge(fill(recipe.container, metadata, where=where), recipe.container_overlay)]
+    main = [_over(fill(recipe.container, metadata, where=where), recipe.container_overlay, component)]
     if component.runtime is not None and component.runtime.version:
         main[0]["image"] = _tagged(str(main[0].get("image", "")), component.runtime.version)
     others = {c["name"]: c for c in fill(list(recipe.pod.get("containers", ())), metadata, where=where)}

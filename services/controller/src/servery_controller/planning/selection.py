@@ -5,6 +5,7 @@ Source: KServe pkg/controller/v1beta1/inferenceservice/utils (GetSupportingRunti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from servery_sdk.manifests import CLUSTER, ObjectRef
@@ -117,8 +118,8 @@ def _objection(runtime: Runtime, request: RuntimeRequest) -> str | None:
         return "; ".join(filter(None, (_traits_objection(found, request.traits) for found in fitting)))
     if (unfit := _size_objection(runtime, request) or _accelerator_objection(runtime, request)) is not None:
         return unfit
-    protocol = request.protocol or Protocol.V1
-    if not _speaks(runtime, protocol):
+    protocol = request.protocol or request.default_protocol
+    if protocol is not None and not _speaks(runtime, protocol):
         return f"protocol {_spoken(runtime)}"
     return None
 
@@ -179,15 +180,18 @@ def _rank(runtime: Runtime, request: RuntimeRequest) -> tuple[object, ...]:
     return (_SCOPES.index(runtime.scope), -_priority(runtime, request), distance, spoken, newest_first, runtime.name)
 
 
-def _distance(runtime: Runtime, parameters: int | None) -> int:
-    """Return how far a model's size is from the bounds of a runtime's: the closest range fits best."""
+def _distance(runtime: Runtime, parameters: int | None) -> float:
+    """Return how far a model's size is from the bounds of a runtime's: the closest range fits best, none least."""
     if parameters is None:
         return 0
-    return sum(abs(bound - parameters) for bound in (runtime.parameters.fewest, runtime.parameters.most) if bound)
+    bounds = [bound for bound in (runtime.parameters.fewest, runtime.parameters.most) if bound is not None]
+    return sum(abs(bound - parameters) for bound in bounds) if bounds else math.inf
 
 
 def _priority(runtime: Runtime, request: RuntimeRequest) -> int:
-    return max((f.weight * (f.priority or 0) for f in runtime.formats if _matches(f, request)), default=0)
+    return max(
+        (f.weight * (f.priority or 0) for f in runtime.formats if f.auto_select and _matches(f, request)), default=0
+    )
 
 
 def _outranked(other: Runtime, chosen: Runtime, request: RuntimeRequest) -> str:
@@ -195,6 +199,9 @@ def _outranked(other: Runtime, chosen: Runtime, request: RuntimeRequest) -> str:
         return f"{other.scope} comes after {chosen.scope}"
     if _priority(other, request) != _priority(chosen, request):
         return f"priority {_priority(other, request)} below {_priority(chosen, request)}"
+    size = request.traits.parameters
+    if _distance(other, size) != _distance(chosen, size):
+        return "its range of sizes is further from the model's"
     return "older or later by name"
 
 
@@ -203,7 +210,8 @@ def _protocol(request: RuntimeRequest, runtime: Runtime) -> Protocol | None:
 
 
 def _wanted(request: RuntimeRequest) -> str:
-    return f'model format {request.format} over protocol "{request.protocol or Protocol.V1}"'
+    protocol = request.protocol or request.default_protocol
+    return f"model format {request.format}" + (f' over protocol "{protocol}"' if protocol is not None else "")
 
 
 def _formats(runtime: Runtime) -> str:

@@ -77,7 +77,8 @@ def _initializer(artifacts: Sequence[Artifact], root: str, settings: PlanningSet
         },
         "volumeMounts": [{"name": VOLUME, "mountPath": root}, *given.mounts],
     }
-    env: list[Json] = [*given.env, *_storage_config(artifacts)]
+    own = [variable for artifact in artifacts for variable in artifact.env]
+    env: list[Json] = [*given.env, *_storage_config(artifacts), *own]
     if env:
         container["env"] = env
     return container

@@ -1,0 +1,199 @@
+"""Runtimes that ask more of a model than its format, and components that ask more of their pods."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from servery_controller.planning import NoRuntime, PlanningSettings, plan
+from servery_controller.planning.selection import select_runtime
+from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
+from servery_sdk.model import (
+    Artifact,
+    Catalog,
+    Component,
+    ComponentKind,
+    InferenceService,
+    ModelFormat,
+    ModelTraits,
+    ParameterRange,
+    Part,
+    Protocol,
+    Runtime,
+    RuntimeRequest,
+    SupportedFormat,
+    VersionRule,
+    Workers,
+    Workload,
+)
+
+SERVICE = ObjectRef(Kind("acme.io/v1", "Inference", "inferences"), Namespace("demo"), "llama")
+LLAMA = ModelTraits(
+    architecture="LlamaForCausalLM", framework=ModelFormat(name="transformers", version="4.43.1"), parameters=8_000_000
+)
+
+
+def fits(**more: Any) -> SupportedFormat:
+    found = {
+        "name": "safetensors",
+        "version": "1.0.0",
+        "rule": VersionRule.EQUAL,
+        "architecture": LLAMA.architecture,
+        "framework": LLAMA.framework,
+        "is_exact": True,
+        "priority": 1,
+    }
+    return SupportedFormat(**{**found, **more})
+
+
+def runtime(name: str, *formats: SupportedFormat, **more: Any) -> Runtime:
+    return Runtime(name=name, formats=formats or (fits(),), protocols=frozenset({Protocol.OPENAI}), **more)
+
+
+def request(**traits: Any) -> RuntimeRequest:
+    return RuntimeRequest(
+        format=ModelFormat(name="safetensors", version="1.0.0"), traits=replace(LLAMA, **traits), default_protocol=None
+    )
+
+
+def sized(fewest: int | None, most: int | None) -> ParameterRange:
+    return ParameterRange(fewest=fewest, most=most)
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "chosen"),
+    [
+        pytest.param([runtime("a"), runtime("b", fits(priority=2))], "b", id="priority"),
+        pytest.param([runtime("a", fits(priority=2)), runtime("b", fits(priority=1, weight=3))], "b", id="weight"),
+        pytest.param(
+            [runtime("a"), runtime("b", fits(), fits(priority=9, auto_select=False))], "a", id="off-counts-for-nothing"
+        ),
+        pytest.param(
+            [
+                runtime("a", parameters=sized(1_000_000, 70_000_000)),
+                runtime("b", parameters=sized(7_000_000, 9_000_000)),
+            ],
+            "b",
+            id="closest-range",
+        ),
+        pytest.param([runtime("a"), runtime("b", parameters=sized(None, 9_000_000))], "b", id="a-range-before-none"),
+        pytest.param([runtime("b"), runtime("a")], "a", id="name"),
+    ],
+)
+def test_runtime_is_chosen(runtimes: list[Runtime], chosen: str) -> None:
+    assert select_runtime(request(), Catalog(runtimes=tuple(runtimes)), service=SERVICE).runtime.name == chosen
+
+
+@pytest.mark.parametrize(
+    ("unfit", "traits", "reason"),
+    [
+        pytest.param(
+            runtime("r", fits(architecture="Qwen2ForCausalLM")),
+            {},
+            "architecture mismatch (model=LlamaForCausalLM, runtime=Qwen2ForCausalLM)",
+            id="architecture",
+        ),
+        pytest.param(
+            runtime("r"), {"quantization": "fp8"}, "quantization mismatch (model=fp8, runtime=none)", id="quantization"
+        ),
+        pytest.param(
+            runtime("r"),
+            {"framework": None},
+            'framework mismatch (model=none, runtime="transformers" version "4.43.1")',
+            id="framework",
+        ),
+        pytest.param(
+            runtime("r", parameters=sized(None, 1_000)),
+            {},
+            "model size 8,000,000 is outside the supported range [0 to 1,000] parameters",
+            id="size",
+        ),
+        pytest.param(
+            runtime("r", accelerators=frozenset({"l4"})),
+            {"accelerators": frozenset({"h100"})},
+            "does not serve accelerator class h100",
+            id="accelerator",
+        ),
+        pytest.param(runtime("r", fits(version="2.0.0")), {}, 'version "2.0.0"', id="version"),
+    ],
+)
+def test_rejection_says_why(unfit: Runtime, traits: dict[str, Any], reason: str) -> None:
+    with pytest.raises(NoRuntime) as refused:
+        select_runtime(request(**traits), Catalog(runtimes=(unfit,)), service=SERVICE)
+    assert [rejection.reason for rejection in refused.value.rejected] == [reason]
+
+
+def planned(part: Part, made: Runtime | None = None, **more: Any) -> Workload:
+    found = made or Runtime(name="r")
+    service = InferenceService(
+        ref=SERVICE,
+        metadata={"name": "llama", "namespace": "demo"},
+        owned_labels={"service": "llama"},
+        components=(
+            Component(
+                kind=ComponentKind.PREDICTOR,
+                name="engine",
+                object_name="llama-engine",
+                main_container="main",
+                selector={"app": "llama-engine"},
+                runtime=RuntimeRequest(name="r"),
+                **more,
+            ),
+        ),
+    )
+    catalog = Catalog(runtimes=(replace(found, parts={ComponentKind.PREDICTOR: part}),))
+    return plan(service, catalog, PlanningSettings()).workloads[0]
+
+
+def gpus(count: int) -> Manifest:
+    return {"image": "i", "resources": {"limits": {"acme.com/gpu": count, "cpu": "4"}}}
+
+
+@pytest.mark.parametrize(
+    ("part", "more", "value"),
+    [
+        pytest.param(Part(container=gpus(2)), {}, "2", id="one-pod"),
+        pytest.param(Part(container=gpus(2)), {"workers": Workers(count=3)}, "8", id="workers-like-the-leader"),
+        pytest.param(Part(container=gpus(2), worker_container=gpus(1), worker_count=3), {}, "5", id="own-workers"),
+        pytest.param(Part(container=gpus(2)), {"container": gpus(4)}, "4", id="the-service-says-more"),
+        pytest.param(Part(container={"image": "i"}), {}, None, id="no-gpu"),
+        pytest.param(
+            Part(container={**gpus(2), "env": [{"name": "WORLD", "value": "7"}]}), {}, "7", id="what-is-given-stays"
+        ),
+    ],
+)
+def test_pods_are_told_how_many_gpus_they_have_together(part: Part, more: dict[str, Any], value: str | None) -> None:
+    found = planned(part, accelerators_env="WORLD", **more)
+    pods = [found.pod, *([found.workers.pod] if found.workers else [])]
+    for pod in pods:
+        said = {variable["name"]: variable["value"] for variable in pod["containers"][0].get("env", ())}
+        assert said.get("WORLD") == value
+
+
+def test_list_that_the_service_replaces_is_not_joined() -> None:
+    part = Part(container={"image": "i", "args": ["a"]}, pod={"tolerations": [{"key": "a"}]})
+    overlay: dict[str, Any] = {"container": {"args": ["b"]}, "pod": {"tolerations": [{"key": "b"}]}}
+    joined = planned(part, **overlay)
+    assert joined.pod["containers"][0]["args"] == ["a", "b"]
+    replaced = planned(part, replaced=frozenset({"args", "tolerations"}), **overlay)
+    assert replaced.pod["containers"][0]["args"] == ["b"]
+    assert replaced.pod["tolerations"] == [{"key": "b"}]
+    silent = planned(part, replaced=frozenset({"args"}))
+    assert silent.pod["containers"][0]["args"] == ["a"]
+
+
+def test_own_predictor_is_told_where_the_model_is() -> None:
+    part = Part(container={"image": "i", "args": ["--model_dir=/mnt/models"]})
+    ours = Runtime(name="r", model_class="m:Model")
+    elsewhere = (Artifact(uri="s3://a/b", mount_path="/raid/models/b"),)
+    assert planned(part, ours, artifacts=elsewhere).pod["containers"][0]["args"][-1] == "--model_dir=/raid/models/b"
+    assert planned(part, artifacts=elsewhere).pod["containers"][0]["args"] == ["--model_dir=/mnt/models"]
+    usual = (Artifact(uri="s3://a/b"),)
+    assert planned(part, ours, artifacts=usual).pod["containers"][0]["args"] == ["--model_dir=/mnt/models"]
+
+
+def test_artifacts_variables_are_the_initializers() -> None:
+    token = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "token"}}}
+    found = planned(Part(container={"image": "i"}), artifacts=(Artifact(uri="s3://a/b", env=(token,)),))
+    assert found.pod["initContainers"][0]["env"] == [token]
