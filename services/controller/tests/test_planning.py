@@ -217,7 +217,7 @@ def test_unknown_scheme_names_the_known_ones(planned: Callable[..., DeploymentPl
         planned(make_service(sklearn={"storageUri": "s4://b/m"}))
     assert str(refused.value) == (
         'spec.predictor.sklearn.storageUri: Unsupported value: "s4://b/m": '
-        'supported schemes: "file", "gs", "http", "https", "pvc", "s3"'
+        'supported schemes: "file", "gs", "hf", "http", "https", "pvc", "s3"'
     )
 
 
@@ -290,6 +290,16 @@ def test_s3_secret_of_the_service_account_reaches_the_initializer(installed: Plu
         {"name": "AWS_SECRET_ACCESS_KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "awsSecretAccessKey"}}},
         {"name": "S3_ENDPOINT", "value": "minio:9000"},
         {"name": "S3_USE_HTTPS", "value": "0"},
+    ]
+
+
+def test_hub_secret_of_the_service_account_reaches_the_initializer(installed: Plugins, make_service: Make) -> None:
+    secret = {"metadata": {"name": "h"}, "data": {"HF_TOKEN": "eA==", "HF_ENDPOINT": "eQ==", "OTHER": ""}}
+    service = make_service(sklearn={"storageUri": "hf://acme/m"})
+    container, _ = initializer(installed, service, account("default", secret))
+    assert container["args"][0] == "hf://acme/m"
+    assert container["env"] == [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": "h", "key": name}}} for name in ("HF_TOKEN", "HF_ENDPOINT")
     ]
 
 

@@ -22,8 +22,8 @@ TIMEOUT_SECONDS = 30.0
 class HuggingFaceProvider:
     """Models of the Hugging Face hub.
 
-    It asks the hub's API itself, by the SDK's session, URLs, token and errors: the SDK's ``HfApi`` waits up to half a
-    minute for a busy hub and forever for a silent one before it says so, and asks for a list of its own on the side.
+    It asks the hub's API itself, by the SDK's session, token and errors: the SDK's ``HfApi`` waits up to half a minute
+    for a busy hub and forever for a silent one before it says so.
 
     Environment: ``HF_ENDPOINT``, and ``HF_TOKEN`` or what else the SDK takes a token from.
     """
@@ -34,24 +34,8 @@ class HuggingFaceProvider:
     async def list(self, uri: StorageUri) -> AsyncIterator[StorageEntry]:
         """Yield the file of exactly this path, or all below ``path/``, as of one commit."""
         place = place_of(uri)
-        for entry in await asyncio.to_thread(lambda: list(self._entries(uri, place))):
+        for entry in await asyncio.to_thread(lambda: list(_entries(uri, place))):
             yield entry
-
-    def _entries(self, uri: StorageUri, place: Place) -> Iterator[StorageEntry]:
-        from servery_storage_hf.failures import translated  # the SDK: a second that others need not wait
-
-        with translated(str(uri), place):
-            commit = _commit(place)
-            for found in _tree(place.repository, commit):
-                relative = path_below(found["path"], place.path)
-                if relative is not None and found["type"] == "file":
-                    yield StorageEntry(
-                        path=relative,
-                        source=f"{place.repository}@{commit}/{found['path']}",
-                        size_bytes=found["size"],
-                        # What a pointer points at, or the git blob: both are sums of the content.
-                        version=found.get("lfs", found)["oid"],
-                    )
 
     async def fetch(self, entry: StorageEntry, sink: Sink, *, offset: int) -> None:
         """Read the file from ``offset`` on, of the commit that was listed."""
@@ -60,10 +44,24 @@ class HuggingFaceProvider:
         await asyncio.to_thread(_fetch, entry, sink, offset)
 
 
-def _commit(place: Place) -> str:
-    from huggingface_hub.utils import validate_repo_id
+def _entries(uri: StorageUri, place: Place) -> Iterator[StorageEntry]:
+    from servery_storage_hf.failures import translated  # the SDK: a second that others need not wait
 
-    validate_repo_id(place.repository)
+    with translated(str(uri), place):
+        commit = _commit(place)
+        for found in _tree(place.repository, commit):
+            relative = path_below(found["path"], place.path)
+            if relative is not None and found["type"] == "file":
+                yield StorageEntry(
+                    path=relative,
+                    source=f"{place.repository}@{commit}/{found['path']}",
+                    size_bytes=found["size"],
+                    # What a pointer points at, or the git blob: both are sums of the content.
+                    version=(found.get("lfs") or found)["oid"],
+                )
+
+
+def _commit(place: Place) -> str:
     url = f"{_endpoint()}/api/models/{place.repository}/revision/{quote(place.revision, safe='')}"
     return str(_get(url, {"expand": "sha"}).json()["sha"])
 
@@ -86,19 +84,17 @@ def _get(url: str, query: Mapping[str, str] | None = None) -> Any:
 
 
 def _fetch(entry: StorageEntry, sink: Sink, offset: int) -> None:
-    from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
+    from huggingface_hub import get_session, hf_raise_for_status
 
     from servery_storage_hf.failures import translated
 
-    name = f"hf://{entry.source}"
-    place = place_of(StorageUri("hf", "", "", (), f"hf://{quote(entry.source, safe='/@')}"))
-    headers = {**_headers(), "accept-encoding": "identity"}
-    if offset:
-        headers["range"] = f"bytes={offset}-"
-    # The session takes the token off when the hub sends it to its store of large files.
-    with translated(name, place):
-        url = hf_hub_url(place.repository, place.path, revision=place.revision, endpoint=_endpoint())
-        with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response:
+    repository, _, below = entry.source.partition("@")
+    commit, _, path = below.partition("/")
+    headers = {"accept-encoding": "identity", **({"range": f"bytes={offset}-"} if offset else {})}
+    with translated(f"hf://{entry.source}", Place(repository=repository, revision=commit, path=path)):
+        url = f"{_endpoint()}/{repository}/resolve/{commit}/{quote(path)}"
+        # The session takes the token off when the hub sends it to its store of large files.
+        with get_session().stream("GET", url, headers=_headers() | headers, timeout=TIMEOUT_SECONDS) as response:
             hf_raise_for_status(response)
             skip = offset if response.status_code == 200 else 0
             # As it comes: what is gathered to larger pieces would be lost when the connection breaks.
@@ -109,9 +105,19 @@ def _fetch(entry: StorageEntry, sink: Sink, offset: int) -> None:
 
 
 def _endpoint() -> str:
+    """Return the hub's URL, without a slash at its end.
+
+    Raises:
+        Permanent: ``HF_ENDPOINT`` is none.
+    """
     endpoint = (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
-    if urlsplit(endpoint).scheme not in {"http", "https"}:
-        raise Permanent(f"HF_ENDPOINT: {endpoint!r} is no URL; it begins with https:// or http://")
+    try:
+        parts = urlsplit(endpoint)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, or of brackets
+        is_url = False
+    if not is_url:
+        raise Permanent(f"HF_ENDPOINT: {endpoint!r} is no URL of a hub; such is {ENDPOINT}")
     return endpoint
 
 

@@ -10,9 +10,10 @@ from servery_sdk.errors import Permanent
 from servery_sdk.storage import StorageUri
 
 DEFAULT_REVISION = "main"
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 # The hub's own references have slashes in their names; those in a branch's name are written %2F.
 _URI = re.compile(
-    r"(?P<repository>[^/:@]+/[^/:@]+)(?:[:@](?P<revision>refs/(?:pr|convert)/[^/]+|[^/]*))?(?:/(?P<path>.*))?"
+    rf"(?P<repository>{_NAME}/{_NAME})(?:[:@](?P<revision>refs/(?:pr|convert)/[^/]+|[^/]*))?(?:/(?P<path>.*))?"
 )
 
 
@@ -23,9 +24,6 @@ class Place:
     repository: str
     revision: str = DEFAULT_REVISION
     path: str = ""
-
-    def __str__(self) -> str:
-        return f"hf://{self.repository}@{self.revision}/{self.path}"
 
 
 def place_of(uri: StorageUri) -> Place:

@@ -30,6 +30,9 @@ _S3_ANNOTATIONS = {
     "serving.kserve.io/s3-useanoncredential": "awsAnonymousCredential",
 }
 
+_HF_KEYS = ("HF_TOKEN", "HF_ENDPOINT")
+"""KServe takes the token alone; a hub of one's own is said beside it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
@@ -45,7 +48,7 @@ def credentials(catalog: Catalog, account: ObjectRef) -> Credentials:
     listed = (catalog.objects.get(account) or {}).get("secrets") or ()
     refs = [ObjectRef(kinds.SECRET, account.namespace, secret.get("name", "")) for secret in listed]
     secrets = [catalog.objects[ref] for ref in refs if ref in catalog.objects]
-    env = [variable for secret in secrets for variable in _s3(secret)]
+    env = [variable for secret in secrets for variable in (*_s3(secret), *_hf(secret))]
     gcs = next((secret["metadata"]["name"] for secret in secrets if GCS_KEY in (secret.get("data") or {})), None)
     if gcs is None:
         return Credentials(env=tuple(env))
@@ -68,3 +71,9 @@ def _s3(secret: Manifest) -> Iterator[dict[str, Json]]:
     for annotation, name in _S3_ANNOTATIONS.items():
         if annotation in annotations:
             yield {"name": name, "value": str(annotations[annotation])}
+
+
+def _hf(secret: Manifest) -> Iterator[dict[str, Json]]:
+    for key in _HF_KEYS:
+        if key in (secret.get("data") or {}):
+            yield {"name": key, "valueFrom": {"secretKeyRef": {"name": secret["metadata"]["name"], "key": key}}}

@@ -38,7 +38,7 @@ class PlanningSettings:
     default_timeout_seconds: int = 60
     storage_image: str = f"servery/storage-initializer:{VERSION}"
     storage_resources: Manifest = field(default_factory=lambda: _STORAGE_RESOURCES)
-    storage_schemes: frozenset[str] = frozenset({"file", "http", "https", "s3", "gs"})
+    storage_schemes: frozenset[str] = frozenset({"file", "http", "https", "s3", "gs", "hf"})
     automount_service_account_token: bool = True
 
 
