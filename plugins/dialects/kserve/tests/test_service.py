@@ -410,15 +410,6 @@ def test_wrong_metadata_gets_all_its_errors(metadata: dict[str, Any], errors: li
     assert [str(error) for error in refused.value.errors] == errors
 
 
-def test_metric_that_only_knative_has_is_refused_in_raw_mode() -> None:
-    standard = {f"{GROUP}/deploymentMode": "Standard"}
-    with pytest.raises(Invalid) as refused:
-        parse({"model": MODEL, "scaleMetric": "rps"}, annotations=standard)
-    expected = 'spec.predictor.scaleMetric: Unsupported value: "rps": supported values: "cpu", "memory"'
-    assert str(refused.value) == expected
-    assert parse({"model": MODEL, "scaleMetric": "rps"}, annotations={f"{GROUP}/deploymentMode": "Knative"})
-
-
 @pytest.mark.parametrize(
     ("change", "errors"),
     [

@@ -39,8 +39,6 @@ _NOT_COPIED = frozenset(
 )
 """Annotations of a service that its pods do not get (KServe's own list)."""
 
-_KNATIVE_METRICS = frozenset({ScaleMetric.CONCURRENCY, ScaleMetric.RPS})
-
 _NOT_YET: Mapping[str, str] = {
     "spec.transformer": "transformers",
     "spec.explainer": "explainers",
@@ -247,11 +245,6 @@ class _Predictor:
                 detail=f"must be greater than or equal to minReplicas ({fewest})",
             )
         metric, target = self.spec.get("scaleMetric"), self.spec.get("scaleTarget")
-        scaler = self.annotations.get(kinds.AUTOSCALER_CLASS, AutoscalerClass.HPA)
-        by_requests = isinstance(metric, str) and metric in _KNATIVE_METRICS
-        if self.mode == "raw" and scaler == AutoscalerClass.HPA and by_requests:
-            # A HorizontalPodAutoscaler knows a pod's resources; requests are counted by Knative alone.
-            yield unsupported(f"{_PREDICTOR}.scaleMetric", metric, set(ScaleMetric) - _KNATIVE_METRICS)
         if metric in (None, "cpu") and isinstance(target, int) and self.mode == "raw" and not 1 <= target <= 100:
             yield FieldError(
                 path=f"{_PREDICTOR}.scaleTarget",
