@@ -221,10 +221,11 @@ def test_unknown_scheme_names_the_known_ones(planned: Callable[..., DeploymentPl
     )
 
 
-def test_mode_that_is_not_installed_is_refused(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
+def test_mode_that_is_not_installed_is_refused(installed: Plugins, make_service: Make) -> None:
     service = make_service(annotations={"serving.kserve.io/deploymentMode": "Knative"})
+    few = replace(installed, modes={"raw": installed.modes["raw"]})
     with pytest.raises(Invalid, match='Unsupported value: "knative": installed modes: "raw"'):
-        planned(service)
+        render.plan(service, render.catalog_from([], few), few, PlanningSettings())
 
 
 def test_runtime_of_the_namespace_beats_the_built_in(
@@ -299,8 +300,16 @@ def test_hub_secret_of_the_service_account_reaches_the_initializer(installed: Pl
     container, _ = initializer(installed, service, account("default", secret))
     assert container["args"][0] == "hf://acme/m"
     assert container["env"] == [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": "h", "key": name}}} for name in ("HF_TOKEN", "HF_ENDPOINT")
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": "h", "key": name}}}
+        for name in ("HF_TOKEN", "HF_ENDPOINT")
     ]
+
+
+def test_of_two_secrets_with_one_variable_the_last_counts(installed: Plugins, make_service: Make) -> None:
+    secrets = [{"metadata": {"name": name}, "data": {"HF_TOKEN": "eA=="}} for name in ("first", "last")]
+    container, _ = initializer(installed, make_service(), account("default", *secrets))
+    (variable,) = container["env"]
+    assert variable["valueFrom"]["secretKeyRef"]["name"] == "last"
 
 
 def test_google_secret_of_the_service_account_is_mounted(installed: Plugins, make_service: Make) -> None:

@@ -78,9 +78,10 @@ def _initializer(artifacts: Sequence[Artifact], root: str, settings: PlanningSet
         "volumeMounts": [{"name": VOLUME, "mountPath": root}, *given.mounts],
     }
     own = [variable for artifact in artifacts for variable in artifact.env]
-    env: list[Json] = [*given.env, *_storage_config(artifacts), *own]
+    # An API server refuses two variables of one name; the last counts, as in a pod.
+    env = {variable["name"]: variable for variable in (*given.env, *_storage_config(artifacts), *own)}
     if env:
-        container["env"] = env
+        container["env"] = list(env.values())
     return container
 
 
