@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from stand_ins.gcs import buckets_served
 
 if TYPE_CHECKING:
     from conftest import Local
@@ -57,49 +54,13 @@ def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-class Gcs(BaseHTTPRequestHandler):
-    """The two calls of the JSON API that reading needs: list objects, and download one."""
-
-    def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        query = parse_qs(url.query)
-        item = {"kind": "storage#object", "name": KEY, "bucket": BUCKET, "size": str(len(MODEL)), "generation": "1"}
-        item["mediaLink"] = f"http://{self.headers['host']}/download/storage/v1/b/{BUCKET}/o/{KEY}?alt=media"
-        if re.fullmatch(rf"/storage/v1/b/{BUCKET}/o", url.path):
-            found = [item] if KEY.startswith(query.get("prefix", [""])[0]) else []
-            self._send(json.dumps({"kind": "storage#objects", "items": found}).encode(), "application/json")
-        elif unquote(url.path).endswith(f"/b/{BUCKET}/o/{KEY}"):
-            is_media = query.get("alt") == ["media"]
-            self._send(MODEL if is_media else json.dumps(item).encode(), "application/octet-stream")
-        else:
-            self.send_error(404)
-
-    def _send(self, body: bytes, content_type: str) -> None:
-        total = len(body)
-        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
-        if span:
-            body = body[int(span[1]) : int(span[2] or total - 1) + 1]
-        self.send_response(206 if span else 200)
-        if span:
-            self.send_header("content-range", f"bytes {span[1]}-{int(span[1]) + len(body) - 1}/{total}")
-        self.send_header("content-type", content_type)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Say nothing."""
-
-
 @pytest.fixture
 def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Gcs) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+    """Has the environment say where Google Cloud Storage is."""
+    with buckets_served() as buckets:
+        buckets.put(f"{BUCKET}/{KEY}", MODEL)
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", buckets.url)
         yield
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.usefixtures("s3")

@@ -1,0 +1,1 @@
+"""Services that models come from, on this machine, for the tests of several packages."""
