@@ -114,3 +114,31 @@ def test_program_of_this_machine_is_no_path_of_the_container() -> None:
     mount = str(Path(sys.executable).parents[1])
     process = localized({"volumeMounts": [{"name": "t", "mountPath": mount}]}, volumes=[{"name": "t", "emptyDir": {}}])
     assert process.arguments[0] == sys.executable
+
+
+FOREIGN = Runtime(
+    name="servery-acme",
+    model_class="x:Y",
+    image="servery/predictor-acme:1",
+    local_images=("servery/predictor-acme", "acme/server"),
+    local_flags={"port": "grpc_port", "rest_api_port": "http_port", "path": "model_dir", "threads": ""},
+)
+
+
+@pytest.mark.parametrize(
+    ("container", "told"),
+    [
+        ({"args": ["--port=9", "-rest_api_port=8", "--name=m"]}, ("--grpc_port=9", "--http_port=8", "--name=m")),
+        ({"args": ["--path", "/m", "--port", "9"]}, ("--model_dir", "/models", "--grpc_port", "9")),
+        ({"args": ["--threads=4", "--threads", "4", "--port=9"]}, ("--grpc_port=9",)),
+        ({"args": ["--port=$(PORT)"], "env": [{"name": "PORT", "value": "7"}]}, ("--grpc_port=7",)),
+        ({"command": ["serve", "--port=9", "--path", "/m/1", "now"], "args": ["go"]},
+         ("--grpc_port=9", "--model_dir", "/models/1", "go")),
+        ({"image": "servery/predictor-acme:2", "command": ["--port=9"], "args": ["--port=9"]}, ("--port=9",)),
+    ],
+    ids=["equals", "apart", "without-a-counterpart", "reference", "command", "own-image"],
+)  # fmt: skip
+def test_flags_of_a_foreign_program_are_those_of_the_one_that_stands_in(container: Any, told: tuple[str, ...]) -> None:
+    pod = {"metadata": {"name": "p"}, "spec": {"volumes": [{"name": "m", "hostPath": {"path": "/models"}}]}}
+    main = {"name": "main", "image": "acme/server:1", "volumeMounts": [{"name": "m", "mountPath": "/m"}], **container}
+    assert localize(pod, main, SANDBOX, [FOREIGN], GIVEN).arguments[4:] == told

@@ -87,8 +87,9 @@ def localize(
     directories = dict(_directories(pod, container, sandbox))
     variables = environment(pod, container, sandbox.address, given)
     # The program is this machine's; only what the container was told speaks of the container's paths.
-    arguments = [*_program(container, tuple(runtimes))]
-    arguments += [_placed(expand(str(argument), variables), directories) for argument in container.get("args", ())]
+    known = tuple(runtimes)
+    arguments = [*_program(container, known)]
+    arguments += [_placed(expand(argument, variables), directories) for argument in _told(container, known)]
     placed = {name: _placed(value, directories) for name, value in variables.items()}
     if _TEMPORARY in directories:
         placed["TMPDIR"] = str(directories[_TEMPORARY])
@@ -139,6 +140,35 @@ def _program(container: Manifest, runtimes: tuple[Runtime, ...]) -> tuple[str, .
         f"container {container['name']}: image {image!r} has no program on this machine, which runs no containers; "
         f"known images: {', '.join(known)}; install a runtime plugin whose local_images name it, or use a cluster"
     )
+
+
+def _told(container: Manifest, runtimes: tuple[Runtime, ...]) -> Iterator[str]:
+    """Yield the arguments, in the words of the program that stands in for the image's own.
+
+    Of the ``command`` only flags that have a counterpart are left: its other words speak of the image.
+    """
+    arguments = [str(argument) for argument in container.get("args", ())]
+    image = str(container.get("image", ""))
+    runtime = standing_in(image, runtimes)
+    if runtime is None or repository(image) == repository(runtime.image):
+        yield from arguments
+        return
+    command = [str(word) for word in container.get("command", ())]
+    wanted: str | None = None
+    for index, word in enumerate((*command, *arguments)):
+        is_flag = word.startswith("-")
+        if wanted is not None and not is_flag:
+            # The value of the flag before it.
+            yield from (word,) if wanted else ()
+            wanted = None
+            continue
+        theirs, equals, value = word.lstrip("-").partition("=")
+        ours = runtime.local_flags.get(theirs) if is_flag else None
+        wanted = None if equals else ours
+        if ours:
+            yield f"--{ours}{equals}{value}"
+        elif ours is None and index >= len(command):
+            yield word
 
 
 def _directories(pod: Manifest, container: Manifest, sandbox: Sandbox) -> Iterator[tuple[str, Path]]:

@@ -32,7 +32,7 @@ def predictor(
         formats: What it serves.
         aliases: Other runtimes' names that mean this one.
         local_images: Repositories of images that it stands in for on a machine without containers.
-        local_flags: Flags of those images' programs that the predictor spells in another way.
+        local_flags: Flags of those images' programs that the predictor spells in another way, without dashes.
         image: Where it is not ``servery/predictor-<name>``.
     """
     image = image or f"servery/predictor-{name}:{VERSION}"
