@@ -1,4 +1,4 @@
-"""Models from S3 and Google Cloud Storage, by stand-ins of those services on this machine."""
+"""Models from S3, Google Cloud Storage and the Hugging Face hub, by stand-ins of those services on this machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from stand_ins.gcs import buckets_served
+from stand_ins.hub import Hub, hub_served
 
 if TYPE_CHECKING:
     from conftest import Local
@@ -129,6 +130,48 @@ def test_secrets_of_the_service_account_in_the_file_reach_the_download(
 def test_model_from_google_cloud_storage_answers(local: Local, ask: Callable[..., Any]) -> None:
     local.up(EXAMPLES / "from-storage" / "gs.yaml")
     assert ask("sklearn-iris-gs", {"instances": IRIS}) == {"predictions": [1, 1]}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """With the model for those who have its token; the environment has none, and knows no such hub."""
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING_FACE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with hub_served() as hub:
+        hub.is_gated = True
+        hub.commit({"README.md": b"Iris", "sklearn/model.joblib": MODEL}, "v1")
+        yield hub
+
+
+GATED = """
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {{name: sklearn-iris-hub}}
+spec:
+  predictor:
+    serviceAccountName: hub-reader
+    model: {{modelFormat: {{name: sklearn}}, storageUri: "hf://{repository}:v1/sklearn"}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: hub-reader}}
+secrets: [{{name: hub}}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: hub}}
+stringData: {{HF_TOKEN: {token}, HF_ENDPOINT: "{url}"}}
+"""
+
+
+def test_gated_model_of_the_hub_answers_with_the_token_of_a_secret(
+    local: Local, ask: Callable[..., Any], hub: Hub, tmp_path: Path
+) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text(GATED.format(repository=hub.repository, token=hub.token, url=hub.url))
+    local.up(path)
+    assert ask("sklearn-iris-hub", {"instances": IRIS}) == {"predictions": [1, 1]}
 
 
 def test_python_runtime_answers(local: Local, ask: Callable[..., Any]) -> None:

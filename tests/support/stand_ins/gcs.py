@@ -36,7 +36,7 @@ def buckets_served() -> Iterator[Buckets]:
     """Answer for the buckets at ``url`` until the block ends."""
     buckets = Buckets()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, buckets)) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         buckets.url = f"http://127.0.0.1:{server.server_port}"
         yield buckets

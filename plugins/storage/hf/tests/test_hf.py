@@ -10,6 +10,7 @@ from servery_sdk.testing import PrefixStorageContract, RemoteStorageContract, So
 from servery_sdk.testing.storage import fetched, listed
 from servery_storage_hf.plugin import HuggingFaceProvider
 from servery_storage_hf.uris import Place, place_of
+from stand_ins.hub import Hub
 
 SMALL, LARGE = b"{}", b"weights " * 1000
 
@@ -17,7 +18,7 @@ SMALL, LARGE = b"{}", b"weights " * 1000
 class Repository:
     """The hub's model as the contract sees it; git knows no empty directories, so a marker is none."""
 
-    def __init__(self, hub: Any) -> None:
+    def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
     def uri(self, path: str) -> str:
@@ -33,11 +34,11 @@ class Repository:
 
 class TestHuggingFace(PrefixStorageContract, RemoteStorageContract):
     @pytest.fixture
-    def provider(self, hub: Any) -> StorageProvider:
+    def provider(self, hub: Hub) -> StorageProvider:
         return HuggingFaceProvider()
 
     @pytest.fixture
-    def source(self, hub: Any) -> Source:
+    def source(self, hub: Hub) -> Source:
         return Repository(hub)
 
     def unreachable(self, port: int, monkeypatch: pytest.MonkeyPatch) -> tuple[StorageProvider, str]:
@@ -46,7 +47,7 @@ class TestHuggingFace(PrefixStorageContract, RemoteStorageContract):
 
 
 @pytest.fixture
-def model(hub: Any) -> Any:
+def model(hub: Hub) -> Hub:
     """The hub with a model in three revisions, of more files than a page lists."""
     hub.commit({"config.json": b"old"}, "v1")
     hub.commit({"config.json": b"branch"}, "feature/quick")
@@ -83,7 +84,7 @@ def test_uri_that_names_no_model_is_refused_with_the_form_of_one(text: str) -> N
     assert str(refused.value) == f"{text}: not of the form hf://<owner>/<model>[:<revision> or @<revision>][/<folder>]"
 
 
-def test_list_has_every_page_and_no_folders(model: Any) -> None:
+def test_list_has_every_page_and_no_folders(model: Hub) -> None:
     found = {entry.path: entry.size_bytes for entry in listed(HuggingFaceProvider(), "hf://acme/models")}
     assert found == {path: len(content) for path, content in model.files.items()}
 
@@ -91,18 +92,18 @@ def test_list_has_every_page_and_no_folders(model: Any) -> None:
 @pytest.mark.parametrize(
     ("revision", "content"), [(":v1", b"old"), ("@feature%2Fquick", b"branch"), ("@refs/pr/3", b"converted")]
 )
-def test_revision_is_read(model: Any, revision: str, content: bytes) -> None:
+def test_revision_is_read(model: Hub, revision: str, content: bytes) -> None:
     (entry,) = listed(HuggingFaceProvider(), f"hf://acme/models{revision}")
     assert fetched(HuggingFaceProvider(), entry) == content
 
 
-def test_commit_that_was_listed_is_read_although_its_branch_moved_on(model: Any) -> None:
+def test_commit_that_was_listed_is_read_although_its_branch_moved_on(model: Hub) -> None:
     (entry,) = listed(HuggingFaceProvider(), "hf://acme/models/config.json")
     model.put("config.json", b"newer")
     assert fetched(HuggingFaceProvider(), entry) == SMALL
 
 
-def test_version_is_the_content_not_the_commit(model: Any) -> None:
+def test_version_is_the_content_not_the_commit(model: Hub) -> None:
     before = listed(HuggingFaceProvider(), "hf://acme/models/onnx")
     model.put("config.json", b"newer")
     after = listed(HuggingFaceProvider(), "hf://acme/models/onnx")
@@ -110,7 +111,7 @@ def test_version_is_the_content_not_the_commit(model: Any) -> None:
     assert before[0].source != after[0].source
 
 
-def test_token_goes_to_the_hub_and_never_to_its_store(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_goes_to_the_hub_and_never_to_its_store(model: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", model.token)
     (entry,) = listed(HuggingFaceProvider(), "hf://acme/models/onnx/a%20b%231.onnx")
     assert fetched(HuggingFaceProvider(), entry) == LARGE
@@ -121,13 +122,13 @@ def test_token_goes_to_the_hub_and_never_to_its_store(model: Any, monkeypatch: p
 
 
 @pytest.mark.parametrize("path", ["config.json", "model.safetensors"], ids=["hub", "store"])
-def test_server_that_knows_no_ranges_sends_all_and_the_rest_is_kept(model: Any, path: str) -> None:
+def test_server_that_knows_no_ranges_sends_all_and_the_rest_is_kept(model: Hub, path: str) -> None:
     model.has_ranges = False
     (entry,) = listed(HuggingFaceProvider(), f"hf://acme/models/{path}")
     assert fetched(HuggingFaceProvider(), entry, offset=1) == model.files[path][1:]
 
 
-def test_gated_model_is_read_with_a_token(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_model_is_read_with_a_token(model: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     model.is_gated = True
     (entry,) = listed(HuggingFaceProvider(), "hf://acme/models/config.json")
     with pytest.raises(Permanent) as refused:
@@ -174,7 +175,7 @@ MAY_NOT = "the token that was sent (HF_TOKEN) may not read it: ask for access on
     ids=["no-model", "no-model-for-this-token", "no-revision", "slash-in-the-revision", "bad-token"],
 )
 def test_what_is_not_there_is_permanently_missing(
-    model: Any, monkeypatch: pytest.MonkeyPatch, uri: str, token: str | None, said: str
+    model: Hub, monkeypatch: pytest.MonkeyPatch, uri: str, token: str | None, said: str
 ) -> None:
     if token is not None:
         monkeypatch.setenv("HF_TOKEN", token)
@@ -198,7 +199,7 @@ REFUSED = [
 @pytest.mark.parametrize(("refusal", "error", "said"), REFUSED)
 @pytest.mark.parametrize("step", ["revision", "tree"])
 def test_refusal_of_the_list_says_what_to_do(
-    model: Any, monkeypatch: pytest.MonkeyPatch, step: str, refusal: Any, error: type[ServeryError], said: str
+    model: Hub, monkeypatch: pytest.MonkeyPatch, step: str, refusal: Any, error: type[ServeryError], said: str
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", model.token)
     model.refuse(f"/{step}/", *refusal)
@@ -215,7 +216,7 @@ def test_refusal_of_the_list_says_what_to_do(
     ],
 )
 def test_refusal_of_a_file_says_what_to_do(
-    model: Any, monkeypatch: pytest.MonkeyPatch, refusal: Any, error: type[ServeryError], said: str
+    model: Hub, monkeypatch: pytest.MonkeyPatch, refusal: Any, error: type[ServeryError], said: str
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", model.token)
     (entry,) = listed(HuggingFaceProvider(), "hf://acme/models/config.json")
@@ -237,7 +238,7 @@ def test_refusal_of_a_file_says_what_to_do(
     ],
 )
 def test_refusal_of_the_store_is_no_matter_of_tokens(
-    model: Any, status: int, error: type[ServeryError], said: str
+    model: Hub, status: int, error: type[ServeryError], said: str
 ) -> None:
     (entry,) = listed(HuggingFaceProvider(), "hf://acme/models/model.safetensors")
     model.refuse("/store/", status, words="Request has expired")
@@ -257,14 +258,14 @@ def test_refusal_of_the_store_is_no_matter_of_tokens(
     ],
     ids=["retry-after", "ratelimit", "ratelimit-of-something-else", "no-number", "silent"],
 )
-def test_busy_hub_says_how_long_to_wait(model: Any, headers: dict[str, str], seconds: float | None) -> None:
+def test_busy_hub_says_how_long_to_wait(model: Hub, headers: dict[str, str], seconds: float | None) -> None:
     model.refuse("/tree/", 429, **headers)
     with pytest.raises(Transient) as refused:
         listed(HuggingFaceProvider(), "hf://acme/models")
     assert refused.value.retry_after_seconds == seconds
 
 
-def test_store_that_cannot_be_reached_is_named(model: Any) -> None:
+def test_store_that_cannot_be_reached_is_named(model: Hub) -> None:
     (entry,) = listed(HuggingFaceProvider(), "hf://acme/models/model.safetensors")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -275,14 +276,14 @@ def test_store_that_cannot_be_reached_is_named(model: Any) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["hub.local", "ftp://hub.local", "http://", "http://hub:port", "http://[hub"])
-def test_endpoint_that_is_no_url_is_refused(model: Any, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+def test_endpoint_that_is_no_url_is_refused(model: Hub, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     with pytest.raises(Permanent, match=r"HF_ENDPOINT: '.*' is no URL of a hub; such is https://huggingface\.co"):
         listed(HuggingFaceProvider(), "hf://acme/models")
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}"])
-def test_endpoint_that_is_no_hub_is_said_to_be_none(model: Any, body: bytes) -> None:
+def test_endpoint_that_is_no_hub_is_said_to_be_none(model: Hub, body: bytes) -> None:
     model.refusals = [("/revision/", (200, {}, body))]
     with pytest.raises(Permanent, match="hf://acme/models: HF_ENDPOINT does not answer as the hub does: "):
         listed(HuggingFaceProvider(), "hf://acme/models")
