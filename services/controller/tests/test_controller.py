@@ -274,6 +274,31 @@ async def test_secrets_of_the_service_account_are_gathered(
     assert [variable["name"] for variable in env] == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
 
 
+async def test_service_gets_the_model_that_comes_after_it(
+    api: MemoryApi, make_controller: Callable[[MemoryApi], Controller]
+) -> None:
+    inference = Kind("serving.kubedl.io/v1alpha1", "Inference", "inferences")
+    version = Kind("model.kubedl.io/v1alpha1", "ModelVersion", "modelversions")
+    container = {"name": "server", "image": "tensorflow/serving:1.11.1"}
+    predictor = {"name": "a", "modelVersion": "m", "template": {"spec": {"containers": [container]}}}
+
+    def manifest(kind: Kind, name: str, spec: Manifest) -> Manifest:
+        metadata = {"name": name, "namespace": "demo"}
+        return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": spec}
+
+    async def directory() -> Any:
+        deployment = await api.get(ref(kinds.DEPLOYMENT, "hello-a"))
+        (volume,) = deployment["spec"]["template"]["spec"]["volumes"]
+        return volume.get("hostPath")
+
+    async with make_controller(api).running():
+        await api.create(manifest(inference, "hello", {"framework": "TFServing", "predictors": [predictor]}), inference)
+        await until(lambda: api.get(ref(kinds.DEPLOYMENT, "hello-a")))
+        assert await directory() is None
+        await api.create(manifest(version, "m", {"storage": {"localStorage": {"path": "/models"}}}), version)
+        assert (await until(directory))["path"] == "/models"
+
+
 def test_admission_says_what_parse_says(installed: Plugins, make_service: Make, make_runtime: Make) -> None:
     assert judge(make_service(), installed) == {"allowed": True, "warnings": []}
     refused = judge(make_service(sklearn={}, minReplicas=-1), installed)

@@ -65,6 +65,7 @@ class Controller:
             kind: dialect for dialect in plugins.dialects.values() for kind in dialect.services
         }
         self._runtime_kinds = frozenset(kind for dialect in plugins.dialects.values() for kind in dialect.runtimes)
+        self._model_kinds = frozenset(kind for dialect in plugins.dialects.values() for kind in dialect.models)
         self._owned_kinds = frozenset(kind for mode in plugins.modes.values() for kind in mode.kinds)
         self._informers: dict[Kind, Informer] = {}
         self._applied: dict[ObjectRef, Manifest] = {}
@@ -96,7 +97,7 @@ class Controller:
 
     async def _discover(self, group: asyncio.TaskGroup) -> None:
         """Watch every kind that matters and that the cluster serves."""
-        wanted = {*self._dialects, *self._runtime_kinds, *self._owned_kinds, kinds.POD}
+        wanted = {*self._dialects, *self._runtime_kinds, *self._model_kinds, *self._owned_kinds, kinds.POD}
         for kind in sorted(wanted - self._informers.keys()):
             informer = Informer(self._api, kind)
             try:
@@ -119,7 +120,7 @@ class Controller:
         self._informers[informer.kind] = informer
         if informer.kind in self._dialects:
             informer.subscribe(lambda manifest: self._queue.add(informer.ref(manifest)))
-        elif informer.kind in self._runtime_kinds:
+        elif informer.kind in self._runtime_kinds | self._model_kinds:
             informer.subscribe(lambda _: self._enqueue_all())
         else:
             informer.subscribe(self._enqueue_owner)
