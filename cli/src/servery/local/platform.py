@@ -201,9 +201,12 @@ def failure(service: Manifest) -> str | None:
     if status.get("observedGeneration", 0) < service["metadata"].get("generation", 0):
         return None
     for condition in status.get("conditions", ()):
-        passing = condition.get("reason") in {"MinimumReplicasUnavailable", "PredictorNotReady"}
-        if condition["type"] == "PredictorReady" and condition["status"] == "False" and not passing:
-            return f"{condition.get('reason', '')}: {condition.get('message', '')}"
+        reason = str(condition.get("reason", ""))
+        # A component that waits for its pods, and a route that waits for its component, have not failed.
+        passing = reason == "MinimumReplicasUnavailable" or reason.endswith("NotReady")
+        is_component = condition["type"] not in {"Ready", "IngressReady", "Stopped"}
+        if is_component and condition["status"] == "False" and not passing:
+            return f"{reason}: {condition.get('message', '')}"
     return None
 
 
