@@ -335,7 +335,6 @@ WRONG: list[Any] = [
             {**model(), field: value}, [f"{P}.{field}: Forbidden: {what}: not supported by Servery yet"], id=field
         )
         for field, value, what in (
-            ("canaryTrafficPercent", 10, "canary traffic"),
             ("logger", {"mode": "all"}, "payload logging"),
             ("batcher", {}, "the agent's batcher (the model server batches by itself)"),
             ("workerSpec", {}, "multi-node serving"),

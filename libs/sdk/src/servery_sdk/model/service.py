@@ -209,10 +209,12 @@ class Canary:
     Attributes:
         percent: Of the component's requests, for the newest revision.
         stable_revision: The revision that has the rest; None before anything was rolled out.
+        tagged: The newest revision has an address of its own as well.
     """
 
     percent: int
     stable_revision: str | None = None
+    tagged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,13 +103,18 @@ class Readiness:
     Attributes:
         status: TRUE serves requests, FALSE cannot, UNKNOWN is on its way.
         url: Where the engine itself says that it answers, if it does.
+        address: Likewise, inside the cluster.
+        revisions: None where the engine has none; empty while it has not said yet.
+        parts: What the engine's readiness is made of; their types are words such as ``Route``.
     """
 
     status: ConditionStatus
     reason: str = ""
     message: str = ""
     url: str | None = None
+    address: str | None = None
     revisions: Revisions | None = None
+    parts: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +136,10 @@ class ServiceStatus:
     """What ``Dialect.status`` writes in its own words.
 
     Attributes:
-        conditions: One ``<Component>Ready`` for each component, ``IngressReady``, ``Stopped``, ``Ready``.
+        conditions: One ``<Component>Ready`` for each component and ``<Component><Part>Ready`` for each of its parts,
+            ``IngressReady``, ``Stopped``, ``Ready``.
         runtime: The chosen ServingRuntime's name and whether it is cluster-scoped; None for custom containers.
+        previous: The status that the manifest carries now, in the dialect's own words: some of them remember.
     """
 
     observed_generation: int
@@ -144,6 +151,7 @@ class ServiceStatus:
     model: ModelStatus | None = None
     runtime: str | None = None
     runtime_is_cluster_scoped: bool = False
+    previous: Manifest = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

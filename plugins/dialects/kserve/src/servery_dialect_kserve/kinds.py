@@ -17,6 +17,7 @@ AUTOSCALER_CLASS = f"{GROUP}/autoscalerClass"
 METRICS = f"{GROUP}/metrics"
 TARGET_UTILIZATION = f"{GROUP}/targetUtilizationPercentage"
 STOP = f"{GROUP}/stop"
+TAG_ROUTING = f"{GROUP}/enable-tag-routing"
 SERVER_TYPE = f"{GROUP}/server-type"
 VISIBILITY = ("networking.kserve.io/visibility", "networking.knative.dev/visibility")
 

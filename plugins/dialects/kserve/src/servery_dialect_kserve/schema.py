@@ -55,7 +55,11 @@ COMPONENT: dict[str, Schema] = {
     ),
     "containerConcurrency": integer("Requests at once in one container; 0 for no bound.", minimum=0),
     "timeout": integer("Seconds that one request may take.", minimum=0),
-    "canaryTrafficPercent": integer(_NOT_YET, minimum=0, maximum=100),
+    "canaryTrafficPercent": integer(
+        "Percent of the requests for the newest revision; the last one that was rolled out has the rest.",
+        minimum=0,
+        maximum=100,
+    ),
     "logger": free(_NOT_YET),
     "batcher": free(_NOT_YET),
     "labels": texts("For the component's objects and pods."),

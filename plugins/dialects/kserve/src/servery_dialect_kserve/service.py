@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from servery_sdk import names, openapi, quantities
+from servery_sdk import names, openapi, quantities, revisions
 from servery_sdk import schema as structural
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid, unsupported
 from servery_sdk.kinds import SERVICE_ACCOUNT
+from servery_sdk.lenient import mapping
 from servery_sdk.manifests import Json, Manifest, Namespace, ObjectRef
 from servery_sdk.model import (
     Artifact,
     AutoscalerClass,
+    Canary,
     Component,
     ComponentKind,
     InferenceService,
@@ -43,7 +45,6 @@ _NOT_YET: Mapping[str, str] = {
     "spec.transformer": "transformers",
     "spec.explainer": "explainers",
     "spec.canary": "canaries",
-    f"{_PREDICTOR}.canaryTrafficPercent": "canary traffic",
     f"{_PREDICTOR}.logger": "payload logging",
     f"{_PREDICTOR}.batcher": "the agent's batcher (the model server batches by itself)",
     f"{_PREDICTOR}.workerSpec": "multi-node serving",
@@ -123,6 +124,7 @@ class _Predictor:
         given = manifest.get("metadata", {}).get("annotations") or {}
         self.annotations: Mapping[str, str] = {name: value for name, value in given.items() if value is not None}
         self.spec: Manifest = manifest["spec"]["predictor"]
+        self.status: Manifest = mapping(manifest, "status")
         self.frameworks = [name for name in FRAMEWORKS if self.spec.get(name) is not None]
 
     @property
@@ -340,7 +342,18 @@ def _component(predictor: _Predictor, service_labels: Mapping[str, str]) -> Comp
         container_concurrency=spec.get("containerConcurrency"),
         strategy=spec.get("deploymentStrategy"),
         field_path=path,
+        canary=_canary(predictor),
     )
+
+
+def _canary(predictor: _Predictor) -> Canary | None:
+    """Return how the newest revision shares the requests with the one that the service's status says was rolled out."""
+    percent = predictor.spec.get("canaryTrafficPercent")
+    tagged = predictor.annotations.get(kinds.TAG_ROUTING) == "true"
+    if percent is None and not tagged:
+        return None
+    before = mapping(mapping(predictor.status, "components"), str(ComponentKind.PREDICTOR))
+    return Canary(percent=100 if percent is None else percent, stable_revision=revisions.stable(before), tagged=tagged)
 
 
 def _runtime(predictor: _Predictor) -> RuntimeRequest:

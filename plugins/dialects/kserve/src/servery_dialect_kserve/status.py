@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
+from servery_sdk import revisions
+from servery_sdk.lenient import mapping
 from servery_sdk.manifests import Json
-from servery_sdk.model import Condition, ModelStatus, ServiceStatus
+from servery_sdk.model import Condition, ConditionStatus, ModelStatus, ServiceStatus
 
 _MODES = {"raw": "Standard", "knative": "Knative"}
 """Modes that KServe has a word for; others keep ours."""
+
+_OF_ALL = {"RoutesReady": "RouteReady", "LatestDeploymentReady": "ConfigurationReady"}
+_WORST_FIRST = (ConditionStatus.FALSE, ConditionStatus.UNKNOWN, ConditionStatus.TRUE)
 
 
 def status(found: ServiceStatus) -> Mapping[str, Json]:
     """Return ``.status`` as KServe's users and tools read it."""
     written: dict[str, Json] = {
         "observedGeneration": found.observed_generation,
-        "conditions": [_condition(condition) for condition in sorted(found.conditions, key=lambda c: c.type)],
+        "conditions": [
+            _condition(condition)
+            for condition in sorted((*found.conditions, *_of_all(found.conditions)), key=lambda c: c.type)
+        ],
         "url": found.url,
         "address": {"url": found.address} if found.address else None,
-        "components": {
-            component.name: {"url": component.url} for component in found.components if component.url is not None
-        }
-        or None,
+        "components": _components(found) or None,
         "modelStatus": _model(found.model) if found.model else None,
         "deploymentMode": _MODES.get(found.mode, found.mode) if found.mode else None,
     }
@@ -29,6 +35,30 @@ def status(found: ServiceStatus) -> Mapping[str, Json]:
         field = "clusterServingRuntimeName" if found.runtime_is_cluster_scoped else "servingRuntimeName"
         written[field] = found.runtime
     return {key: value for key, value in written.items() if value is not None}
+
+
+def _of_all(found: Sequence[Condition]) -> Iterator[Condition]:
+    """Yield KServe's conditions over all components: the first that is not ready, by how bad it is, speaks."""
+    for name, suffix in _OF_ALL.items():
+        parts = [condition for condition in found if condition.type.endswith(suffix)]
+        if parts:
+            yield replace(min(parts, key=lambda part: _WORST_FIRST.index(part.status)), type=name)
+
+
+def _components(found: ServiceStatus) -> dict[str, Json]:
+    before = mapping(found.previous, "components")
+    if not found.components:
+        # A manifest that is refused for now still has what it rolled out.
+        kept = {name: revisions.remembered(mapping(before, name)) for name in before}
+    else:
+        kept = {
+            component.name: {
+                **({"url": component.url} if component.url is not None else {}),
+                **revisions.written(component.revisions, mapping(before, component.name)),
+            }
+            for component in found.components
+        }
+    return {name: component for name, component in kept.items() if component}
 
 
 def _condition(condition: Condition) -> dict[str, str]:

@@ -13,6 +13,8 @@ from servery_sdk.model import AutoscalerClass, Capability, DeploymentPlan, Readi
 
 from servery_mode_raw import objects, readiness
 
+_WHOLE = 100
+
 
 class RawMode:
     """Plain Kubernetes objects: Deployments, or LeaderWorkerSets for a model on several machines."""
@@ -47,8 +49,17 @@ class RawMode:
         return frozenset(needs)
 
     def objections(self, plan: DeploymentPlan) -> tuple[str, ...]:
-        """Return the metrics that a HorizontalPodAutoscaler cannot read: it knows a pod's resources, not its requests."""
-        return tuple(
+        """Return canaries by revision, and metrics that a HorizontalPodAutoscaler cannot read.
+
+        It knows a pod's resources, not its requests; and a Deployment has no revisions that stay.
+        """
+        canaries = tuple(
+            f"{workload.component}: {workload.canary.percent} % of the requests for the newest revision needs an engine "
+            "that keeps revisions; mode knative does"
+            for workload in plan.workloads
+            if workload.canary is not None and workload.canary.percent < _WHOLE
+        )
+        return canaries + tuple(
             f"{workload.component}: a HorizontalPodAutoscaler cannot scale on {workload.scaling.metric}; "
             "it scales on cpu and memory; KEDA with a metric of its own can, and so can mode knative"
             for workload in plan.workloads

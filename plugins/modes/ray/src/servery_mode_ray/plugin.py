@@ -12,6 +12,8 @@ from servery_sdk.model import Capability, DeploymentPlan, Readiness, ScaleMetric
 
 from servery_mode_ray import clusters, readiness, services
 
+_WHOLE = 100
+
 
 class RayMode:
     """A RayService for each component; a RayCluster for each replica of a model on several machines."""
@@ -57,6 +59,11 @@ def _find(found: Mapping[ObjectRef, Manifest], name: str) -> Manifest | None:
 
 def _objections(plan: DeploymentPlan) -> Iterator[str]:
     for workload in plan.workloads:
+        if workload.canary is not None and workload.canary.percent < _WHOLE:
+            yield (
+                f"{workload.component}: {workload.canary.percent} % of the requests for the newest revision needs an "
+                "engine that keeps revisions; mode knative does"
+            )
         metric = workload.scaling.metric
         if metric not in {None, ScaleMetric.CONCURRENCY} or workload.scaling.metrics:
             yield (

@@ -28,6 +28,8 @@ from servery_controller.planning.storage import INIT_CONTAINER
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 _STOPPED = "Stopped"
+_INFO = "Info"
+"""The severity of conditions that ``Ready`` does not depend on."""
 _ROUTE_NEEDS = ("Accepted", "ResolvedRefs")
 _LOAD_FAILED = "ModelLoadFailed"
 _IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
@@ -57,19 +59,19 @@ def observe(
     """
     seen = [_Seen.of(workload, observed, read(workload, observed.objects)) for workload in plan.workloads]
     predictor = seen[0]
+    entry = max(seen, key=lambda found: found.workload.traffic_percent).readiness
     components = [_component_condition(plan, found) for found in seen]
     ingress = _ingress_condition(plan, desired, observed, components)
-    found = (*components, ingress, _stopped_condition(plan))
+    found = (*components, ingress, *_parts(seen), _stopped_condition(plan))
     selection = predictor.workload.selection
     is_ready = all(condition.status is TRUE for condition in components)
     scope = selection.runtime.scope if selection else None
-    url = next((found.readiness.url for found in seen if found.readiness.url), None) or plan.url
     return ServiceStatus(
         observed_generation=plan.generation,
         conditions=_with_ready(found, observed.previous, now),
         mode=plan.mode,
-        url=url if is_ready else None,
-        address=plan.address if is_ready else None,
+        url=(entry.url or plan.url) if is_ready else None,
+        address=(entry.address or plan.address) if is_ready else None,
         components=tuple(
             _component_status(plan, found, is_ready=condition.status is TRUE)
             for found, condition in zip(seen, components, strict=True)
@@ -77,6 +79,7 @@ def observe(
         model=_model_status(predictor, is_ready=components[0].status is TRUE, now=now, previous=observed.previous),
         runtime=selection.runtime.name if selection else None,
         runtime_is_cluster_scoped=scope is not None and scope is not RuntimeScope.NAMESPACE,
+        previous=observed.previous,
     )
 
 
@@ -117,11 +120,12 @@ def refused(
         observed_generation=generation,
         conditions=_with_ready([condition], previous, now),
         model=ModelStatus(transition=transition, target=ModelState.PENDING, failure=failure),
+        previous=previous,
     )
 
 
 def _with_ready(found: Sequence[Condition], previous: Manifest, now: str) -> tuple[Condition, ...]:
-    dependents = [condition for condition in found if condition.type != _STOPPED]
+    dependents = [condition for condition in found if condition.severity != _INFO]
     # The first failing child's words are the parent's; one that is not known yet comes after all that failed.
     first = next((c for c in dependents if c.status is FALSE), None) or next(
         (c for c in dependents if c.status is UNKNOWN), None
@@ -158,6 +162,13 @@ def _component_condition(plan: DeploymentPlan, found: _Seen) -> Condition:
     if readiness.status is TRUE:
         return Condition(type=name, status=TRUE)
     return Condition(type=name, status=readiness.status, reason=readiness.reason, message=readiness.message)
+
+
+def _parts(seen: Sequence[_Seen]) -> Iterator[Condition]:
+    for found in seen:
+        component = found.workload.condition.removesuffix("Ready")
+        for part in found.readiness.parts:
+            yield replace(part, type=f"{component}{part.type}Ready", severity=_INFO)
 
 
 def _component_status(plan: DeploymentPlan, found: _Seen, *, is_ready: bool) -> ComponentStatus:
@@ -215,7 +226,7 @@ def _route_refusal(name: str, route: Manifest | None) -> Condition | None:
 
 
 def _stopped_condition(plan: DeploymentPlan) -> Condition:
-    return Condition(type=_STOPPED, status=TRUE if plan.stopped else FALSE, severity="Info")
+    return Condition(type=_STOPPED, status=TRUE if plan.stopped else FALSE, severity=_INFO)
 
 
 def _component_url(plan: DeploymentPlan, workload: Workload) -> str | None:
