@@ -12,7 +12,7 @@ from servery_controller.controller import Controller
 from servery_controller.planning import PlanningSettings
 from servery_kube.events import Recorder
 from servery_kube.memory import MemoryApi
-from servery_kube.port import Conflict, NotFound
+from servery_kube.port import Conflict, Forbidden, KubeError, NotFound, Rejected
 from servery_sdk import kinds
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import Event
@@ -221,6 +221,53 @@ async def test_conflicts_are_tried_again(
         await until(lambda: api.get(ref(kinds.HORIZONTAL_POD_AUTOSCALER)))
         await until(lambda: report(api))
     assert set(left.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Rejected(
+            'admission webhook "validation.webhook.serving.knative.dev" denied the request: init-containers is off'
+        ),
+        Forbidden('deployments.apps "iris-predictor" is forbidden: exceeded quota'),
+    ],
+    ids=["rejected", "forbidden"],
+)
+async def test_what_the_api_server_refuses_is_said_in_its_words_and_tried_again(
+    make_api: Callable[..., MemoryApi],
+    make_controller: Callable[[MemoryApi], Controller],
+    make_service: Make,
+    error: KubeError,
+) -> None:
+    refuses = True
+
+    def fault(verb: str) -> None:
+        if verb == "apply" and refuses:
+            raise error
+
+    api = make_api(fault=fault)
+    async with make_controller(api).running():
+        await api.create(make_service(), SERVICE)
+
+        async def said() -> Any:
+            found = condition(await report(api), "PredictorReady")
+            return found if found.get("reason") == "ReconcileFailed" else None
+
+        found = await until(said)
+        assert (found["status"], found["message"]) == ("False", str(error))
+
+        async def warned() -> Any:
+            events = (await api.list(kinds.EVENT)).items
+            return [event["type"] for event in events if event["reason"] == "ReconcileFailed"]
+
+        assert await until(warned) == ["Warning"]
+        refuses = False
+        await until(lambda: api.get(ref(kinds.DEPLOYMENT)))
+
+        async def healed() -> bool:
+            return condition(await report(api), "PredictorReady").get("reason") != "ReconcileFailed"
+
+        await until(healed)
 
 
 async def test_500_services_settle_and_then_make_no_writes(

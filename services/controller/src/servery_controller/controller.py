@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from servery_kube.events import Recorder
 from servery_kube.informer import Informer
-from servery_kube.port import Forbidden, KubeApi, KubeError, TooManyRequests
+from servery_kube.port import Forbidden, KubeApi, KubeError, Rejected, TooManyRequests
 from servery_kube.queue import WorkQueue
 from servery_sdk import kinds
 from servery_sdk.contract import Dialect
@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 30.0
 """How often to look for kinds that the cluster did not serve before: an engine may be installed later."""
+
+
+_RECONCILE_FAILED = "ReconcileFailed"
+"""KServe's word for objects that the API server does not take."""
 
 
 def timestamp() -> str:
@@ -162,7 +166,11 @@ class Controller:
                 self._queue.done(ref)
 
     async def reconcile(self, ref: ObjectRef) -> None:
-        """Bring one service where its manifest wants it."""
+        """Bring one service where its manifest wants it.
+
+        Raises:
+            KubeError: It is to be tried again; what the API server refuses is then in the status already.
+        """
         manifest = self._manifest(ref)
         if manifest is None or manifest["metadata"].get("deletionTimestamp"):
             # What it owns carries its owner reference: the API server collects it.
@@ -171,6 +179,7 @@ class Controller:
         dialect = self._dialects[ref.kind]
         catalog = self._catalog(await referenced(self._api, dialect.references(manifest)))
         plan = None
+        refusal: KubeError | None = None
         try:
             plan, desired = render.render(manifest, catalog, self._plugins, self._settings)
             mode = self._plugins.modes[plan.mode]
@@ -179,8 +188,15 @@ class Controller:
         except (Invalid, NoPlan) as error:
             status = self._refusal(manifest, error, plan)
         else:
-            await self._act(plan, desired)
-            status = planning.observe(plan, desired, self._observed(plan, manifest), mode.readiness, now=self._now())
+            try:
+                await self._act(plan, desired)
+            except (Rejected, Forbidden) as error:
+                # Admission, a quota or a role may say yes later.
+                refusal = error
+                status = self._refusal(manifest, error, plan)
+            else:
+                observed = self._observed(plan, manifest)
+                status = planning.observe(plan, desired, observed, mode.readiness, now=self._now())
         written = dialect.status(status)
         if written != manifest.get("status"):
             await self._api.patch_status(ref, written)
@@ -188,6 +204,8 @@ class Controller:
         for event in planning.events(ref.name, status, plan, self._reported.get(ref, manifest.get("status") or {})):
             await self._recorder.record(manifest, event)
         self._reported[ref] = written
+        if refusal is not None:
+            raise refusal
 
     def _manifest(self, ref: ObjectRef) -> Manifest | None:
         informer = self._informers.get(ref.kind)
@@ -234,9 +252,11 @@ class Controller:
             del self._applied[applied]
         self._reported.pop(ref, None)
 
-    def _refusal(self, manifest: Manifest, error: Invalid | NoPlan, plan: DeploymentPlan | None) -> ServiceStatus:
+    def _refusal(
+        self, manifest: Manifest, error: Invalid | NoPlan | KubeError, plan: DeploymentPlan | None
+    ) -> ServiceStatus:
         return planning.refused(
-            error.reason if isinstance(error, NoPlan) else "InvalidSpec",
+            _reason(error),
             str(error),
             generation=manifest["metadata"].get("generation", 0),
             previous=manifest.get("status") or {},
@@ -244,3 +264,9 @@ class Controller:
             transition=TransitionStatus.INVALID_SPEC,
             condition_type=plan.workloads[0].condition if plan is not None else "PredictorReady",
         )
+
+
+def _reason(error: Invalid | NoPlan | KubeError) -> str:
+    if isinstance(error, NoPlan):
+        return error.reason
+    return "InvalidSpec" if isinstance(error, Invalid) else _RECONCILE_FAILED
