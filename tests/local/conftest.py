@@ -40,12 +40,12 @@ class Local:
         future: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._loop)
         return future.result(seconds)
 
-    def up(self, *sources: str | Path) -> None:
+    def up(self, *sources: str | Path, seconds: float = 90) -> None:
         async def work() -> None:
             refs = await self.platform.apply(read_for_here(map(str, sources)))
             await asyncio.gather(*(self.platform.ready(ref, give_up=True) for ref in refs))
 
-        self.call(work())
+        self.call(work(), seconds)
 
     def apply(self, *sources: str | Path) -> None:
         self.call(self.platform.apply(read_for_here(map(str, sources))))
@@ -66,16 +66,16 @@ class Local:
 
 
 @pytest.fixture(scope="session")
-def make_local() -> Iterator[Callable[[Path], Local]]:
+def make_local() -> Iterator[Callable[..., Local]]:
     stops: list[Callable[[], None]] = []
 
-    def make(directory: Path) -> Local:
+    def make(directory: Path, *, mode: str | None = None) -> Local:
         started: Future[Local] = Future()
 
         async def main() -> None:
             ended = asyncio.Event()
             loop = asyncio.get_running_loop()
-            platform = Platform(plugins.load(), directory, backoff=Backoff(first_seconds=0.2))
+            platform = Platform(plugins.load(), directory, mode=mode, backoff=Backoff(first_seconds=0.2))
             try:
                 async with platform.running():
                     stops.append(lambda: (loop.call_soon_threadsafe(ended.set), thread.join(60))[0])

@@ -64,8 +64,9 @@ class RunningProcess:
         return Ended(128 - code if code < 0 else code)
 
     def ask_to_end(self) -> None:
-        """Send SIGTERM."""
-        self._signal(signal.SIGTERM)
+        """Send SIGTERM, to this process alone as to a container's first: what it has started is its own to end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGTERM)
 
     async def end(self) -> Ended:
         """Ask, wait for the grace period, kill; returns when it is gone, also when cancelled meanwhile."""

@@ -573,5 +573,10 @@ def front(hot: Router, limits: Limits | None = None) -> type[Front]:
 
 async def no_application(scope: Any, receive: Any, send: Any) -> None:
     """Answer 404: the ASGI application of a server whose every route is hot."""
+    if scope["type"] == "lifespan":
+        for phase in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{phase}.complete"})
+        return
     await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": b'{"error":"no such path"}'})
