@@ -21,7 +21,7 @@ def test_status_has_every_predictor_in_kubedls_words() -> None:
             observed_generation=3,
             conditions=(
                 Condition(type="Ready", status=ConditionStatus.TRUE, last_transition_time="t"),
-                Condition(type="AReady", status=ConditionStatus.TRUE, reason="r", message="m"),
+                Condition(type="BlueReady", status=ConditionStatus.TRUE, reason="r", message="m"),
             ),
             mode="raw",
             url="http://hello-demo.example.com",
@@ -32,7 +32,7 @@ def test_status_has_every_predictor_in_kubedls_words() -> None:
     assert found == {
         "observedGeneration": 3,
         "conditions": [
-            {"type": "AReady", "status": "True", "reason": "r", "message": "m"},
+            {"type": "BlueReady", "status": "True", "reason": "r", "message": "m"},
             {"type": "Ready", "status": "True", "lastTransitionTime": "t"},
         ],
         "inferenceEndpoint": "hello.demo",
