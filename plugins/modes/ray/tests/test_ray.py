@@ -57,7 +57,7 @@ def workload() -> Workload:
         main_container="kserve-container",
         model_name="iris",
         scaling=Scaling(min_replicas=1, max_replicas=4, target=5),
-        ports=(Port(name="http1", port=80, target_port=8080, app_protocol="kubernetes.io/h2c"),),
+        ports=(Port(name="http1", port=80, target_port=8080),),
         strategy={},
         selection=OWN,
     )
@@ -214,3 +214,11 @@ def test_readiness_of_clusters_is_that_of_all(workload: Workload, statuses: Any,
     }
     said = MODE.readiness(several, found)
     assert (str(said.status), said.reason) == expected
+
+
+def test_server_whose_first_port_is_grpc_is_refused(make_plan: Any) -> None:
+    plan = make_plan(ports=(Port(name="h2c", port=80, target_port=8081, app_protocol="kubernetes.io/h2c"),))
+    assert MODE.objections(plan) == (
+        "predictor: its first port is h2c (gRPC), and Ray Serve's proxy speaks HTTP/1.1; let the first port be the "
+        "server's REST port, or choose mode raw or knative",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from servery_sdk import schema
 from servery_sdk.contract import Dialect
@@ -56,7 +57,7 @@ def catalog_from(
         if owner is None:
             continue
         try:
-            found.append(owner[0].parse_runtime(manifest))
+            found.append(_as_installed(owner[0].parse_runtime(manifest), plugins))
         except Invalid as error:
             broken[str(manifest.get("metadata", {}).get("name", ""))] = str(error)
     return Catalog(
@@ -65,6 +66,18 @@ def catalog_from(
         objects=objects,
         capabilities=capabilities,
     )
+
+
+def _as_installed(runtime: Runtime, plugins: Plugins) -> Runtime:
+    """Return ``runtime`` with its model class, where it is the object that installs a plugin's runtime in a cluster."""
+    known = plugins.runtimes.get(runtime.name)
+    # Installations keep images in registries of their own, and move their tags.
+    is_same = known is not None and _program(known.image) == _program(runtime.image)
+    return replace(runtime, model_class=known.model_class) if known is not None and is_same else runtime
+
+
+def _program(image: str) -> str:
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
 
 
 def check_model(manifest: Manifest, dialect: Dialect, kind: Kind) -> None:

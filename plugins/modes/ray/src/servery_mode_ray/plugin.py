@@ -64,6 +64,11 @@ def _objections(plan: DeploymentPlan) -> Iterator[str]:
                 f"{workload.component}: {workload.canary.percent} % of the requests for the newest revision needs an "
                 "engine that keeps revisions; mode knative does"
             )
+        if workload.ports[0].app_protocol is not None and workload.workers is None:
+            yield (
+                f"{workload.component}: its first port is {workload.ports[0].name} (gRPC), and Ray Serve's proxy speaks "
+                "HTTP/1.1; let the first port be the server's REST port, or choose mode raw or knative"
+            )
         metric = workload.scaling.metric
         if metric not in {None, ScaleMetric.CONCURRENCY} or workload.scaling.metrics:
             yield (
