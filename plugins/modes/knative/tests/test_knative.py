@@ -315,6 +315,20 @@ def test_what_kubernetes_does_anyway_is_not_said(make_plan: Any) -> None:
     assert MODE.objections(make_plan(pod=plain)) == ()
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"serviceAccount": "old"}, "old"),
+        ({"serviceAccount": "old", "serviceAccountName": "new"}, "new"),
+    ],
+    ids=["alone", "both"],
+)
+def test_old_name_of_the_service_account_is_the_new_one(make_plan: Any, given: Manifest, expected: str) -> None:
+    made = pod_of(make_plan, {**POD, **given})
+    assert "serviceAccount" not in made
+    assert made["serviceAccountName"] == expected
+
+
 def main_with(**fields: Any) -> Manifest:
     return {"containers": [{**MAIN, **fields}]}
 
@@ -376,6 +390,11 @@ def test_what_knative_lets_nobody_say_is_an_objection(make_plan: Any, pod: Manif
 def test_what_knative_has_no_words_for_is_an_objection(make_plan: Any, changes: Any, expected: str) -> None:
     (objection,) = MODE.objections(make_plan(**changes))
     assert expected in objection
+
+
+def test_strategy_that_takes_no_pod_away_is_knatives_own(make_plan: Any) -> None:
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    assert MODE.objections(make_plan(strategy=strategy)) == ()
 
 
 def test_disruption_budget_is_over_the_pods_of_all_revisions(make_plan: Any) -> None:

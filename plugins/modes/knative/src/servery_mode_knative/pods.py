@@ -132,6 +132,9 @@ _RESERVED_VARIABLES = frozenset({"K_SERVICE", "K_CONFIGURATION", "K_REVISION"})
 def pod(workload: Workload) -> Manifest:
     """Return the PodSpec of the revision's template."""
     spec = _without(workload.pod, _POD_DEFAULTS)
+    if account := spec.pop("serviceAccount", None):
+        # The name that the field had before Kubernetes 1.0.
+        spec.setdefault("serviceAccountName", account)
     if workload.reads_pods:
         spec["serviceAccountName"] = workload.name
     containers: Sequence[Manifest] = spec["containers"]

@@ -116,9 +116,9 @@ def objections(workload: Workload) -> Iterator[str]:
         listed = " and ".join(sorted(known))
         yield f"autoscaler {_autoscaler(workload)} scales on {listed}, not on {scaling.metric}"
     strategy = workload.strategy
-    if (
-        strategy.get("type", "RollingUpdate") != "RollingUpdate"
-        or {**_KUBERNETES_STRATEGY, **(strategy.get("rollingUpdate") or {})} != _KUBERNETES_STRATEGY
-    ):
+    rolling = {**_KUBERNETES_STRATEGY, **(strategy.get("rollingUpdate") or {})}
+    # That no pod goes before another is there is what Knative does by itself.
+    is_knatives = rolling == _KUBERNETES_STRATEGY or rolling["maxUnavailable"] == 0
+    if strategy.get("type", "RollingUpdate") != "RollingUpdate" or not is_knatives:
         yield "Knative rolls revisions out by their traffic; a deployment strategy belongs to mode raw"
     yield from pods.objections(workload)
