@@ -164,6 +164,11 @@ def test_placeholders_are_filled_everywhere() -> None:
     assert found == {"args": ["--n=iris", "demo/c"], "e": [{"v": "y"}]}
 
 
+def test_braces_of_a_chat_template_stay() -> None:
+    template = "{% if system %}{{ system }}{% endif %}{{ message['content'] }}"
+    assert fill(template, {"name": "a", "namespace": "b"}, where="r") == template
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -226,6 +231,23 @@ def test_mode_that_is_not_installed_is_refused(installed: Plugins, make_service:
     few = replace(installed, modes={"raw": installed.modes["raw"]})
     with pytest.raises(Invalid, match='Unsupported value: "knative": installed modes: "raw"'):
         render.plan(service, render.catalog_from([], few), few, PlanningSettings())
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "is_ours"),
+    [
+        ("servery-sklearn", "registry.example.com/mirror/predictor-sklearn:0.2.0@sha256:ab", True),
+        ("servery-sklearn", "acme/server", False),
+        ("acme", "servery/predictor-sklearn:0.1.0", False),
+    ],
+)
+def test_object_that_installs_a_plugins_runtime_is_that_runtime(
+    installed: Plugins, make_runtime: Make, name: str, image: str, is_ours: bool
+) -> None:
+    runtime = make_runtime(name)
+    runtime["spec"]["containers"][0]["image"] = image
+    found = render.catalog_from([runtime], installed).runtimes[0]
+    assert found.model_class == (installed.runtimes["servery-sklearn"].model_class if is_ours else None)
 
 
 def test_runtime_of_the_namespace_beats_the_built_in(

@@ -183,6 +183,14 @@ def test_list_that_the_service_replaces_is_not_joined() -> None:
     assert silent.pod["containers"][0]["args"] == ["a"]
 
 
+def test_own_predictor_keeps_its_flags() -> None:
+    part = Part(container={"image": "i", "args": ["--runtime=sklearn"]})
+    found = planned(
+        part, Runtime(name="r", model_class="m:Model"), container={"args": ["--x"]}, replaced=frozenset({"args"})
+    )
+    assert found.pod["containers"][0]["args"] == ["--runtime=sklearn", "--x"]
+
+
 def test_own_predictor_is_told_where_the_model_is() -> None:
     part = Part(container={"image": "i", "args": ["--model_dir=/mnt/models"]})
     ours = Runtime(name="r", model_class="m:Model")

@@ -67,7 +67,6 @@ def _component(
     request = _request(form, shape, resolved)
     container, pod = _leader(shape, resolved, is_own=request is None)
     is_router = shape.kind is ComponentKind.ROUTER
-    workers = _workers(shape, resolved, is_own=request is None)
     return Component(
         kind=shape.kind,
         name=shape.word,
@@ -93,16 +92,16 @@ def _component(
         env={} if is_router else _env(resolved),
         accelerators_env=None if is_router else kinds.PARALLELISM,
         replaced=frozenset() if shape.joins_args else _REPLACED,
-        scaling=scaling.scaling(shape, spec, annotations, service=service, name=name),
+        scaling=scaling.scaling(shape, spec, annotations, service=service, name=name, mode=mode),
         timeout_seconds=found.get("timeoutSeconds"),
         container_concurrency=found.get("containerConcurrency"),
         strategy=found.get("deploymentStrategy", _STRATEGY),
         field_path=shape.path,
         traffic_percent=100 if is_first else 0,
         exposed_as=(),
-        workers=workers,
+        workers=_workers(shape, resolved, is_own=request is None),
         canary=_canary(manifest, shape, mode),
-        disruption_budget=_budget(found, has_workers=workers is not None or _runtime_leads(shape, resolved)),
+        disruption_budget=_budget(found, is_single=mode != "knative" and not _leads(shape, resolved)),
         reads_pods=is_router,
     )
 
@@ -190,12 +189,12 @@ def _canary(manifest: Manifest, shape: Shape, mode: str | None) -> Canary | None
     return Canary(percent=percent, stable_revision=stable if isinstance(stable, str) else None)
 
 
-def _runtime_leads(shape: Shape, resolved: Resolved) -> bool:
+def _leads(shape: Shape, resolved: Resolved) -> bool:
     part = resolved.found.parts.get(shape.kind) if resolved.found else None
-    return part is not None and part.worker_count > 0
+    return "worker" in shape.spec or (part is not None and part.worker_count > 0)
 
 
-def _budget(found: Manifest, *, has_workers: bool) -> Manifest | None:
+def _budget(found: Manifest, *, is_single: bool) -> Manifest | None:
     given = {key: found[key] for key in ("minAvailable", "maxUnavailable") if key in found}
-    # A group of pods starts again as a whole, so OME guards it by no budget.
-    return given or (None if has_workers else {"maxUnavailable": 1})
+    # OME guards no group of pods, which starts again as a whole, and no revisions, which Knative guards.
+    return given or ({"maxUnavailable": 1} if is_single else None)

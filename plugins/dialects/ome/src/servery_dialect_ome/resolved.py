@@ -195,17 +195,28 @@ def _runtime_name(
         return ""
     if model.format is not None:
         return ""
-    visible = {
-        runtime.name
+    named = [
+        runtime
         for runtime in catalog.runtimes
         if (runtime.name == model.name or runtime.name.endswith(f"-{model.name}"))
         and not runtime.disabled
-        and any(found.auto_select for found in runtime.formats)
         and _runtimes(runtime.name, namespace, catalog)
-    }
-    if len(visible) == 1:
-        return visible.pop()
-    choice = f"several are named for it: {', '.join(sorted(visible))}" if visible else "none is named for it"
-    detail = f"base model {model.name!r} says no modelFormat to choose a runtime by, and {choice}; name one"
-    errors.append(FieldError(path=form.runtime_path, kind=FieldErrorKind.REQUIRED, detail=detail))
+    ]
+    chosen = {runtime.name for runtime in named if any(found.auto_select for found in runtime.formats)}
+    if len(chosen) == 1:
+        return chosen.pop()
+    errors.append(_no_choice(form, model.name, chosen, {runtime.name for runtime in named}))
     return ""
+
+
+def _no_choice(form: Shapes, model: str, chosen: set[str], named: set[str]) -> FieldError:
+    why = "no runtime is named for it"
+    if chosen:
+        why = f"several runtimes are named for it: {', '.join(sorted(chosen))}"
+    elif named:
+        why = f"autoSelect is off in {', '.join(sorted(named))}, which is named for it"
+    detail = (
+        f"base model {model!r} says no modelFormat to choose a runtime by, and {why}; "
+        "name one, or say in the base model what its files are"
+    )
+    return FieldError(path=form.runtime_path, kind=FieldErrorKind.REQUIRED, detail=detail)

@@ -99,27 +99,29 @@ def keda_errors(keda: Manifest, path: str) -> Iterator[FieldError]:
         yield FieldError(path=f"{path}.authenticationRef", kind=FieldErrorKind.REQUIRED, detail=detail)
 
 
-def scaling(shape: Shape, spec: Manifest, annotations: Mapping[str, str], *, service: str, name: str) -> Scaling:
+def scaling(
+    shape: Shape, spec: Manifest, annotations: Mapping[str, str], *, service: str, name: str, mode: str | None
+) -> Scaling:
     """Return the scaling of a component of ``service`` whose objects are called ``name``."""
     found, said = shape.spec, annotations_of(shape, annotations)
     wanted = AutoscalerClass(autoscaler_class(shape, spec, annotations))
     fewest = found.get("minReplicas", 1)
-    metric = ScaleMetric(found.get("scaleMetric") or said.get(kinds.METRICS) or "cpu")
-    target = int(said.get(kinds.TARGET_UTILIZATION) or found.get("scaleTarget") or DEFAULT_UTILIZATION)
+    said_metric = found.get("scaleMetric") or said.get(kinds.METRICS)
+    share = said.get(kinds.TARGET_UTILIZATION)
+    target = int(share) if share else found.get("scaleTarget")
     metrics: tuple[Manifest, ...] = ()
     if wanted is AutoscalerClass.KEDA:
         metrics = (_prometheus(keda_of(shape, spec), said, shape, service=service, name=name),)
-    elif metric is ScaleMetric.MEMORY:
+    elif said_metric == ScaleMetric.MEMORY and mode != "knative":
         # OME's target is a percentage of what is requested.
-        share = {"type": "Utilization", "averageUtilization": target}
-        metrics = ({"type": "Resource", "resource": {"name": "memory", "target": share}},)
-    is_requests = metric in {ScaleMetric.CONCURRENCY, ScaleMetric.RPS}
+        of_requested = {"type": "Utilization", "averageUtilization": target or DEFAULT_UTILIZATION}
+        metrics = ({"type": "Resource", "resource": {"name": "memory", "target": of_requested}},)
     return Scaling(
         min_replicas=fewest,
         max_replicas=max(fewest, found.get("maxReplicas") or _MOST[shape.kind]),
         autoscaler_class=wanted,
-        metric=metric if found.get("scaleMetric") or said.get(kinds.METRICS) else None,
-        target=found.get("scaleTarget") if is_requests else target,
+        metric=ScaleMetric(said_metric) if said_metric else None,
+        target=target,
         metrics=metrics,
     )
 

@@ -12,6 +12,8 @@ from servery_sdk.manifests import Json, Manifest
 from servery_controller.planning.errors import NoPlan
 
 _PLACEHOLDER = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}")
+_OF_GO = re.compile(r"(?:^|[\s(])\.[A-Z]")
+"""What looks up a field; other braces are somebody else's, such as a chat template's."""
 _KNOWN = re.compile(r"\.(Name|Namespace|Labels|Annotations)(?:\.([\w-]+))?")
 
 
@@ -22,12 +24,16 @@ def fill(value: Json, metadata: Manifest, *, where: str) -> Json:
         NoPlan: A label or annotation that the service does not have, or an expression that is not known.
     """
     if isinstance(value, str):
-        return _PLACEHOLDER.sub(lambda match: _lookup(match[1], metadata, where), value) if "{{" in value else value
+        return _PLACEHOLDER.sub(lambda match: _filled(match, metadata, where), value) if "{{" in value else value
     if isinstance(value, list):
         return [fill(item, metadata, where=where) for item in value]
     if isinstance(value, dict):
         return {key: fill(item, metadata, where=where) for key, item in value.items()}
     return value
+
+
+def _filled(match: re.Match[str], metadata: Manifest, where: str) -> str:
+    return _lookup(match[1], metadata, where) if _OF_GO.search(match[1]) else match[0]
 
 
 def _lookup(expression: str, metadata: Manifest, where: str) -> str:

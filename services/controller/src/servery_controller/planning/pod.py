@@ -103,7 +103,7 @@ def _assembled(
     where = f"runtime {selection.runtime.name}" if selection else "manifest"
     own = {key: value for key, value in recipe.pod.items() if key != "containers"}
     overlay = {key: value for key, value in recipe.pod_overlay.items() if key != "containers"}
-    spec = _over(fill(own, metadata, where=where), overlay, component)
+    spec = _over(fill(own, metadata, where=where), overlay, component, selection)
     containers = _containers(recipe, metadata, component, selection, where)
     account = ObjectRef(kinds.SERVICE_ACCOUNT, service.ref.namespace, spec.get("serviceAccountName") or "default")
     added = storage(component.artifacts, settings, credentials(catalog, account))
@@ -120,8 +120,10 @@ def _assembled(
     return spec
 
 
-def _over(base: Manifest, overlay: Manifest, component: Component) -> dict[str, Json]:
-    replaced = component.replaced & overlay.keys()
+def _over(base: Manifest, overlay: Manifest, component: Component, selection: Selection | None) -> dict[str, Json]:
+    # Our own predictor needs its flags: those of a manifest come behind them.
+    is_ours = selection is not None and selection.runtime.model_class is not None
+    replaced = set() if is_ours else component.replaced & overlay.keys()
     return merge({key: value for key, value in base.items() if key not in replaced}, overlay)
 
 
@@ -192,7 +194,7 @@ def _containers(
     if selection is None:
         main = [container for container in own if container["name"] == component.main_container]
         return [*main, *(container for container in own if container["name"] != component.main_container)]
-    main = [_over(fill(recipe.container, metadata, where=where), recipe.container_overlay, component)]
+    main = [_over(fill(recipe.container, metadata, where=where), recipe.container_overlay, component, selection)]
     if component.runtime is not None and component.runtime.version:
         main[0]["image"] = _tagged(str(main[0].get("image", "")), component.runtime.version)
     others = {c["name"]: c for c in fill(list(recipe.pod.get("containers", ())), metadata, where=where)}
