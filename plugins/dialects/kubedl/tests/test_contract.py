@@ -206,6 +206,10 @@ class TestKubeDL(DialectContract):
                 f"{POD}.containers[0].resources.requests[cpu]",
             ),
         ),
+        "ports-of-the-service": WrongManifest(
+            inference(predictor(container={"ports": [{"containerPort": 9000}, {"containerPort": 8080}]})),
+            (f"{POD}.containers[0].ports[1].containerPort",),
+        ),
         "names-in-the-pod": WrongManifest(
             inference(
                 predictor(

@@ -81,6 +81,7 @@ class Predictor:
         for index, container in enumerate(given if isinstance(given, list) else ()):
             if isinstance(container, dict):
                 yield from _container_errors(container, f"{template}.containers[{index}]")
+        yield from self._port_errors(template)
         yield from self._name_errors(template)
 
     def _weight_errors(self) -> Iterator[FieldError]:
@@ -124,6 +125,19 @@ class Predictor:
                 path = f"{self._path}.template.spec.containers[{index}].volumeMounts[{number}].mountPath"
                 detail = f"the model of modelVersion {self._version} is mounted here; say another modelPath"
                 yield _invalid(path, mount["mountPath"], detail)
+
+    def _port_errors(self, template: str) -> Iterator[FieldError]:
+        """Yield the ports whose numbers the Service has for others."""
+        if self._server is None or not self._containers:
+            return
+        index, answering = self._pod["containers"].index(self._main), self._ports
+        exposed = dict(zip((HTTP_PORT, GRPC_PORT), answering, strict=False))
+        ports = self._main.get("ports")
+        for number, port in enumerate(ports if isinstance(ports, list) else ()):
+            found = port.get("containerPort") if isinstance(port, dict) else None
+            if server.is_port(found) and found in exposed and found not in answering:
+                path = f"{template}.containers[{index}].ports[{number}].containerPort"
+                yield _invalid(path, found, f"the predictor's Service leads its {found} to port {exposed[found]}")
 
     def _name_errors(self, template: str) -> Iterator[FieldError]:
         for field in ("containers", "initContainers", "volumes"):
