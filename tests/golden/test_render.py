@@ -42,7 +42,9 @@ def rendered(manifests: list[dict[str, Any]], **settings: Any) -> Iterator[Any]:
 def test_example_renders_to_reviewed_objects(path: Path, golden: Callable[[Path, Any], None], corpus: Path) -> None:
     manifests = documents(path)
     named = [
-        m["spec"]["predictor"].get("model", {}).get("runtime") for m in manifests if m["kind"] == "InferenceService"
+        m["spec"].get("predictor", {}).get("model", {}).get("runtime")
+        for m in manifests
+        if m["kind"] == "InferenceService"
     ]
     for runtime in (corpus / "kserve-runtimes").glob("*.yaml"):
         # An example that names a runtime of KServe's catalogue is meant to run beside that catalogue.
@@ -64,7 +66,7 @@ def test_rendering_twice_gives_the_same() -> None:
     assert list(rendered(appendix_a())) == list(rendered(appendix_a()))
 
 
-@pytest.mark.parametrize("folder", ["crds", "runtimes"])
+@pytest.mark.parametrize("folder", ["crds", "roles", "runtimes"])
 def test_generated_kustomize_folder_is_up_to_date(folder: str) -> None:
     target = ROOT / "deploy" / "kustomize" / folder
     spec = importlib.util.spec_from_file_location(f"generate_{folder}", target / "generate.py")
@@ -72,4 +74,5 @@ def test_generated_kustomize_folder_is_up_to_date(folder: str) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert {path.name: path.read_text() for path in target.glob("*.yaml")} == module.files()
+    found = {str(path.relative_to(target)): path.read_text() for path in target.glob("**/*.yaml")}
+    assert found == module.files()

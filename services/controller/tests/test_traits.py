@@ -171,6 +171,22 @@ def test_pods_are_told_how_many_gpus_they_have_together(part: Part, more: dict[s
         assert said.get("WORLD") == value
 
 
+def test_only_the_leader_is_probed() -> None:
+    probe = {"httpGet": {"path": "/health", "port": 8080}}
+    part = Part(container={"image": "i", "startupProbe": probe, "livenessProbe": probe})
+    found = planned(part, workers=Workers(count=1))
+    assert found.workers is not None
+    assert {name for name in found.pod["containers"][0] if name.endswith("Probe")} == {
+        "startupProbe",
+        "livenessProbe",
+        "readinessProbe",
+    }
+    assert not [name for name in found.workers.pod["containers"][0] if name.endswith("Probe")]
+    own = replace(part, worker_container={"image": "w", "livenessProbe": probe}, worker_count=1)
+    (container,) = planned(own).workers.pod["containers"]  # type: ignore[union-attr]  # it has some
+    assert [name for name in container if name.endswith("Probe")] == ["livenessProbe"]
+
+
 def test_list_that_the_service_replaces_is_not_joined() -> None:
     part = Part(container={"image": "i", "args": ["a"]}, pod={"tolerations": [{"key": "a"}]})
     overlay: dict[str, Any] = {"container": {"args": ["b"]}, "pod": {"tolerations": [{"key": "b"}]}}
@@ -199,6 +215,19 @@ def test_own_predictor_is_told_where_the_model_is() -> None:
     assert planned(part, artifacts=elsewhere).pod["containers"][0]["args"] == ["--model_dir=/mnt/models"]
     usual = (Artifact(uri="s3://a/b"),)
     assert planned(part, ours, artifacts=usual).pod["containers"][0]["args"] == ["--model_dir=/mnt/models"]
+
+
+def test_sources_without_a_directory_in_common_have_a_volume_each() -> None:
+    artifacts = (
+        Artifact(uri="s3://a/b", mount_path="/raid/models/b"),
+        Artifact(uri="s3://a/c", mount_path="/opt/ml/model/c"),
+        Artifact(uri="s3://a/d", mount_path="/opt/ml/model/d"),
+    )
+    pod = planned(Part(container={"image": "i"}), artifacts=artifacts).pod
+    mounted = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert list(mounted.values()) == ["/raid/models/b", "/opt/ml/model"]
+    assert [volume["name"] for volume in pod["volumes"]] == list(mounted)
+    assert {m["name"]: m["mountPath"] for m in pod["initContainers"][0]["volumeMounts"]} == mounted
 
 
 def test_artifacts_variables_are_the_initializers() -> None:

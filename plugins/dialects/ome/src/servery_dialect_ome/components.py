@@ -98,7 +98,8 @@ def _component(
         strategy=found.get("deploymentStrategy", _STRATEGY),
         field_path=shape.path,
         traffic_percent=100 if is_first else 0,
-        exposed_as=(),
+        # Knative answers on its own port, whatever the container's.
+        exposed_as=(80,) if mode == "knative" else (),
         workers=_workers(shape, resolved, is_own=request is None),
         canary=_canary(manifest, shape, mode),
         disruption_budget=_budget(found, is_single=mode != "knative" and not _leads(shape, resolved)),

@@ -70,6 +70,11 @@ def component_errors(shapes: Shapes, spec: Manifest, annotations: Mapping[str, s
     if not shapes.components or _unknown(shapes, annotations):
         return
     found = mode(shapes, spec, annotations)
+    if found == "knative" and annotations.get(kinds.SERVICE_TYPE, "ClusterIP") != "ClusterIP":
+        detail = "Knative's requests come through its gateway; only plain objects have a Service of another type"
+        yield FieldError(
+            path=f"metadata.annotations[{kinds.SERVICE_TYPE}]", kind=FieldErrorKind.FORBIDDEN, detail=detail
+        )
     for shape in shapes.components:
         if 0 < shape.spec.get("canaryTrafficPercent", 0) < 100 and found != "knative":
             detail = f"only revisions share traffic; set metadata.annotations[{kinds.MODES[0]}] to Serverless"

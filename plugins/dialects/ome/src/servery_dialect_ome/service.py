@@ -165,7 +165,8 @@ def _service(manifest: Manifest, form: Shapes, resolved: Resolved, namespace: Na
         components=made,
         owned_labels={kinds.SERVICE_LABEL: metadata["name"]},
         mode=mode,
-        entry=entry(metadata["name"], annotations, made),
+        # Knative's requests come through its gateway, by the component's own name.
+        entry=None if mode == "knative" else entry(metadata["name"], annotations, made),
         cluster_local=annotations.get(kinds.NO_INGRESS, "").lower() == "true"
         or any(labels.get(label) == "cluster-local" for label in kinds.VISIBILITY),
         defaults=tuple(_defaults(form, resolved)),

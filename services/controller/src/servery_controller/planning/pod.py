@@ -42,6 +42,7 @@ def pod(
         pod=part.pod,
         container_overlay=component.container,
         pod_overlay=component.pod,
+        answers=True,
     )
     return _assembled(recipe, service, component, selection, catalog, settings)
 
@@ -58,9 +59,12 @@ def workers(
     count = asked.count if asked is not None else part.worker_count
     if count == 0:
         return None
-    # A runtime that says nothing of its workers runs the same everywhere.
+    # A runtime that says nothing of its workers runs the same everywhere, but only the leader answers requests.
     has_own = part.worker_container is not None
-    container = part.worker_container if part.worker_container is not None else _base(component, selection, part)
+    if part.worker_container is not None:
+        container = part.worker_container
+    else:
+        container = {k: v for k, v in _base(component, selection, part).items() if k not in _PROBES}
     recipe = _Recipe(
         container={"name": component.main_container, **container},
         pod=part.worker_pod if has_own else part.pod,
@@ -72,12 +76,13 @@ def workers(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Recipe:
-    """What one pod is made of: the runtime's, and the manifest's over it."""
+    """What one pod is made of: the runtime's, and the manifest's over it; whether it answers requests."""
 
     container: Manifest
     pod: Manifest
     container_overlay: Manifest
     pod_overlay: Manifest
+    answers: bool = False
 
 
 def _part(component: Component, selection: Selection | None) -> Part:
@@ -108,7 +113,8 @@ def _assembled(
     account = ObjectRef(kinds.SERVICE_ACCOUNT, service.ref.namespace, spec.get("serviceAccountName") or "default")
     added = storage(component.artifacts, settings, credentials(catalog, account))
     containers = [
-        _equipped(container, component, added, is_main=index == 0) for index, container in enumerate(containers)
+        _equipped(container, component, added, is_main=index == 0, answers=recipe.answers)
+        for index, container in enumerate(containers)
     ]
     spec = {**_POD_DEFAULTS, **spec, "containers": containers}
     if added.init_containers:
@@ -206,13 +212,14 @@ def _containers(
     return [*main, *others.values()]
 
 
-def _equipped(container: Manifest, component: Component, added: Storage, *, is_main: bool) -> Manifest:
+def _equipped(container: Manifest, component: Component, added: Storage, *, is_main: bool, answers: bool) -> Manifest:
     made = dict(container)
     if is_main:
         promised = [{"name": name, "value": value} for name, value in component.env.items()]
         made["env"] = merge({"env": promised}, {"env": made.get("env", [])})["env"]
         made.setdefault("imagePullPolicy", "IfNotPresent")
-        made.setdefault("readinessProbe", _probe(made))
+        if answers:
+            made.setdefault("readinessProbe", _probe(made))
         for name in _PROBES & made.keys():
             made[name] = _with_port(made[name], _port(made))
     if added.mounts and (is_main or made["name"] in _READS_MODEL):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid
@@ -51,17 +51,20 @@ def storage(artifacts: Sequence[Artifact], settings: PlanningSettings, given: Cr
         mounts.append(mount)
     if not fetched:
         return Storage(volumes=tuple(volumes), mounts=tuple(mounts))
-    root = _common_directory([artifact.mount_path for artifact in fetched])
-    volumes.append({"name": VOLUME, "emptyDir": {}})
-    mounts.append({"name": VOLUME, "mountPath": root, "readOnly": True})
+    roots = _roots([artifact.mount_path for artifact in fetched])
+    named = {VOLUME if index == 0 else f"{VOLUME}-{index}": root for index, root in enumerate(roots)}
+    volumes += ({"name": name, "emptyDir": {}} for name in named)
+    mounts += ({"name": name, "mountPath": root, "readOnly": True} for name, root in named.items())
     return Storage(
-        init_containers=(_initializer(fetched, root, settings, given),),
+        init_containers=(_initializer(fetched, named, settings, given),),
         volumes=(*volumes, *given.volumes),
         mounts=tuple(mounts),
     )
 
 
-def _initializer(artifacts: Sequence[Artifact], root: str, settings: PlanningSettings, given: Credentials) -> Manifest:
+def _initializer(
+    artifacts: Sequence[Artifact], roots: Mapping[str, str], settings: PlanningSettings, given: Credentials
+) -> Manifest:
     container: dict[str, Json] = {
         "name": INIT_CONTAINER,
         "image": settings.storage_image,
@@ -75,7 +78,7 @@ def _initializer(artifacts: Sequence[Artifact], root: str, settings: PlanningSet
             "readOnlyRootFilesystem": True,
             "runAsNonRoot": True,
         },
-        "volumeMounts": [{"name": VOLUME, "mountPath": root}, *given.mounts],
+        "volumeMounts": [*({"name": name, "mountPath": root} for name, root in roots.items()), *given.mounts],
     }
     own = [variable for artifact in artifacts for variable in artifact.env]
     # An API server refuses two variables of one name; the last counts, as in a pod.
@@ -129,5 +132,9 @@ def _objection(artifact: Artifact, settings: PlanningSettings) -> FieldError | N
     )
 
 
-def _common_directory(paths: Sequence[str]) -> str:
-    return posixpath.commonpath(paths)
+def _roots(paths: Sequence[str]) -> list[str]:
+    """Return the directories that hold all of ``paths``: one, unless only the container's own root does."""
+    top: dict[str, list[str]] = {}
+    for path in paths:
+        top.setdefault(path.split("/")[1], []).append(path)
+    return [posixpath.commonpath(below) for below in top.values()]
