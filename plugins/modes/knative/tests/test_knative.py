@@ -15,10 +15,13 @@ from servery_sdk.model import (
     ComponentKind,
     DeploymentPlan,
     EntryService,
+    Part,
     Port,
     Route,
+    Runtime,
     ScaleMetric,
     Scaling,
+    Selection,
     WorkerPods,
     Workload,
 )
@@ -250,6 +253,25 @@ def test_port_is_one_and_named_by_its_protocol(make_plan: Any) -> None:
     assert other["livenessProbe"]["httpGet"]["port"] == 9000
 
 
+def test_port_with_a_name_of_knatives_is_taken_and_what_a_runtime_speaks_besides_is_no_objection(
+    make_plan: Any,
+) -> None:
+    spoken = [{"containerPort": 8080}, {"containerPort": 8081}]
+    runtime = Runtime(name="r", parts={ComponentKind.PREDICTOR: Part(container={"ports": spoken})})
+    ports = (
+        Port(name="iris-predictor", port=80, target_port=8080),
+        Port(name="h2c", port=8081, target_port=8081, app_protocol="kubernetes.io/h2c"),
+    )
+    plan = make_plan(
+        pod=main_with(ports=spoken),
+        ports=ports,
+        selection=Selection(runtime=runtime, protocol=None, reason="named"),
+    )
+    assert MODE.objections(plan) == ()
+    (main,) = template(plan)["spec"]["containers"]
+    assert main["ports"] == [{"name": "h2c", "containerPort": 8081, "protocol": "TCP"}]
+
+
 def test_port_is_of_the_container_that_requests_come_to(make_plan: Any) -> None:
     agent = {"name": "agent", "image": "a", "ports": [{"containerPort": 9081}]}
     port = Port(name="agent-port", port=80, target_port=9081)
@@ -329,6 +351,19 @@ def test_old_name_of_the_service_account_is_the_new_one(make_plan: Any, given: M
     assert made["serviceAccountName"] == expected
 
 
+def test_containers_say_what_they_can_of_the_pods_security(make_plan: Any) -> None:
+    profile = {"type": "RuntimeDefault"}
+    given = {
+        **POD,
+        "securityContext": {"seccompProfile": profile, "runAsUser": 1000, "fsGroup": 2000},
+        "containers": [{**MAIN, "securityContext": {"runAsUser": 7}}],
+    }
+    made = pod_of(make_plan, given)
+    assert made["securityContext"] == {"fsGroup": 2000}
+    assert made["containers"][0]["securityContext"] == {"seccompProfile": profile, "runAsUser": 7}
+    assert made["initContainers"][0]["securityContext"] == {"seccompProfile": profile, "runAsUser": 1000}
+
+
 def main_with(**fields: Any) -> Manifest:
     return {"containers": [{**MAIN, **fields}]}
 
@@ -345,7 +380,7 @@ def main_with(**fields: Any) -> Manifest:
         (main_with(securityContext={"privileged": True}), "containers[kserve-container].securityContext.privileged"),
         (main_with(resources={"claims": []}), "containers[kserve-container].resources.claims"),
         (main_with(livenessProbe={"exec": {}, "terminationGracePeriodSeconds": 1}), "livenessProbe.termination"),
-        (main_with(ports=[{"containerPort": 8080}, {"containerPort": 8081}]), "ports 8080, 8081"),
+        (main_with(ports=[{"containerPort": 8080}, {"containerPort": 8081}]), "ports 8081 beside 8080"),
         (main_with(ports=[{"containerPort": 8080, "protocol": "UDP"}]), "TCP ports"),
         (main_with(ports=[{"containerPort": 8080, "hostPort": 80}]), "hostPort"),
         (main_with(env=[{"name": "PORT", "value": "1"}]), "variable PORT: Knative sets it"),
@@ -381,7 +416,13 @@ def test_what_knative_lets_nobody_say_is_an_objection(make_plan: Any, pod: Manif
         ),
         ({"strategy": {"type": "Recreate"}}, "deployment strategy"),
         ({"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}, "deployment strategy"),
-        ({"ports": (Port(name="p", port=80, target_port=8012),)}, "port 8012"),
+        (
+            {
+                "ports": (Port(name="p", port=80, target_port=8012),),
+                "pod": {"containers": [{**MAIN, "ports": [{"containerPort": 8012}]}]},
+            },
+            "port 8012",
+        ),
         ({"traffic_percent": 50}, "not between components"),
         ({"entry": EntryService(name="e", selector={}, ports=(), type="LoadBalancer")}, "type LoadBalancer"),
     ],

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from servery_sdk.manifests import Json, Manifest
-from servery_sdk.model import Workload
+from servery_sdk.model import Port, Workload
 
 Mask: TypeAlias = Mapping[str, "Mask"]
 """Fields that are let by, and those below them; an empty one lets all by."""
@@ -113,6 +113,8 @@ _POD_DEFAULTS: Manifest = {
 _CONTAINER_DEFAULTS: Manifest = {"stdin": False, "stdinOnce": False, "tty": False}
 _SECURITY_DEFAULTS: Manifest = {"privileged": False}
 
+_OF_CONTAINERS = frozenset({"runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile"})
+
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _TAKES_CONNECTIONS: Manifest = {
     "initialDelaySeconds": 0,
@@ -123,6 +125,7 @@ _TAKES_CONNECTIONS: Manifest = {
 }
 _WRITABLE = frozenset({"emptyDir", "persistentVolumeClaim", "hostPath", "csi", "ephemeral"})
 
+_H2C, _HTTP1 = _PORT_NAMES = ("h2c", "http1")
 _RESERVED_PORTS = frozenset({8008, 8012, 8013, 8022, 8112, 9090, 9091})
 _RESERVED_PATHS = frozenset({"/", "/dev", "/dev/log"})
 _RESERVED_NAMES = frozenset({"queue-proxy"})
@@ -145,7 +148,7 @@ def pod(workload: Workload) -> Manifest:
     ]
     if "initContainers" in spec:
         spec["initContainers"] = [_container(container, ports, None) for container in spec["initContainers"]]
-    return _with_volumes(spec)
+    return _with_volumes(_secured(spec))
 
 
 def objections(workload: Workload) -> Iterator[str]:
@@ -153,19 +156,35 @@ def objections(workload: Workload) -> Iterator[str]:
     spec = pod(workload)
     for path in _outside(spec, _POD):
         yield f"{path}: Knative does not let it be set"
-    original = workload.pod["containers"]
-    declared = _front(original, workload).get("ports") or ()
-    if len(declared) > 1:
-        numbers = ", ".join(str(port.get("containerPort")) for port in declared)
-        yield f"container {_front(original, workload)['name']}: ports {numbers}: Knative leads requests to one port"
-    if any(port.get("protocol", "TCP") != "TCP" for port in declared):
-        yield f"container {_front(original, workload)['name']}: Knative leads requests to TCP ports alone"
-    if any("hostPort" in port for container in original for port in container.get("ports") or ()):
-        yield "ports[].hostPort: Knative does not let it be set"
-    if (port := workload.ports[0].target_port) in _RESERVED_PORTS:
-        yield f"port {port}: Knative's own proxy listens there; let the server listen elsewhere"
+    yield from _port_objections(workload)
     for container in (*spec.get("initContainers", ()), *spec["containers"]):
         yield from _reserved(container)
+
+
+def _port_objections(workload: Workload) -> Iterator[str]:
+    containers, chosen = workload.pod["containers"], _port(workload).target_port
+    front = _front(containers, workload)
+    declared = front.get("ports") or ()
+    # What a runtime speaks besides is not asked for.
+    spoken = {port.get("containerPort") for port in _runtime_ports(workload)}
+    others = [port["containerPort"] for port in declared if port["containerPort"] not in {chosen, *spoken}]
+    if others:
+        listed = ", ".join(map(str, others))
+        yield (
+            f"container {front['name']}: ports {listed} beside {chosen}: Knative leads requests to one port; "
+            "the one that is named h2c or http1 is taken, or the first"
+        )
+    if any(port.get("protocol", "TCP") != "TCP" for port in declared):
+        yield f"container {front['name']}: Knative leads requests to TCP ports alone"
+    if any("hostPort" in port for container in containers for port in container.get("ports") or ()):
+        yield "ports[].hostPort: Knative does not let it be set"
+    if chosen in _RESERVED_PORTS:
+        yield f"port {chosen}: Knative's own proxy listens there; let the server listen elsewhere"
+
+
+def _runtime_ports(workload: Workload) -> Sequence[Manifest]:
+    part = workload.selection.runtime.parts.get(workload.kind) if workload.selection is not None else None
+    return (part.container.get("ports") or ()) if part is not None else ()
 
 
 def _reserved(container: Manifest) -> Iterator[str]:
@@ -205,9 +224,15 @@ def _without(given: Manifest, defaults: Manifest) -> dict[str, Json]:
     }
 
 
+def _port(workload: Workload) -> Port:
+    """Return the port that requests come to: the one with a name of Knative's, as in manifests for it, or the first."""
+    named = [port for port in workload.ports if port.name in _PORT_NAMES]
+    return named[0] if len(named) == 1 else workload.ports[0]
+
+
 def _front(containers: Sequence[Manifest], workload: Workload) -> Manifest:
     """Return the container that requests come to: the one whose port it is, or the first."""
-    wanted = workload.ports[0].target_port
+    wanted = _port(workload).target_port
     for container in containers:
         if any(port.get("containerPort") == wanted for port in container.get("ports") or ()):
             return container
@@ -233,8 +258,8 @@ def _container(container: Manifest, ports: Mapping[str, int], front: Workload | 
         if name in made:
             made[name] = _probe(made[name], ports)
     if front is not None:
-        port = front.ports[0]
-        name = "h2c" if port.app_protocol is not None else "http1"
+        port = _port(front)
+        name = _H2C if port.app_protocol is not None else _HTTP1
         made["ports"] = [{"name": name, "containerPort": port.target_port, "protocol": "TCP"}]
         # Knative does the same, and looks every few milliseconds while a pod starts.
         if _is_plain(made.get("readinessProbe"), port.target_port):
@@ -261,6 +286,21 @@ def _is_plain(probe: Manifest | None, port: int) -> bool:
     if probe is None or probe.get("tcpSocket") != {"port": port}:
         return False
     return {**_TAKES_CONNECTIONS, **probe, "tcpSocket": None} == {**_TAKES_CONNECTIONS, "tcpSocket": None}
+
+
+def _secured(spec: dict[str, Json]) -> dict[str, Json]:
+    """Return a PodSpec whose containers say what they can of its security context: on the pod it needs a flag."""
+    whole = spec.pop("securityContext", None) or {}
+    shared = {key: value for key, value in whole.items() if key in _OF_CONTAINERS and value is not None}
+    if rest := {key: value for key, value in whole.items() if key not in shared}:
+        spec["securityContext"] = rest
+    for group in ("initContainers", "containers"):
+        if shared and group in spec:
+            spec[group] = [
+                {**container, "securityContext": {**shared, **container.get("securityContext", {})}}
+                for container in spec[group]
+            ]
+    return spec
 
 
 def _with_volumes(spec: dict[str, Json]) -> Manifest:
