@@ -116,6 +116,7 @@ def test_worker_is_the_plans_pod_started_by_ray(make_plan: Any) -> None:
     started = {key: value for key, value in MAIN.items() if key not in {"args", "readinessProbe", "ports"}}
     assert pod["containers"][0] == {
         **started,
+        "image": "servery/predictor-sklearn:1-ray",
         "ports": [{"name": "serve", "containerPort": 8000, "protocol": "TCP"}],
     }
     assert pod["containers"][1:] == POD["containers"][1:]
@@ -123,6 +124,21 @@ def test_worker_is_the_plans_pod_started_by_ray(make_plan: Any) -> None:
     head = config["headGroupSpec"]
     assert head["rayStartParams"]["num-cpus"] == "0"
     assert "initContainers" not in head["template"]["spec"], "the head has no model"
+
+
+@pytest.mark.parametrize(
+    ("image", "started"),
+    [
+        ("mirror:5000/predictor", "mirror:5000/predictor:latest-ray"),
+        ("mirror:5000/predictor:1", "mirror:5000/predictor:1-ray"),
+        ("predictor:1@sha256:ab", "predictor:1@sha256:ab"),
+    ],
+)
+def test_own_model_runs_in_the_image_that_has_ray(make_plan: Any, image: str, started: str) -> None:
+    plan = make_plan(pod={**POD, "containers": [{**MAIN, "image": image}]})
+    config = only(plan, kinds.RAY_SERVICE)["spec"]["rayClusterConfig"]
+    assert config["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["image"] == started
+    assert config["headGroupSpec"]["template"]["spec"]["containers"][0]["image"] == "servery/ray:0.1.0"
 
 
 def test_server_of_somebody_else_runs_as_it_is_behind_a_proxy(make_plan: Any) -> None:

@@ -122,8 +122,8 @@ def _worker(workload: Workload) -> Manifest:
     port = {"name": "serve", "containerPort": SERVE_PORT, "protocol": "TCP"}
     if is_native(workload):
         # Ray starts the container, and its own probes know Serve.
-        ray = {**{key: value for key, value in main.items() if key not in _STARTED_BY_RAY}, "ports": [port]}
-        containers = [ray, *others]
+        kept = {key: value for key, value in main.items() if key not in _STARTED_BY_RAY}
+        containers = [{**kept, "image": _with_ray(main["image"]), "ports": [port]}, *others]
     else:
         containers = [{**_ray_container(), "ports": [port]}, main, *others]
     metadata = {"labels": dict(workload.pod_labels), "annotations": dict(workload.pod_annotations)}
@@ -132,13 +132,17 @@ def _worker(workload: Workload) -> Manifest:
 
 def _head(workload: Workload) -> Manifest:
     """Return the head's pod: it runs no model, so that losing it loses no model either."""
-    main = workload.pod["containers"][0]
-    image = main["image"] if is_native(workload) else RAY_IMAGE
     labels = {key: value for key, value in workload.pod_labels.items() if key not in workload.selector}
-    container = {**_ray_container(), "image": image}
     kept = {"securityContext", "imagePullSecrets", "serviceAccountName", "nodeSelector", "tolerations", "affinity"}
-    spec = {**{key: value for key, value in workload.pod.items() if key in kept}, "containers": [container]}
+    spec = {**{key: value for key, value in workload.pod.items() if key in kept}, "containers": [_ray_container()]}
     return {"metadata": {"labels": labels, "annotations": dict(workload.pod_annotations)}, "spec": spec}
+
+
+def _with_ray(image: str) -> str:
+    """Return the image of the same name that has Ray too; one that is named by its digest is taken as it is."""
+    if "@" in image:
+        return image
+    return f"{image}-ray" if ":" in image.rpartition("/")[2] else f"{image}:latest-ray"
 
 
 def _ray_container() -> dict[str, Json]:
