@@ -7,6 +7,7 @@ Source: knative.dev/serving pkg/apis/serving/fieldmask.go and k8s_validation.go.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
@@ -297,7 +298,8 @@ def _secured(spec: dict[str, Json]) -> dict[str, Json]:
     for group in ("initContainers", "containers"):
         if shared and group in spec:
             spec[group] = [
-                {**container, "securityContext": {**shared, **container.get("securityContext", {})}}
+                # Copies: what two share, YAML would write as a reference.
+                {**container, "securityContext": {**copy.deepcopy(shared), **container.get("securityContext", {})}}
                 for container in spec[group]
             ]
     return spec
