@@ -10,6 +10,7 @@ from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import (
     AutoscalerClass,
     Backend,
+    Canary,
     Capability,
     ComponentKind,
     DeploymentPlan,
@@ -152,6 +153,16 @@ def test_replicas_are_left_to_the_autoscaler(plan: DeploymentPlan) -> None:
     assert "replicas" not in by_kind(plan)["Deployment"]["spec"]
     fixed = replace(plan, workloads=(replace(plan.workloads[0], replicas=3),))
     assert by_kind(fixed)["Deployment"]["spec"]["replicas"] == 3
+
+
+def test_canary_by_revision_is_an_objection(plan: DeploymentPlan) -> None:
+    def with_canary(percent: int) -> DeploymentPlan:
+        canary = Canary(percent=percent, stable_revision="r1")
+        return replace(plan, workloads=(replace(plan.workloads[0], canary=canary),))
+
+    (objection,) = RawMode().objections(with_canary(10))
+    assert "mode knative" in objection
+    assert RawMode().objections(with_canary(100)) == ()
 
 
 def test_metric_that_no_hpa_can_read_is_an_objection(plan: DeploymentPlan) -> None:

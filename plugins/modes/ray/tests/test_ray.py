@@ -9,6 +9,7 @@ from servery_mode_ray.plugin import RayMode
 from servery_sdk import kinds
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import (
+    Canary,
     Capability,
     ComponentKind,
     DeploymentPlan,
@@ -177,6 +178,12 @@ def test_model_on_several_machines_is_a_cluster_for_each_replica(make_plan: Any)
     assert "args" not in group["template"]["spec"]["containers"][0]
     assert MODE.objections(plan) == ()
     assert "names no command" in MODE.objections(make_plan(workers=WorkerPods(count=1, pod=POD)))[0]
+
+
+def test_canary_by_revision_is_an_objection(make_plan: Any) -> None:
+    (objection,) = MODE.objections(make_plan(canary=Canary(percent=10, stable_revision="r1")))
+    assert "mode knative" in objection
+    assert MODE.objections(make_plan(canary=Canary(percent=100))) == ()
 
 
 def test_metric_that_serve_does_not_know_is_an_objection(make_plan: Any) -> None:
