@@ -12,7 +12,7 @@ import pytest
 import yaml
 from servery_kube.client import KubeClient, connect
 from servery_sdk import kinds, plugins
-from servery_sdk.manifests import CLUSTER, ObjectRef
+from servery_sdk.manifests import CLUSTER, Kind, Manifest, ObjectRef
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared"
@@ -63,16 +63,31 @@ async def crds(admin: KubeClient) -> None:
 
 
 @pytest.fixture
-async def engine_crds(admin: KubeClient) -> None:
-    """The engines' CRDs that the raw mode renders objects of."""
+def engine_definitions() -> dict[Kind, Manifest]:
+    """The engines' own CRDs of all kinds that modes render."""
     folder = SHARED / "crds" / "engines"
     if not folder.is_dir():
         pytest.skip("the engines' CRDs are not here (../shared/crds)")
-    for name in ("gateway.networking.k8s.io_httproutes.yaml", "keda.sh_scaledobjects.yaml"):
-        for crd in yaml.safe_load_all((folder / name).read_text()):
-            if crd:
-                await admin.apply(crd, kinds.CUSTOM_RESOURCE_DEFINITION)
-    for kind in (kinds.HTTP_ROUTE, kinds.SCALED_OBJECT):
+    wanted = {
+        (kind.group, kind.kind): kind
+        for mode in plugins.load().modes.values()
+        for kind in mode.kinds
+        if kind not in kinds.BUILT_IN
+    }
+    return {
+        wanted[crd["spec"]["group"], crd["spec"]["names"]["kind"]]: crd
+        for path in sorted(folder.glob("*.yaml"))
+        for crd in yaml.safe_load_all(path.read_text())
+        if crd and (crd["spec"]["group"], crd["spec"]["names"]["kind"]) in wanted
+    }
+
+
+@pytest.fixture
+async def engines(admin: KubeClient, engine_definitions: dict[Kind, Manifest]) -> None:
+    """The engines' CRDs, served."""
+    for crd in engine_definitions.values():
+        await admin.apply(crd, kinds.CUSTOM_RESOURCE_DEFINITION)
+    for kind in engine_definitions:
         await until(lambda kind=kind: admin.has(kind))  # type: ignore[misc]
 
 

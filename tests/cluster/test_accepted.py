@@ -16,7 +16,7 @@ import yaml
 from servery_controller import planning, render
 from servery_controller.planning import PlanningSettings
 from servery_kube.client import KubeClient, connect
-from servery_sdk import kinds, plugins
+from servery_sdk import plugins
 from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Kind, Manifest
 from servery_sdk.model import Capability
@@ -93,23 +93,6 @@ def renamed(manifest: Manifest, namespace: str) -> dict[str, Any]:
     if "subjects" in made:
         made["subjects"] = [{**subject, "namespace": namespace} for subject in made["subjects"]]
     return made
-
-
-@pytest.fixture
-async def engines(admin: KubeClient) -> None:
-    """The CRDs of all kinds that modes render, served."""
-    folder = SHARED / "crds" / "engines"
-    if not folder.is_dir():
-        pytest.skip("the engines' CRDs are not here (../shared/crds)")
-    wanted = {(kind.group, kind.kind): kind for kind in KINDS.values() if kind not in kinds.BUILT_IN}
-    for path in sorted(folder.glob("*.yaml")):
-        for crd in yaml.safe_load_all(path.read_text()):
-            if crd and (crd["spec"]["group"], crd["spec"]["names"]["kind"]) in wanted:
-                await admin.apply(crd, kinds.CUSTOM_RESOURCE_DEFINITION)
-    async with asyncio.timeout(60):
-        for kind in wanted.values():
-            while not await admin.has(kind):  # noqa: ASYNC110  # another process changes it
-                await asyncio.sleep(0.05)
 
 
 @pytest.mark.timeout(300)
