@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command import installed, servery
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(300)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 IRIS = EXAMPLES / "sklearn-iris"
-
-
-def servery(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "servery.main", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        env={**os.environ, **(environment or {})},
-    )
 
 
 def test_first_command_of_the_readme_prints_the_prediction() -> None:
@@ -83,28 +71,14 @@ class Sum:
 
 
 def test_runtime_of_an_outside_package_serves_and_is_rendered(tmp_path: Path) -> None:
-    package, installed, model = tmp_path / "acme", tmp_path / "installed", tmp_path / "model"
+    package, model = tmp_path / "acme", tmp_path / "model"
     (package / "src" / "acme_servery").mkdir(parents=True)
     (package / "src" / "acme_servery" / "__init__.py").write_text(PLUGIN)
     (package / "pyproject.toml").write_text(
         '[project]\nname = "acme-servery"\nversion = "1"\n[project.entry-points.servery]\nacme = "acme_servery"\n'
         '[build-system]\nrequires = ["uv_build>=0.8"]\nbuild-backend = "uv_build"\n'
     )
-    subprocess.run(
-        [
-            "uv",
-            "pip",
-            "install",
-            "-q",
-            "--no-deps",
-            "--target",
-            str(installed),
-            "--python",
-            sys.executable,
-            str(package),
-        ],
-        check=True,
-    )
+    environment = installed(package, into=tmp_path / "installed")
     model.mkdir()
     (model / "bias.txt").write_text("10")
     manifest = tmp_path / "service.yaml"
@@ -112,7 +86,6 @@ def test_runtime_of_an_outside_package_serves_and_is_rendered(tmp_path: Path) ->
         "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: acme}\n"
         "spec: {predictor: {model: {modelFormat: {name: acme}, storageUri: file://./model}}}\n"
     )
-    environment = {"PYTHONPATH": str(installed)}
     done = servery("predict", "-f", str(manifest), "-d", '{"instances": [[1, 2], [3, 4]]}', environment=environment)
     assert (done.returncode, done.stdout) == (0, '{"predictions":[13.0,17.0]}\n'), done.stderr
     rendered = servery("render", "-f", str(manifest), environment=environment)

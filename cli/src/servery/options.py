@@ -32,7 +32,7 @@ Catalogs = Annotated[
 StateDirectory = Annotated[
     Path | None, typer.Option("--state-dir", help="Of the platform. Default: $XDG_STATE_HOME/servery.")
 ]
-Mode = Annotated[str | None, typer.Option("--mode", help="For services that ask for none: raw, knative, ray.")]
+Mode = Annotated[str | None, typer.Option("--mode", help="For services that ask for none; servery plugins lists them.")]
 InNamespace = Annotated[str, typer.Option("--namespace", "-n", help="Of the service.")]
 
 

@@ -7,12 +7,14 @@ import sys
 from servery_controller import render
 
 from servery.offline import offline
-from servery.options import Catalogs, Files, InNamespace
+from servery.options import Catalogs, Files, InNamespace, Mode
 
 
-def command(filename: Files, *, catalog: Catalogs = None, namespace: InNamespace = "default") -> None:
+def command(
+    filename: Files, *, catalog: Catalogs = None, mode: Mode = None, namespace: InNamespace = "default"
+) -> None:
     """Say which runtime was chosen and why, which defaults were filled in, what each container does."""
-    decisions = offline(filename, catalog or (), namespace=namespace)
+    decisions = offline(filename, catalog or (), mode=mode, namespace=namespace)
     for service in decisions.services():
         plan = render.plan(service, decisions.catalog, decisions.plugins, decisions.settings)
         sys.stdout.write(f"{plan.ref.namespace}/{plan.ref.name}\n")

@@ -7,12 +7,14 @@ import sys
 import typer
 
 from servery.offline import objections, offline
-from servery.options import Catalogs, Files, InNamespace, say
+from servery.options import Catalogs, Files, InNamespace, Mode, say
 
 
-def command(filename: Files, *, catalog: Catalogs = None, namespace: InNamespace = "default") -> None:
+def command(
+    filename: Files, *, catalog: Catalogs = None, mode: Mode = None, namespace: InNamespace = "default"
+) -> None:
     """Print all errors of all manifests at once; exit 1 if there is one."""
-    decisions = offline(filename, catalog or (), namespace=namespace)
+    decisions = offline(filename, catalog or (), mode=mode, namespace=namespace)
     wrong = 0
     for manifest in decisions.manifests:
         found = objections(manifest, decisions)

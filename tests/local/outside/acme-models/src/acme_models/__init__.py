@@ -1,0 +1,136 @@
+"""Acme's own manifests: a Model says where its files are, what they are, and between which numbers of servers."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+
+from servery_sdk import crds, kinds, lenient, model, names, openapi, schema
+from servery_sdk.contract import Dialect
+from servery_sdk.errors import FieldError, FieldErrorKind, Invalid
+from servery_sdk.hooks import hookimpl
+from servery_sdk.manifests import Json, Kind, Manifest, Namespace, ObjectRef
+
+MODEL = Kind("acme.example/v1", "Model", "models")
+LABEL = "acme.example/model"
+PHASES = {"True": "Serving", "False": "Broken", "Unknown": "Starting"}
+
+_NUMBER = openapi.integer("Least: 1 where nothing is said. Most: as the least.", minimum=1)
+_SPEC = openapi.record(
+    "What to serve.",
+    {
+        "files": openapi.string("URI of the model's files.", minLength=1),
+        "format": openapi.string("What they are: sklearn, or sklearn@1.", pattern=r"^[^@]+(@[^@]+)?$"),
+        "paused": {"type": "boolean", "description": "No servers for now."},
+        "account": openapi.string("Service account whose secrets open the files."),
+        "servers": openapi.record(
+            "How many, between two numbers as the load asks.", {"least": _NUMBER, "most": _NUMBER}
+        ),
+    },
+    "files",
+    "format",
+)
+_STATUS = openapi.record(
+    "How it is.",
+    {
+        "phase": openapi.string("In a word.", enum=[*PHASES.values(), "Paused"]),
+        "because": openapi.string("Why it does not serve."),
+        "address": openapi.string("Where it answers."),
+        "serversReady": openapi.integer("How many take requests."),
+        "observedGeneration": openapi.integer("Of the spec that this speaks of."),
+        "conditions": openapi.CONDITIONS,
+    },
+)
+
+
+def _definition(metadata: Json) -> Json:
+    fields = {"apiVersion": openapi.TEXT, "kind": openapi.TEXT, "metadata": metadata, "spec": _SPEC, "status": _STATUS}
+    return openapi.record("A model.", fields, "metadata", "spec")
+
+
+class AcmeModels:
+    """``acme.example/v1`` Model."""
+
+    name = "acme"
+    services = frozenset({MODEL})
+    runtimes: frozenset[Kind] = frozenset()
+    models: frozenset[Kind] = frozenset()
+
+    def crds(self) -> Sequence[Manifest]:
+        columns = [crds.column("Phase", ".status.phase"), crds.column("Address", ".status.address")]
+        return (crds.definition(MODEL, _definition({"type": "object"}), columns),)
+
+    def references(self, manifest: Manifest) -> frozenset[ObjectRef]:
+        account = lenient.text(lenient.mapping(manifest, "spec"), "account")
+        return frozenset({ObjectRef(kinds.SERVICE_ACCOUNT, _namespace(manifest), account)} if account else ())
+
+    def parse(self, manifest: Manifest, catalog: model.Catalog) -> model.InferenceService:
+        if errors := [*schema.check(manifest, _definition(openapi.METADATA)), *_rules(manifest)]:
+            raise Invalid(sorted(errors, key=lambda error: error.path))
+        name, spec, owned = manifest["metadata"]["name"], manifest["spec"], {LABEL: manifest["metadata"]["name"]}
+        least, most = _servers(spec)
+        family, _, version = spec["format"].partition("@")
+        wanted = model.ModelFormat(name=family, version=version or None)
+        scaler = model.AutoscalerClass.HPA if most > least else model.AutoscalerClass.NONE
+        served = model.Component(
+            kind=model.ComponentKind.PREDICTOR,
+            name="model",
+            object_name=f"{name}-model",
+            main_container="server",
+            runtime=model.RuntimeRequest(format=wanted, field_path="spec.format"),
+            artifacts=(model.Artifact(uri=spec["files"], field_path="spec.files"),),
+            pod={"serviceAccountName": spec["account"]} if spec.get("account") else {},
+            labels=owned,
+            selector=owned,
+            scaling=model.Scaling(min_replicas=least, max_replicas=most, autoscaler_class=scaler),
+        )
+        return model.InferenceService(
+            ref=ObjectRef(MODEL, _namespace(manifest), name),
+            metadata={**manifest["metadata"], "namespace": _namespace(manifest)},
+            components=(served,),
+            owned_labels=owned,
+            stopped=bool(spec.get("paused")),
+        )
+
+    def parse_runtime(self, manifest: Manifest) -> model.Runtime:
+        raise Invalid([FieldError(path="kind", kind=FieldErrorKind.INVALID, value=manifest.get("kind"))])
+
+    def status(self, found: model.ServiceStatus) -> Mapping[str, Json]:
+        said = {condition.type: condition for condition in found.conditions}
+        ready = said.get("Ready", model.Condition(type="Ready", status=model.ConditionStatus.UNKNOWN))
+        is_paused = "Stopped" in said and said["Stopped"].status == "True"
+        written = {
+            "phase": "Paused" if is_paused else PHASES[ready.status],
+            "because": ready.message or None,
+            "address": found.address,
+            "serversReady": sum(component.ready_replicas for component in found.components),
+            "observedGeneration": found.observed_generation,
+            "conditions": [_condition(condition) for condition in found.conditions],
+        }
+        return {key: value for key, value in written.items() if value is not None}
+
+
+def _rules(manifest: Manifest) -> Iterator[FieldError]:
+    metadata, (least, most) = lenient.mapping(manifest, "metadata"), _servers(lenient.mapping(manifest, "spec"))
+    if wrong := names.objection(metadata.get("name"), "metadata.name", suffix="-model"):
+        yield wrong
+    if isinstance(least, int) and isinstance(most, int) and most < least:
+        detail = f"must be greater than or equal to least ({least})"
+        yield FieldError(path="spec.servers.most", kind=FieldErrorKind.INVALID, value=most, detail=detail)
+
+
+def _servers(spec: Manifest) -> tuple[Json, Json]:
+    given = {"least": 1, **{name: n for name, n in lenient.mapping(spec, "servers").items() if n is not None}}
+    return given["least"], given.get("most", given["least"])
+
+
+def _namespace(manifest: Manifest) -> Namespace:
+    return Namespace(lenient.text(lenient.mapping(manifest, "metadata"), "namespace") or "default")
+
+
+def _condition(condition: model.Condition) -> Json:
+    said = {"lastTransitionTime" if key == "last_transition_time" else key: v for key, v in asdict(condition).items()}
+    return {key: str(value) for key, value in said.items() if value}
+
+
+@hookimpl
+def servery_dialects() -> Iterable[Dialect]:
+    yield AcmeModels()
