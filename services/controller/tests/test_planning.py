@@ -201,6 +201,14 @@ def test_pod_fetches_the_model_before_the_server_starts(
     assert "--model_name=iris" in main["args"]
 
 
+def test_ports_that_only_the_runtime_names_are_not_asked_for(
+    planned: Callable[..., DeploymentPlan], make_service: Make
+) -> None:
+    assert [port.asked for port in planned(make_service()).workloads[0].ports] == [False, False]
+    own = {"storageUri": "s3://models/iris", "ports": [{"containerPort": 8080}]}
+    assert planned(make_service(sklearn=own)).workloads[0].ports[0].asked
+
+
 def test_claim_is_mounted_without_an_init_container(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
     pod = planned(make_service(sklearn={"storageUri": "pvc://models/a/b"})).workloads[0].pod
     assert "initContainers" not in pod

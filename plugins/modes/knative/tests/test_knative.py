@@ -15,13 +15,10 @@ from servery_sdk.model import (
     ComponentKind,
     DeploymentPlan,
     EntryService,
-    Part,
     Port,
     Route,
-    Runtime,
     ScaleMetric,
     Scaling,
-    Selection,
     WorkerPods,
     Workload,
 )
@@ -257,16 +254,12 @@ def test_port_with_a_name_of_knatives_is_taken_and_what_a_runtime_speaks_besides
     make_plan: Any,
 ) -> None:
     spoken = [{"containerPort": 8080}, {"containerPort": 8081}]
-    runtime = Runtime(name="r", parts={ComponentKind.PREDICTOR: Part(container={"ports": spoken})})
     ports = (
         Port(name="iris-predictor", port=80, target_port=8080),
         Port(name="h2c", port=8081, target_port=8081, app_protocol="kubernetes.io/h2c"),
     )
-    plan = make_plan(
-        pod=main_with(ports=spoken),
-        ports=ports,
-        selection=Selection(runtime=runtime, protocol=None, reason="named"),
-    )
+    ports = (replace(ports[0], asked=False), ports[1])
+    plan = make_plan(pod=main_with(ports=spoken), ports=ports)
     assert MODE.objections(plan) == ()
     (main,) = template(plan)["spec"]["containers"]
     assert main["ports"] == [{"name": "h2c", "containerPort": 8081, "protocol": "TCP"}]
@@ -380,7 +373,6 @@ def main_with(**fields: Any) -> Manifest:
         (main_with(securityContext={"privileged": True}), "containers[kserve-container].securityContext.privileged"),
         (main_with(resources={"claims": []}), "containers[kserve-container].resources.claims"),
         (main_with(livenessProbe={"exec": {}, "terminationGracePeriodSeconds": 1}), "livenessProbe.termination"),
-        (main_with(ports=[{"containerPort": 8080}, {"containerPort": 8081}]), "ports 8081 beside 8080"),
         (main_with(ports=[{"containerPort": 8080, "protocol": "UDP"}]), "TCP ports"),
         (main_with(ports=[{"containerPort": 8080, "hostPort": 80}]), "hostPort"),
         (main_with(env=[{"name": "PORT", "value": "1"}]), "variable PORT: Knative sets it"),
@@ -424,6 +416,10 @@ def test_what_knative_lets_nobody_say_is_an_objection(make_plan: Any, pod: Manif
             "port 8012",
         ),
         ({"traffic_percent": 50}, "not between components"),
+        (
+            {"ports": tuple(Port(name=f"p-{number}", port=number, target_port=number) for number in (8080, 8081))},
+            "ports 8081 beside 8080",
+        ),
         ({"entry": EntryService(name="e", selector={}, ports=(), type="LoadBalancer")}, "type LoadBalancer"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

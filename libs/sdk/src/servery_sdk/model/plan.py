@@ -34,12 +34,13 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """A port of the component's Service."""
+    """A port of the component's Service; ``asked`` where the manifest names it, not only its server's runtime."""
 
     name: str
     port: int
     target_port: int
     app_protocol: str | None = None
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -257,6 +257,7 @@ class Component:
         traffic_percent: Share of the service's requests that come to this component first; those of a service sum to
             100.
         exposed_as: Numbers of its Service's ports, in the order of the container's; the others keep the container's.
+        spoken_ports: Those container ports that the server listens on by itself, whether or not anybody asks for them.
         workers: None for a component of one pod a replica.
         canary: None where the newest revision has all requests.
         disruption_budget: ``minAvailable`` or ``maxUnavailable``; None for one pod at a time where there are several.
@@ -285,6 +286,7 @@ class Component:
     object_names: Mapping[str, str] = field(default_factory=dict)
     traffic_percent: int = 100
     exposed_as: tuple[int, ...] = (80,)
+    spoken_ports: frozenset[int] = frozenset()
     workers: Workers | None = None
     canary: Canary | None = None
     disruption_budget: Manifest | None = None

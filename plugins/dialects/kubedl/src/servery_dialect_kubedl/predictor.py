@@ -172,6 +172,7 @@ class Predictor:
             field_path=self._path,
             traffic_percent=percent,
             exposed_as=(HTTP_PORT, GRPC_PORT)[: len(self._ports)],
+            spoken_ports=frozenset(self._ports),
         )
 
     @property

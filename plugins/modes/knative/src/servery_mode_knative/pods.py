@@ -166,9 +166,7 @@ def _port_objections(workload: Workload) -> Iterator[str]:
     containers, chosen = workload.pod["containers"], _port(workload).target_port
     front = _front(containers, workload)
     declared = front.get("ports") or ()
-    # What a runtime speaks besides is not asked for.
-    spoken = {port.get("containerPort") for port in _runtime_ports(workload)}
-    others = [port["containerPort"] for port in declared if port["containerPort"] not in {chosen, *spoken}]
+    others = [port.target_port for port in workload.ports if port.asked and port.target_port != chosen]
     if others:
         listed = ", ".join(map(str, others))
         yield (
@@ -181,11 +179,6 @@ def _port_objections(workload: Workload) -> Iterator[str]:
         yield "ports[].hostPort: Knative does not let it be set"
     if chosen in _RESERVED_PORTS:
         yield f"port {chosen}: Knative's own proxy listens there; let the server listen elsewhere"
-
-
-def _runtime_ports(workload: Workload) -> Sequence[Manifest]:
-    part = workload.selection.runtime.parts.get(workload.kind) if workload.selection is not None else None
-    return (part.container.get("ports") or ()) if part is not None else ()
 
 
 def _reserved(container: Manifest) -> Iterator[str]:

@@ -112,6 +112,8 @@ def _workload(
 
 def _ports(component: Component, container: Manifest) -> Iterator[Port]:
     declared = container.get("ports") or [{"containerPort": DEFAULT_PORT}]
+    own = component.container if component.runtime is not None else container
+    asked = {port["containerPort"] for port in own.get("ports") or ()} - component.spoken_ports
     for index, port in enumerate(declared):
         number, name = port["containerPort"], port.get("name")
         yield Port(
@@ -119,6 +121,7 @@ def _ports(component: Component, container: Manifest) -> Iterator[Port]:
             port=component.exposed_as[index] if index < len(component.exposed_as) else number,
             target_port=number,
             app_protocol=_app_protocol(name or ""),
+            asked=number in asked,
         )
 
 
