@@ -173,6 +173,26 @@ def test_metric_that_no_hpa_can_read_is_an_objection(plan: DeploymentPlan) -> No
     assert RawMode().objections(scaled(plan, metric=ScaleMetric.CPU)) == ()
 
 
+def test_keda_asks_prometheus_with_credentials(plan: DeploymentPlan) -> None:
+    metric = {
+        "type": "External",
+        "external": {
+            "metric": {"backend": "prometheus", "serverAddress": "http://p", "query": "q"},
+            "target": {"type": "AverageValue", "value": "5"},
+            "authenticationRef": {"authModes": "basic", "authenticationRef": {"name": "a"}},
+        },
+    }
+    made = RawMode().render(scaled(plan, autoscaler_class=AutoscalerClass.KEDA, metrics=(metric,)))
+    (scaler,) = [found for found in made if found["kind"] == "ScaledObject"]
+    assert scaler["spec"]["triggers"] == [
+        {
+            "type": "prometheus",
+            "metadata": {"serverAddress": "http://p", "query": "q", "threshold": "5", "authModes": "basic"},
+            "authenticationRef": {"name": "a"},
+        }
+    ]
+
+
 def test_model_on_several_machines_is_a_leader_worker_set(plan: DeploymentPlan) -> None:
     worker = {"containers": [{"name": "w", "image": "i"}]}
     leader = replace(

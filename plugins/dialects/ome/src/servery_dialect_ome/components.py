@@ -83,6 +83,7 @@ def _component(
         labels={
             **metadata.get("labels", {}),
             **found.get("labels", {}),
+            "app": name,
             **labels.of_component(service, shape.word, resolved.model, resolved.weight, annotations),
         },
         annotations=labels.annotations_of(
@@ -102,7 +103,7 @@ def _component(
         exposed_as=(80,) if mode == "knative" else (),
         workers=_workers(shape, resolved, is_own=request is None),
         canary=_canary(manifest, shape, mode),
-        disruption_budget=_budget(found, is_single=mode != "knative" and not _leads(shape, resolved)),
+        disruption_budget=_budget(found, mode),
         reads_pods=is_router,
     )
 
@@ -157,9 +158,16 @@ def _with_main(holder: Manifest, pod: Manifest, shape: Shape, *, is_own: bool) -
         # Containers beside a runner are sidecars, or say more of the runtime's.
         container = over({"resources": holder["resources"]} if "resources" in holder else {}, holder.get("runner", {}))
         beside = holder.get("containers")
-        return container, {**pod, "containers": beside} if beside else pod
+        return _configured(container, shape), {**pod, "containers": beside} if beside else pod
     container, others = main_of(holder) or ({}, ())
-    return {}, {**pod, "containers": [{**container, "name": _main_name(shape)}, *others]}
+    main = {**_configured(container, shape), "name": _main_name(shape)}
+    return {}, {**pod, "containers": [main, *others]}
+
+
+def _configured(container: Manifest, shape: Shape) -> Manifest:
+    """Return a router's container with the variables of its ``config``."""
+    env = [{"name": name, "value": value} for name, value in shape.spec.get("config", {}).items()]
+    return over({"env": [], **container}, {"env": env}) if env else container
 
 
 def _place(shape: Shape, resolved: Resolved) -> dict[str, Json]:
@@ -190,12 +198,7 @@ def _canary(manifest: Manifest, shape: Shape, mode: str | None) -> Canary | None
     return Canary(percent=percent, stable_revision=stable if isinstance(stable, str) else None)
 
 
-def _leads(shape: Shape, resolved: Resolved) -> bool:
-    part = resolved.found.parts.get(shape.kind) if resolved.found else None
-    return "worker" in shape.spec or (part is not None and part.worker_count > 0)
-
-
-def _budget(found: Manifest, *, is_single: bool) -> Manifest | None:
+def _budget(found: Manifest, mode: str | None) -> Manifest | None:
     given = {key: found[key] for key in ("minAvailable", "maxUnavailable") if key in found}
-    # OME guards no group of pods, which starts again as a whole, and no revisions, which Knative guards.
-    return given or ({"maxUnavailable": 1} if is_single else None)
+    # OME's default; Knative's revisions have none.
+    return given or (None if mode == "knative" else {"maxUnavailable": 1})

@@ -124,7 +124,10 @@ def _trigger(metric: Manifest) -> Manifest:
             "metadata": {**metadata, "threshold": str(external.get("target", {}).get("value", ""))},
         }
         if "authenticationRef" in external:
-            trigger["authenticationRef"] = external["authenticationRef"].get("authenticationRef", {})
+            given = external["authenticationRef"]
+            trigger["authenticationRef"] = given.get("authenticationRef", {})
+            if "authModes" in given:
+                trigger["metadata"]["authModes"] = given["authModes"]
         return trigger
     resource = metric["resource"]
     target = resource.get("target", {})
