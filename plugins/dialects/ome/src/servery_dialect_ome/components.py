@@ -100,7 +100,7 @@ def _component(
         field_path=shape.path,
         traffic_percent=100 if is_first else 0,
         # Knative answers on its own port, whatever the container's.
-        exposed_as=(80,) if mode == "knative" else (),
+        exposed_as=(80,) if mode == kinds.SERVERLESS else (),
         workers=_workers(shape, resolved, is_own=request is None),
         canary=_canary(manifest, shape, mode),
         disruption_budget=_budget(found, mode),
@@ -191,7 +191,7 @@ def _env(resolved: Resolved) -> dict[str, str]:
 
 def _canary(manifest: Manifest, shape: Shape, mode: str | None) -> Canary | None:
     percent = shape.spec.get("canaryTrafficPercent", 100)
-    if percent == 100 or mode != "knative":
+    if percent == 100 or mode != kinds.SERVERLESS:
         return None
     status = mapping(mapping(mapping(manifest, "status"), "components"), shape.word)
     stable = status.get("latestRolledoutRevision")
@@ -201,4 +201,4 @@ def _canary(manifest: Manifest, shape: Shape, mode: str | None) -> Canary | None
 def _budget(found: Manifest, mode: str | None) -> Manifest | None:
     given = {key: found[key] for key in ("minAvailable", "maxUnavailable") if key in found}
     # OME's default; Knative's revisions have none.
-    return given or (None if mode == "knative" else {"maxUnavailable": 1})
+    return given or (None if mode == kinds.SERVERLESS else {"maxUnavailable": 1})

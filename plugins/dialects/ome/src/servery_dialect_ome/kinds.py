@@ -47,3 +47,8 @@ MODEL_CONFIGURATION = "MODEL_CONFIGURATION"
 PARALLELISM = "PARALLELISM_SIZE"
 ADAPTER_PATH = "/opt/ml/model"
 """Where OME's runtimes look for a fine-tuned adapter."""
+
+RAW_DEPLOYMENT = "RawDeployment"
+SERVERLESS = "Serverless"
+PLAIN = frozenset({RAW_DEPLOYMENT, "MultiNode", "PDDisaggregated"})
+"""OME's words for ways to run a service: as plain objects in some form, or by revisions that go to nothing."""

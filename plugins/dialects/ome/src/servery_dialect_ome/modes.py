@@ -13,17 +13,19 @@ from servery_dialect_ome.scaling import autoscaler_class
 from servery_dialect_ome.shapes import Shapes
 
 MODES = {
-    "RawDeployment": "raw",
-    "Serverless": "knative",
+    kinds.RAW_DEPLOYMENT: "raw",
+    kinds.SERVERLESS: "knative",
     "MultiNode": "raw",
     "MultiNodeRayVLLM": "ray",
     "PDDisaggregated": "raw",
 }
+"""OME's words for ways to run a service, and the modes that they mean."""
+
 _NOT_YET = {"VirtualDeployment": "a service without servers of its own: not supported by Servery yet"}
 
 
 def mode(shapes: Shapes, spec: Manifest, annotations: Mapping[str, str]) -> str | None:
-    """Return the mode; None leaves it to the installation.
+    """Return OME's word for the mode, one of ``MODES``; None leaves it to the installation.
 
     The engine's own annotation comes before the service's. Without either, several pods a replica or a decoder are
     plain objects, and an engine that may go to nothing is Knative's, unless something else scales it.
@@ -32,15 +34,15 @@ def mode(shapes: Shapes, spec: Manifest, annotations: Mapping[str, str]) -> str 
     """
     asked = _asked(shapes, annotations)
     kinds_there = {shape.kind for shape in shapes.components}
-    if ComponentKind.DECODER in kinds_there and MODES.get(asked or "", "raw") == "knative":
-        return "raw"
+    if ComponentKind.DECODER in kinds_there and asked == kinds.SERVERLESS:
+        return kinds.RAW_DEPLOYMENT
     if asked is not None:
-        return MODES[asked]
+        return asked
     engine = shapes.components[0]
     if ComponentKind.DECODER in kinds_there or engine.spec.keys() & {"leader", "worker"}:
-        return "raw"
+        return kinds.RAW_DEPLOYMENT
     is_hpa = autoscaler_class(engine, spec, annotations) == "hpa"
-    return "knative" if engine.spec.get("minReplicas") == 0 and is_hpa else None
+    return kinds.SERVERLESS if engine.spec.get("minReplicas") == 0 and is_hpa else None
 
 
 def word(annotations: Mapping[str, str]) -> str | None:
@@ -70,24 +72,33 @@ def component_errors(shapes: Shapes, spec: Manifest, annotations: Mapping[str, s
     if not shapes.components or _unknown(shapes, annotations):
         return
     found = mode(shapes, spec, annotations)
-    if found == "knative" and annotations.get(kinds.SERVICE_TYPE, "ClusterIP") != "ClusterIP":
+    if found == kinds.SERVERLESS and annotations.get(kinds.SERVICE_TYPE, "ClusterIP") != "ClusterIP":
         detail = "Knative's requests come through its gateway; only plain objects have a Service of another type"
         yield FieldError(
             path=f"metadata.annotations[{kinds.SERVICE_TYPE}]", kind=FieldErrorKind.FORBIDDEN, detail=detail
         )
     for shape in shapes.components:
-        if 0 < shape.spec.get("canaryTrafficPercent", 0) < 100 and found != "knative":
+        if 0 < shape.spec.get("canaryTrafficPercent", 0) < 100 and found != kinds.SERVERLESS:
             detail = f"only revisions share traffic; set metadata.annotations[{kinds.MODES[0]}] to Serverless"
             yield FieldError(path=f"{shape.path}.canaryTrafficPercent", kind=FieldErrorKind.FORBIDDEN, detail=detail)
         own = shape.spec.get("annotations", {})
-        if shape is not shapes.components[0] and (asked := word(own)) is not None and MODES.get(asked) != found:
+        if (
+            shape is not shapes.components[0]
+            and (asked := word(own)) is not None
+            and MODES.get(asked) != MODES.get(found or "")
+        ):
             detail = f"all components of a service run in one mode, which is {found or 'the default'}"
             where = next(name for name in kinds.MODES if name in own)
             yield FieldError(
                 path=f"{shape.path}.annotations[{where}]", kind=FieldErrorKind.INVALID, value=asked, detail=detail
             )
         is_hpa = autoscaler_class(shape, spec, annotations) == "hpa"
-        if shape.spec.get("minReplicas") == 0 and found != "knative" and is_hpa and shape is not shapes.components[0]:
+        if (
+            shape.spec.get("minReplicas") == 0
+            and found != kinds.SERVERLESS
+            and is_hpa
+            and shape is not shapes.components[0]
+        ):
             detail = "a HorizontalPodAutoscaler keeps one; scale it by KEDA, or all of the service by Serverless"
             yield FieldError(path=f"{shape.path}.minReplicas", kind=FieldErrorKind.INVALID, value=0, detail=detail)
 

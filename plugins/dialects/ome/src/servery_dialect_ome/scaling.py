@@ -112,7 +112,7 @@ def scaling(
     metrics: tuple[Manifest, ...] = ()
     if wanted is AutoscalerClass.KEDA:
         metrics = (_prometheus(keda_of(shape, spec), said, shape, service=service, name=name),)
-    elif said_metric == ScaleMetric.MEMORY and mode != "knative":
+    elif said_metric == ScaleMetric.MEMORY and mode != kinds.SERVERLESS:
         # OME's target is a percentage of what is requested.
         of_requested = {"type": "Utilization", "averageUtilization": target or DEFAULT_UTILIZATION}
         metrics = ({"type": "Resource", "resource": {"name": "memory", "target": of_requested}},)

@@ -26,7 +26,6 @@ _NOT_YET: Mapping[str, str] = {
         "spec.acceleratorSelector",
         "spec.engine.acceleratorOverride",
         "spec.decoder.acceleratorOverride",
-        "spec.predictor.acceleratorOverride",
     )
     for name in ("policy", "constraints")
 }
@@ -164,13 +163,13 @@ def _service(manifest: Manifest, form: Shapes, resolved: Resolved, namespace: Na
         metadata={**metadata, "namespace": namespace},
         components=made,
         owned_labels={kinds.SERVICE_LABEL: metadata["name"]},
-        mode=mode,
+        mode=modes.MODES[mode] if mode is not None else None,
         # Knative's requests come through its gateway, by the component's own name.
-        entry=None if mode == "knative" else entry(metadata["name"], annotations, made),
+        entry=None if mode == kinds.SERVERLESS else entry(metadata["name"], annotations, made),
         cluster_local=annotations.get(kinds.NO_INGRESS, "").lower() == "true"
         or any(labels.get(label) == "cluster-local" for label in kinds.VISIBILITY),
         defaults=tuple(_defaults(form, resolved)),
-        warnings=tuple(_warnings(form, mode, annotations)),
+        warnings=tuple(_warnings(form, spec, mode, annotations)),
     )
 
 
@@ -184,12 +183,12 @@ def _defaults(form: Shapes, resolved: Resolved) -> Iterator[str]:
         )
 
 
-def _warnings(form: Shapes, mode: str | None, annotations: Mapping[str, str]) -> Iterator[str]:
-    engine: Sequence[str] = [shape.path for shape in form.components if shape.kind is ComponentKind.PREDICTOR]
-    if "spec.predictor" in engine:
+def _warnings(form: Shapes, spec: Manifest, mode: str | None, annotations: Mapping[str, str]) -> Iterator[str]:
+    engine = form.components[0]
+    if engine.joins_args:
         yield "spec.predictor: the older form; spec.engine, spec.model and spec.runtime say the same"
-    if mode == "raw" and modes.word(annotations) == "Serverless":
+    if mode in kinds.PLAIN and modes.word(annotations) == kinds.SERVERLESS:
         yield f"metadata.annotations[{kinds.MODES[0]}]: a service with a decoder runs as plain objects, not Serverless"
     first = form.components[0]
-    if first.spec.get("minReplicas") == 0 and mode == "raw":
+    if first.spec.get("minReplicas") == 0 and mode in kinds.PLAIN:
         yield f"{first.path}.minReplicas: a HorizontalPodAutoscaler keeps one replica"
