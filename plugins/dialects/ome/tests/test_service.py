@@ -115,6 +115,37 @@ def test_mode(spec: Any, annotations: dict[str, str], mode: str | None) -> None:
     assert parsed({"model": {"name": "base"}, **spec}, annotations=annotations).mode == mode
 
 
+@pytest.mark.parametrize(
+    ("spec", "annotations", "warnings"),
+    [
+        pytest.param({"engine": {}}, {}, [], id="nothing"),
+        pytest.param(
+            {"engine": {"minReplicas": 0}},
+            {"ome.io/deploymentMode": "RawDeployment"},
+            ["spec.engine.minReplicas: a HorizontalPodAutoscaler keeps one replica"],
+            id="one-stays",
+        ),
+        pytest.param(
+            {"engine": {"minReplicas": 0}, "kedaConfig": {"enableKeda": True}},
+            {"ome.io/deploymentMode": "RawDeployment"},
+            [],
+            id="none-stays-with-keda",
+        ),
+        pytest.param(
+            {"engine": {}, "decoder": {}},
+            {"ome.io/deploymentMode": "Serverless"},
+            [
+                "metadata.annotations[ome.io/deploymentMode]: a service with a decoder runs as plain objects, not "
+                "Serverless"
+            ],
+            id="decoder",
+        ),
+    ],
+)
+def test_warnings(spec: Any, annotations: dict[str, str], warnings: list[str]) -> None:
+    assert list(parsed({"model": {"name": "base"}, **spec}, annotations=annotations).warnings) == warnings
+
+
 def test_names_and_labels_are_omes() -> None:
     service = parsed(
         {"model": {"name": "base"}, "engine": {}, "decoder": {}, "router": {"config": {"POLICY": "random"}}},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from servery_sdk import names, openapi
 from servery_sdk import schema as structural
@@ -189,6 +189,6 @@ def _warnings(form: Shapes, spec: Manifest, mode: str | None, annotations: Mappi
         yield "spec.predictor: the older form; spec.engine, spec.model and spec.runtime say the same"
     if mode in kinds.PLAIN and modes.word(annotations) == kinds.SERVERLESS:
         yield f"metadata.annotations[{kinds.MODES[0]}]: a service with a decoder runs as plain objects, not Serverless"
-    first = form.components[0]
-    if first.spec.get("minReplicas") == 0 and mode in kinds.PLAIN:
-        yield f"{first.path}.minReplicas: a HorizontalPodAutoscaler keeps one replica"
+    is_hpa = scaling.autoscaler_class(engine, spec, annotations) == "hpa"
+    if engine.spec.get("minReplicas") == 0 and mode in kinds.PLAIN and is_hpa:
+        yield f"{engine.path}.minReplicas: a HorizontalPodAutoscaler keeps one replica"
