@@ -649,6 +649,15 @@ class TestDefinesAnotherKind(Spoken):
     dialect = Missing()
 
 
+class Ambiguous(KServeDialect):
+    models = KServeDialect.runtimes
+
+
+@breaks("test_a_kind_has_one_meaning")
+class TestTakesARuntimeForAModel(Spoken):
+    dialect = Ambiguous()
+
+
 class Misnamed(Redefined):
     def change(self, crd: Any, properties: Any) -> None:
         crd["metadata"]["name"] = "isvc"

@@ -73,7 +73,9 @@ def distributions(module: str) -> set[str]:
         return {"protobuf"}
     if module.startswith("google."):
         return {"google-cloud-storage"}
-    return {normalized(name) for name in packages_distributions().get(module.partition(".")[0], ())}
+    top = module.partition(".")[0]
+    # What is not installed here, as Ray, is of the same name.
+    return {normalized(name) for name in packages_distributions().get(top, [top])}
 
 
 PARTS = [(package, extra) for package in PACKAGES for extra in (None, *sorted(extras(package)))]
