@@ -20,6 +20,7 @@ from servery_sdk.testing import DialectContract, ModeContract, WrongManifest
 OUTSIDE = Path(__file__).parent / "outside"
 PACKAGES = [OUTSIDE / "acme-models", OUTSIDE / "acme-pinned"]
 MODEL, WRONG = OUTSIDE / "example" / "model.yaml", OUTSIDE / "example" / "wrong.yaml"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "write-a-dialect-or-a-mode.md"
 ROWS = '{"instances": [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]}'
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -81,6 +82,15 @@ def test_package_is_small(package: Path) -> None:
     assert sum(len(path.read_text().splitlines()) for path in written) < 150
 
 
+@pytest.mark.parametrize("language", ["toml", "yaml", "python"])
+def test_page_shows_the_packages_as_they_are(language: str) -> None:
+    suffix = {"python": ".py"}.get(language, f".{language}")
+    written = [path.read_text() for path in OUTSIDE.rglob(f"*{suffix}")]
+    shown = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert shown
+    assert [block for block in shown if not any(block in text for text in written)] == []
+
+
 def test_both_are_listed_with_their_packages(run: Callable[..., CompletedProcess[str]]) -> None:
     printed = run("plugins").stdout.splitlines()
     assert "servery_dialects  acme  (acme-models)" in printed
@@ -94,7 +104,7 @@ def test_every_error_is_at_the_dialects_own_field(run: Callable[..., CompletedPr
         "Model Iris:",
         "  metadata.name: Invalid value: \"Iris\": must consist of lower case letters, digits or '-', start with a letter and end with no '-'",
         "  spec.format: Required value",
-        '  spec.fromat: Unknown field: did you mean "format"?',
+        '  spec.formats: Unknown field: did you mean "format"?',
         "  spec.servers.most: Invalid value: 2: must be greater than or equal to least (3)",
     ]
     assert run("validate", "-f", MODEL).returncode == 0

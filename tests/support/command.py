@@ -24,5 +24,7 @@ def servery(*arguments: str, environment: Mapping[str, str] | None = None) -> su
 def installed(*packages: Path, into: Path) -> Mapping[str, str]:
     """Install ``packages`` without what they need, which is here; return the environment in which they are found."""
     target = ["--target", str(into), "--python", sys.executable]
-    subprocess.run(["uv", "pip", "install", "-q", "--no-deps", *target, *map(str, packages)], check=True)
+    # uv keeps what it has built of a folder until its pyproject.toml changes; the module may have.
+    fresh = [word for package in packages for word in ("--refresh-package", package.name)]
+    subprocess.run(["uv", "pip", "install", "-q", "--no-deps", *fresh, *target, *map(str, packages)], check=True)
     return {"PYTHONPATH": str(into)}
