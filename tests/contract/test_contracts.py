@@ -722,6 +722,48 @@ class TestPointsNowhere(Spoken):
     wrong: ClassVar = {"bad": WrongManifest(BAD, ("spec.engine.runner",))}
 
 
+class Written(KServeDialect):
+    """Changes what ``write`` returns."""
+
+    def write(self, meant: InferenceService) -> tuple[Manifest, ...]:
+        found: Any = copy.deepcopy(super().write(meant))
+        self.change(found[0]["spec"]["predictor"])
+        return tuple(found)
+
+    def change(self, predictor: Any) -> None:
+        raise NotImplementedError
+
+
+class Forgetful(Written):
+    def change(self, predictor: Any) -> None:
+        del predictor["model"]["storageUri"]
+
+
+@breaks("test_service_that_is_written_again_means_the_same")
+class TestForgetsTheModel(Serviced):
+    dialect = Forgetful()
+
+
+class Fanciful(Written):
+    def change(self, predictor: Any) -> None:
+        predictor["storage"] = ("s3://a/b",)
+
+
+@breaks("test_written_manifests_are_json_that_fits_the_definitions")
+class TestWritesFieldsOfItsOwn(Serviced):
+    dialect = Fanciful()
+
+
+class Silent(KServeDialect):
+    def write(self, meant: InferenceService) -> tuple[Manifest, ...]:
+        raise Invalid([FieldError(path=meant.predictor.field_path, kind=FieldErrorKind.FORBIDDEN)])
+
+
+@breaks("test_service_that_can_be_said_again_is_among_the_good")
+class TestWritesNothing(Serviced):
+    dialect = Silent()
+
+
 class Worded(KServeDialect):
     def status(self, found: ServiceStatus) -> Mapping[str, Json]:
         return {**super().status(found), "observedGeneration": str(found.observed_generation)}

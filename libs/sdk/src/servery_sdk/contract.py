@@ -19,7 +19,7 @@ from servery_sdk.model import (
 
 
 class Dialect(Protocol):
-    """A language of manifests. Two pure functions and its schemas."""
+    """A language of manifests. Pure functions and its schemas."""
 
     @property
     def name(self) -> str:
@@ -48,6 +48,16 @@ class Dialect(Protocol):
 
         Raises:
             Invalid: With every error at once, at the dialect's own field paths.
+        """
+
+    def write(self, service: InferenceService) -> tuple[Manifest, ...]:
+        """Return the manifests that mean ``service``, the service's own first: the inverse of ``parse``.
+
+        ``service`` may come from any dialect. Its user's labels and annotations are said again; names, labels and
+        variables that dialects invent by themselves are not (``servery_sdk.intent``).
+
+        Raises:
+            Invalid: The dialect has no words for something, every error at once, at the paths that ``service`` carries.
         """
 
     def parse_runtime(self, manifest: Manifest) -> Runtime:

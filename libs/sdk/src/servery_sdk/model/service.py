@@ -305,6 +305,8 @@ class InferenceService:
         mode: The deployment mode that the manifest asks for; None for the installation's default.
         components: A predictor first.
         owned_labels: Select everything that was made for this service and nothing else.
+        own: Keys of labels and annotations, the service's and its components', that are words of the dialect: what it
+            adds by itself, and settings whose meaning is in this value.
         entry: A Service of the whole; None where the components' own are all.
         stopped: The user wants no pods for now.
         cluster_local: The user wants no route from outside.
@@ -320,6 +322,7 @@ class InferenceService:
     entry: Entry | None = None
     stopped: bool = False
     cluster_local: bool = False
+    own: frozenset[str] = frozenset()
     defaults: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

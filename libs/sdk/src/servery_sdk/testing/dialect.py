@@ -7,17 +7,17 @@ import copy
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from servery_sdk import kinds, schema
+from servery_sdk import intent, kinds, schema
 from servery_sdk.contract import Dialect
 from servery_sdk.errors import FieldErrorKind, Invalid
-from servery_sdk.manifests import Json, Kind, Manifest
+from servery_sdk.manifests import CLUSTER, Json, Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import (
     Catalog,
     ComponentKind,
@@ -218,6 +218,31 @@ class DialectContract:
                 longest = max((component.object_name, *values), key=len)
                 assert len(longest) <= _LONGEST, f"a name of {length} makes {longest!r}"
 
+    def test_service_that_is_written_again_means_the_same(self, service: Manifest) -> None:
+        meant = self._service(service)
+        before = copy.deepcopy(meant)
+        try:
+            written = self.dialect.write(meant)
+        except Invalid as refused:
+            assert refused.errors  # noqa: PT017  # what nobody has words for is refused, never left out
+            assert all(error.path for error in refused.errors), "no path"  # noqa: PT017
+            return
+        assert meant == before, "write changed its argument"
+        objects = {ref: manifest for manifest in written if (ref := self._model_ref(manifest)) is not None}
+        catalog = replace(self.catalog, objects={**self.catalog.objects, **objects})
+        assert intent.meaning(self.dialect.parse(written[0], catalog)) == intent.meaning(meant)
+
+    def test_written_manifests_are_json_that_fits_the_definitions(self, service: Manifest) -> None:
+        with contextlib.suppress(Invalid):
+            for manifest in self.dialect.write(self._service(service)):
+                assert json.loads(json.dumps(manifest)) == manifest
+                fits = self._schema(manifest["apiVersion"], manifest["kind"])
+                assert [str(error) for error in schema.check(manifest, fits)] == []
+
+    def test_service_that_can_be_said_again_is_among_the_good(self) -> None:
+        services = [found for found in self.good.values() if self._is_service(found)]
+        assert any(self._is_written(found) for found in services), "write refuses them all"
+
     def test_a_kind_has_one_meaning(self) -> None:
         dialect = self.dialect
         assert len(dialect.services | dialect.runtimes | dialect.models) == sum(
@@ -236,7 +261,9 @@ class DialectContract:
             for version in crd["spec"]["versions"]
             if version["served"]
         }
-        wanted = {(kind.api_version, kind.kind, kind.plural, kind.namespaced) for kind in self._kinds() | self.dialect.models}
+        wanted = {
+            (kind.api_version, kind.kind, kind.plural, kind.namespaced) for kind in self._kinds() | self.dialect.models
+        }
         assert wanted <= found
 
     def test_definitions_are_as_an_api_server_takes_them(self) -> None:
@@ -286,6 +313,19 @@ class DialectContract:
         for kind in self.dialect.services:
             fits = self._schema(kind.api_version, kind.kind)["properties"]["status"]
             assert [str(error) for error in schema.check(written, fits, "status")] == []
+
+    def _is_written(self, manifest: Manifest) -> bool:
+        try:
+            return bool(self.dialect.write(self._service(manifest)))
+        except Invalid:
+            return False
+
+    def _model_ref(self, manifest: Manifest) -> ObjectRef | None:
+        for kind in self.dialect.models:
+            if (manifest["apiVersion"], manifest["kind"]) == (kind.api_version, kind.kind):
+                namespace = Namespace(manifest["metadata"]["namespace"]) if kind.namespaced else CLUSTER
+                return ObjectRef(kind, namespace, manifest["metadata"]["name"])
+        return None
 
     def _kinds(self) -> frozenset[Kind]:
         return self.dialect.services | self.dialect.runtimes

@@ -37,3 +37,26 @@ FRAMEWORKS = (
 
 V2_BY_DEFAULT = frozenset({"triton", "onnx", "huggingface"})
 """Framework fields whose protocol is v2 where none is given."""
+
+V2_MODELS = frozenset({"triton", "vLLM"})
+"""Formats of the field ``model`` whose protocol is v2 where none is given."""
+
+NOT_COPIED = frozenset(
+    {
+        "autoscaling.knative.dev/min-scale",
+        "autoscaling.knative.dev/max-scale",
+        "internal.serving.kserve.io/storage-initializer-sourceuri",
+        "kubectl.kubernetes.io/last-applied-configuration",
+        "modelFormat",
+    }
+)
+"""Annotations of a service that its pods do not get (KServe's own list)."""
+
+OWN = frozenset(
+    {
+        *(SERVICE_LABEL, "component", *VISIBILITY),
+        *(MODE, AUTOSCALER_CLASS, METRICS, TARGET_UTILIZATION, STOP, TAG_ROUTING),
+        *NOT_COPIED,
+    }
+)
+"""Labels and annotations that are KServe's words, not its users'."""

@@ -10,6 +10,7 @@ from servery_sdk.manifests import Json, Kind, Manifest, ObjectRef
 from servery_sdk.model import Catalog, InferenceService, Runtime, ServiceStatus
 
 from servery_dialect_kserve import crds, kinds, runtime, service, status
+from servery_dialect_kserve.write import write
 
 
 class KServeDialect:
@@ -35,6 +36,14 @@ class KServeDialect:
             Invalid: Every error at once.
         """
         return service.parse(manifest)
+
+    def write(self, meant: InferenceService) -> tuple[Manifest, ...]:
+        """Return the InferenceService that means ``meant``.
+
+        Raises:
+            Invalid: Every error at once.
+        """
+        return write(meant)
 
     def parse_runtime(self, manifest: Manifest) -> Runtime:
         """Return what a runtime object means.

@@ -30,16 +30,8 @@ from servery_dialect_kserve.kinds import FRAMEWORKS, INFERENCE_SERVICE, MAIN_CON
 
 _PREDICTOR = "spec.predictor"
 _MODES = {"Standard": "raw", "RawDeployment": "raw", "Knative": "knative", "Serverless": "knative"}
-_NOT_COPIED = frozenset(
-    {
-        "autoscaling.knative.dev/min-scale",
-        "autoscaling.knative.dev/max-scale",
-        "internal.serving.kserve.io/storage-initializer-sourceuri",
-        "kubectl.kubernetes.io/last-applied-configuration",
-        "modelFormat",
-    }
-)
-"""Annotations of a service that its pods do not get (KServe's own list)."""
+_PLAIN = frozenset({"Standard", "RawDeployment"})
+"""KServe's words for plain Kubernetes objects."""
 
 _NOT_YET: Mapping[str, str] = {
     "spec.transformer": "transformers",
@@ -247,7 +239,7 @@ class _Predictor:
                 detail=f"must be greater than or equal to minReplicas ({fewest})",
             )
         metric, target = self.spec.get("scaleMetric"), self.spec.get("scaleTarget")
-        if metric in (None, "cpu") and isinstance(target, int) and self.mode == "raw" and not 1 <= target <= 100:
+        if metric in (None, "cpu") and isinstance(target, int) and self.is_plain and not 1 <= target <= 100:
             yield FieldError(
                 path=f"{_PREDICTOR}.scaleTarget",
                 kind=FieldErrorKind.INVALID,
@@ -262,6 +254,10 @@ class _Predictor:
     @property
     def mode(self) -> str | None:
         return _MODES.get(self.annotations.get(kinds.MODE, ""))
+
+    @property
+    def is_plain(self) -> bool:
+        return self.annotations.get(kinds.MODE) in _PLAIN
 
     @property
     def object_name(self) -> str:
@@ -301,6 +297,7 @@ def _service(manifest: Manifest) -> InferenceService:
         mode=predictor.mode,
         stopped=predictor.annotations.get(kinds.STOP, "").lower() == "true",
         cluster_local=any((metadata.get("labels") or {}).get(label) == "cluster-local" for label in kinds.VISIBILITY),
+        own=kinds.OWN,
         defaults=tuple(_defaults(predictor)),
     )
 
@@ -331,7 +328,7 @@ def _component(predictor: _Predictor, service_labels: Mapping[str, str]) -> Comp
         pod=_pod(predictor),
         labels={**service_labels, **(spec.get("labels") or {}), **own},
         annotations={
-            **{key: value for key, value in predictor.annotations.items() if key not in _NOT_COPIED},
+            **{key: value for key, value in predictor.annotations.items() if key not in kinds.NOT_COPIED},
             **(spec.get("annotations") or {}),
         },
         # KServe's label, in the 63 characters of a label where its five more than the name are too many.
@@ -363,7 +360,7 @@ def _runtime(predictor: _Predictor) -> RuntimeRequest:
     if field == "model":
         found = model["modelFormat"]
         wanted = ModelFormat(name=found["name"], version=found.get("version"))
-        by_default = found["name"] in {"triton", "vLLM"}
+        by_default = found["name"] in kinds.V2_MODELS
     else:
         wanted = ModelFormat(name=field)
         by_default = field in kinds.V2_BY_DEFAULT

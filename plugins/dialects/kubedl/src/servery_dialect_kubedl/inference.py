@@ -12,7 +12,7 @@ from servery_sdk.manifests import Manifest, Namespace, ObjectRef
 from servery_sdk.model import Catalog, Entry, InferenceService
 
 from servery_dialect_kubedl import schema
-from servery_dialect_kubedl.kinds import INFERENCE, INFERENCE_LABEL, MODEL_VERSION
+from servery_dialect_kubedl.kinds import INFERENCE, INFERENCE_LABEL, MODEL_VERSION, OWN
 from servery_dialect_kubedl.predictor import Predictor
 from servery_dialect_kubedl.server import SERVERS
 from servery_dialect_kubedl.traffic import DEFAULT_WEIGHT, percents
@@ -109,6 +109,7 @@ def _service(manifest: Manifest, predictors: list[Predictor]) -> InferenceServic
         components=tuple(predictor.component(percent) for predictor, percent in shares),
         owned_labels=owned,
         entry=Entry(name=metadata["name"], selector=owned, labels=owned),
+        own=OWN,
         defaults=tuple(default for predictor, percent in shares for default in predictor.defaults(percent)),
         warnings=tuple(warning for predictor in predictors for warning in predictor.warnings()),
     )

@@ -11,6 +11,8 @@ MODEL_VERSION = Kind("model.kubedl.io/v1alpha1", "ModelVersion", "modelversions"
 INFERENCE_LABEL = "kubedl.io/inference-name"
 PREDICTOR_LABEL = "kubedl.io/predictor-name"
 VERSION_LABEL = "kubedl.io/model-version"
+OWN = frozenset({INFERENCE_LABEL, PREDICTOR_LABEL, VERSION_LABEL})
+"""Labels that are KubeDL's words, not its users'."""
 
 MAIN_CONTAINER = "predictor"
 """Of several containers, the one of this name answers requests; without one, the first."""

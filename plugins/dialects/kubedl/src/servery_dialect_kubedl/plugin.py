@@ -11,6 +11,7 @@ from servery_sdk.manifests import Json, Kind, Manifest, ObjectRef
 from servery_sdk.model import Catalog, InferenceService, Runtime, ServiceStatus
 
 from servery_dialect_kubedl import crds, inference, kinds, status
+from servery_dialect_kubedl.write import write
 
 
 class KubeDLDialect:
@@ -36,6 +37,14 @@ class KubeDLDialect:
             Invalid: Every error at once.
         """
         return inference.parse(manifest, catalog)
+
+    def write(self, meant: InferenceService) -> tuple[Manifest, ...]:
+        """Return the Inference that means ``meant``.
+
+        Raises:
+            Invalid: Every error at once.
+        """
+        return write(meant)
 
     def parse_runtime(self, manifest: Manifest) -> Runtime:
         """Refuse: KubeDL has no runtime objects, its containers are the manifest's own.

@@ -103,6 +103,13 @@ def looks_into(container: Manifest, server: Server, model_name: str) -> str | No
     return None
 
 
+def is_of(container: Manifest, server: Server) -> bool:
+    """Return whether a container runs ``server``, by its image or its flags."""
+    return _has_image(container, server) or any(
+        _flag(container, name) for name in (server.http_flag, server.model_flag)
+    )
+
+
 def is_port(number: Json) -> bool:
     """Return whether ``number`` is one of a port."""
     return isinstance(number, int) and not isinstance(number, bool) and 0 < number < 65536
@@ -110,9 +117,13 @@ def is_port(number: Json) -> bool:
 
 def _is_own(container: Manifest, server: Server) -> bool:
     """Return whether the server's own image runs by its own entry point, and so with its own defaults."""
+    return _has_image(container, server) and not container.get("command")
+
+
+def _has_image(container: Manifest, server: Server) -> bool:
     repository = text(container, "image").partition("@")[0]
     head, slash, last = repository.rpartition("/")
-    return f"{head}{slash}{last.partition(':')[0]}".endswith(server.image) and not container.get("command")
+    return f"{head}{slash}{last.partition(':')[0]}".endswith(server.image)
 
 
 def _number(container: Manifest, flag: str) -> int | None:

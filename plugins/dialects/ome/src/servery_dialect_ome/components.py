@@ -25,7 +25,8 @@ from servery_dialect_ome.shapes import Shape, Shapes
 _LAST = 50
 """Characters of a component's name that OME keeps in the names of some objects."""
 _STRATEGY: Manifest = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
-_REPLACED = frozenset({"args", "envFrom", "tolerations"})
+REPLACED = frozenset({"args", "envFrom", "tolerations"})
+"""Lists of a manifest in the newer form that come in the place of the runtime's."""
 
 
 def components(manifest: Manifest, form: Shapes, resolved: Resolved, mode: str | None) -> tuple[Component, ...]:
@@ -92,7 +93,7 @@ def _component(
         selector={"app": name},
         env={} if is_router else _env(resolved),
         accelerators_env=None if is_router else kinds.PARALLELISM,
-        replaced=frozenset() if shape.joins_args else _REPLACED,
+        replaced=frozenset() if shape.joins_args else REPLACED,
         scaling=scaling.scaling(shape, spec, annotations, service=service, name=name, mode=mode),
         timeout_seconds=found.get("timeoutSeconds"),
         container_concurrency=found.get("containerConcurrency"),

@@ -52,3 +52,18 @@ RAW_DEPLOYMENT = "RawDeployment"
 SERVERLESS = "Serverless"
 PLAIN = frozenset({RAW_DEPLOYMENT, "MultiNode", "PDDisaggregated"})
 """OME's words for ways to run a service: as plain objects in some form, or by revisions that go to nothing."""
+
+OWN = frozenset(
+    {
+        *(SERVICE_LABEL, COMPONENT_LABEL, *VISIBILITY),
+        *("fine-tuned-serving", "fine-tuned-serving-with-merged-weights", "fine-tuned-weight-ft-strategy"),
+        *(f"base-model-{name}" for name in ("name", "size", "type", "vendor")),
+        *(*MODES, AUTOSCALER_CLASS, METRICS, TARGET_UTILIZATION, SERVICE_TYPE, ACCELERATOR, NO_INGRESS),
+        *(VOLCANO_QUEUE, DEDICATED_CLUSTER, KUEUE),
+        *(f"{GROUP}/base-model-{name}" for name in ("name", "vendor", "format", "format-version")),
+        *(f"autoscaling.keda.sh/{name}" for name in ("prometheus.query", "prometheus.serverAddress", "threshold")),
+        *(f"autoscaling.knative.dev/{bound}-scale" for bound in ("min", "max")),
+        f"internal.{GROUP}/storage-initializer-sourceuri",
+    }
+)
+"""Labels and annotations that are OME's words, not its users'."""

@@ -10,6 +10,7 @@ from servery_sdk.manifests import Json, Manifest, ObjectRef
 from servery_sdk.model import Catalog, InferenceService, Runtime, ServiceStatus
 
 from servery_dialect_ome import crds, kinds, runtime, service, status
+from servery_dialect_ome.write import write
 
 
 class OMEDialect:
@@ -35,6 +36,14 @@ class OMEDialect:
             Invalid: Every error at once.
         """
         return service.parse(manifest, catalog)
+
+    def write(self, meant: InferenceService) -> tuple[Manifest, ...]:
+        """Return the InferenceService that means ``meant``, and the BaseModel that it names.
+
+        Raises:
+            Invalid: Every error at once.
+        """
+        return write(meant)
 
     def parse_runtime(self, manifest: Manifest) -> Runtime:
         """Return what a runtime object means.

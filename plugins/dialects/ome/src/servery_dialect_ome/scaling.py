@@ -114,8 +114,7 @@ def scaling(
         metrics = (_prometheus(keda_of(shape, spec), said, shape, service=service, name=name),)
     elif said_metric == ScaleMetric.MEMORY and mode != kinds.SERVERLESS:
         # OME's target is a percentage of what is requested.
-        of_requested = {"type": "Utilization", "averageUtilization": target or DEFAULT_UTILIZATION}
-        metrics = ({"type": "Resource", "resource": {"name": "memory", "target": of_requested}},)
+        metrics = (of_memory(target),)
     return Scaling(
         min_replicas=fewest,
         max_replicas=max(fewest, found.get("maxReplicas") or _MOST[shape.kind]),
@@ -124,6 +123,12 @@ def scaling(
         target=target,
         metrics=metrics,
     )
+
+
+def of_memory(target: int | None) -> Manifest:
+    """Return the ``autoscaling/v2`` metric of memory at ``target`` percent of what is requested."""
+    of_requested = {"type": "Utilization", "averageUtilization": target or DEFAULT_UTILIZATION}
+    return {"type": "Resource", "resource": {"name": "memory", "target": of_requested}}
 
 
 def _prometheus(

@@ -168,6 +168,7 @@ def _service(manifest: Manifest, form: Shapes, resolved: Resolved, namespace: Na
         entry=None if mode == kinds.SERVERLESS else entry(metadata["name"], annotations, made),
         cluster_local=annotations.get(kinds.NO_INGRESS, "").lower() == "true"
         or any(labels.get(label) == "cluster-local" for label in kinds.VISIBILITY),
+        own=kinds.OWN,
         defaults=tuple(_defaults(form, resolved)),
         warnings=tuple(_warnings(form, spec, mode, annotations)),
     )

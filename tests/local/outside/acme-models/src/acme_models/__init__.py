@@ -90,6 +90,10 @@ class AcmeModels:
             stopped=bool(spec.get("paused")),
         )
 
+    def write(self, service: model.InferenceService) -> tuple[Manifest, ...]:
+        detail = "is not written by Acme's own manifests; write it by hand"
+        raise Invalid([FieldError(path=service.predictor.field_path, kind=FieldErrorKind.FORBIDDEN, detail=detail)])
+
     def parse_runtime(self, manifest: Manifest) -> model.Runtime:
         raise Invalid([FieldError(path="kind", kind=FieldErrorKind.INVALID, value=manifest.get("kind"))])
 

@@ -1,0 +1,205 @@
+"""From what a service means to an InferenceService manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from servery_sdk import intent, openapi
+from servery_sdk.errors import FieldError, Invalid
+from servery_sdk.manifests import Json, Manifest
+from servery_sdk.model import (
+    AutoscalerClass,
+    Component,
+    ComponentKind,
+    InferenceService,
+    ModelTraits,
+    Protocol,
+    RuntimeRequest,
+    Scaling,
+)
+from servery_sdk.runtimes import MODEL_DIR
+
+from servery_dialect_kserve import kinds
+from servery_dialect_kserve.kinds import INFERENCE_SERVICE, MAIN_CONTAINER
+
+_NAME = "KServe"
+_MODES = {"raw": "Standard", "knative": "Knative"}
+_PROTOCOLS = frozenset({Protocol.V1, Protocol.V2, Protocol.GRPC_V1, Protocol.GRPC_V2})
+_BUDGETS = (None, {"maxUnavailable": 1})
+"""What one pod at a time comes to; KServe has no words for a disruption budget."""
+
+
+def write(service: InferenceService) -> tuple[Manifest, ...]:
+    """Return the InferenceService that means ``service``.
+
+    Raises:
+        Invalid: Every error at once.
+    """
+    if errors := [*_errors(service)]:
+        raise Invalid(sorted(errors, key=lambda error: error.path))
+    return (_manifest(service),)
+
+
+def _errors(service: InferenceService) -> Iterator[FieldError]:
+    yield from intent.metadata_errors(service, _NAME, kinds.OWN, shared=True)
+    if service.mode is not None and service.mode not in _MODES:
+        yield intent.refusal("metadata.annotations", _NAME, f"mode {service.mode}")
+    if service.entry is not None and service.entry.type != "ClusterIP":
+        yield intent.refusal("metadata.annotations", _NAME, f"a Service of type {service.entry.type}")
+    first, *others = service.components
+    for other in others:
+        yield intent.refusal(other.field_path, _NAME, f"{other.name} beside {first.name}: it has one predictor")
+    for what in _unsayable(first):
+        yield intent.refusal(first.field_path, _NAME, what)
+    yield from intent.name_errors(first, _NAME, MAIN_CONTAINER)
+    if first.runtime is not None:
+        yield from _runtime_errors(first.runtime)
+    yield from _artifact_errors(first)
+
+
+def _unsayable(component: Component) -> Iterator[str]:
+    if component.kind is not ComponentKind.PREDICTOR:
+        yield f"a {component.kind} without a predictor"
+    if component.workers is not None:
+        yield "pods that each replica leads"
+    if component.batching is not None:
+        yield "batching in the model server"
+    if component.logging is not None:
+        yield "payload logging"
+    if component.scaling.initial_replicas not in {None, component.scaling.min_replicas}:
+        yield f"{component.scaling.initial_replicas} replicas to begin with, other than minReplicas"
+    if component.disruption_budget not in _BUDGETS:
+        yield "a disruption budget"
+    words = str(component.container) + str(component.pod)
+    if component.accelerators_env is not None and intent.uses(words, component.accelerators_env):
+        yield f"variable {component.accelerators_env}, which counts the GPUs of a pod and its workers"
+    if component.reads_pods:
+        yield "the right to look at the pods of the namespace"
+    if (replaced := component.replaced & intent.fields(component)) and component.runtime is not None:
+        listed = ", ".join(sorted(replaced))
+        yield f"{listed} in the place of the runtime's: they come behind them"
+    for key in sorted(component.pod.keys() - openapi.POD.keys()):
+        yield f"{key} of the pod"
+    for key in sorted(component.container.keys() - openapi.CONTAINER.keys()):
+        yield f"{key} of the container"
+
+
+def _runtime_errors(request: RuntimeRequest) -> Iterator[FieldError]:
+    path = request.field_path
+    if request.format is None:
+        yield intent.refusal(path, _NAME, "a model without its format")
+    elif request.format.name in kinds.V2_MODELS and request.protocol is None:
+        yield intent.refusal(path, _NAME, f"format {request.format.name} without a protocol: it speaks v2 then")
+    if request.protocol is not None and request.protocol not in _PROTOCOLS:
+        yield intent.refusal(path, _NAME, f"protocol {request.protocol}")
+    if request.traits != ModelTraits():
+        yield intent.refusal(path, _NAME, "a model's architecture, framework, quantization, size or accelerators")
+
+
+def _artifact_errors(component: Component) -> Iterator[FieldError]:
+    for artifact in component.artifacts:
+        if artifact.env:
+            names = ", ".join(str(variable["name"]) for variable in artifact.env)
+            what = f"what opens this source ({names}): it takes that from the secrets of the service account"
+            yield intent.refusal(artifact.field_path, _NAME, what)
+        is_single = len(component.artifacts) == 1 and artifact.mount_path == MODEL_DIR
+        if artifact.storage is not None and not (is_single and component.runtime is not None):
+            yield intent.refusal(artifact.field_path, _NAME, f"a credential entry for files at {artifact.mount_path}")
+
+
+def _manifest(service: InferenceService) -> Manifest:
+    metadata = intent.metadata(service)
+    component = service.predictor
+    annotations = {**metadata.get("annotations", {}), **dict(_annotations(service, component))}
+    labels = {**metadata.get("labels", {}), **({kinds.VISIBILITY[0]: "cluster-local"} if service.cluster_local else {})}
+    for field, found in (("labels", labels), ("annotations", annotations)):
+        if found:
+            metadata[field] = found
+    return {
+        "apiVersion": INFERENCE_SERVICE.api_version,
+        "kind": INFERENCE_SERVICE.kind,
+        "metadata": metadata,
+        "spec": {"predictor": _predictor(service, component)},
+    }
+
+
+def _annotations(service: InferenceService, component: Component) -> Iterator[tuple[str, str]]:
+    if service.mode is not None:
+        yield kinds.MODE, _MODES[service.mode]
+    if component.scaling.autoscaler_class is not AutoscalerClass.HPA:
+        yield kinds.AUTOSCALER_CLASS, str(component.scaling.autoscaler_class)
+    if service.stopped:
+        yield kinds.STOP, "true"
+    if component.canary is not None and component.canary.tagged:
+        yield kinds.TAG_ROUTING, "true"
+
+
+def _predictor(service: InferenceService, component: Component) -> Manifest:
+    variables = intent.carried(service, component)
+    made: dict[str, Json] = {}
+    if (own := _own_name(service.ref.name, component.object_name)) is not None:
+        made["name"] = own
+    if component.runtime is not None:
+        made["model"] = _model(component, component.runtime, intent.with_env(component.container, variables))
+    listed = intent.containers(component, MAIN_CONTAINER)
+    if listed and component.runtime is None:
+        listed = [intent.with_env(listed[0], variables), *listed[1:]]
+    if len(component.artifacts) > 1 or any(
+        _is_elsewhere(component, index) for index in range(len(component.artifacts))
+    ):
+        made["storageUris"] = [{"uri": found.uri, "mountPath": found.mount_path} for found in component.artifacts]
+    made |= component.pod
+    if listed:
+        made["containers"] = listed
+    made |= _scaling(component.scaling) | intent.beyond(service, component)
+    said = {
+        "timeout": component.timeout_seconds,
+        "containerConcurrency": component.container_concurrency,
+        "deploymentStrategy": component.strategy,
+        "canaryTrafficPercent": component.canary.percent if component.canary is not None else None,
+    }
+    return {**made, **{key: value for key, value in said.items() if value is not None}}
+
+
+def _own_name(service: str, object_name: str) -> str | None:
+    """Return the predictor's name, where its objects have one of their own beside the service's."""
+    middle = object_name.removeprefix(f"{service}-").removesuffix("-predictor")
+    return middle if object_name == f"{service}-{middle}-predictor" else None
+
+
+def _is_elsewhere(component: Component, index: int) -> bool:
+    # Containers of one's own say no ``storageUri``.
+    return component.artifacts[index].mount_path != MODEL_DIR or component.runtime is None
+
+
+def _model(component: Component, request: RuntimeRequest, container: Manifest) -> Manifest:
+    assert request.format is not None
+    found: dict[str, Json] = {"modelFormat": {"name": request.format.name}}
+    if request.format.version is not None:
+        found["modelFormat"]["version"] = request.format.version
+    said = {"runtime": request.name, "runtimeVersion": request.version, "protocolVersion": request.protocol}
+    found |= {key: str(value) for key, value in said.items() if value is not None}
+    if len(component.artifacts) == 1 and not _is_elsewhere(component, 0):
+        artifact = component.artifacts[0]
+        if artifact.uri is not None:
+            found["storageUri"] = artifact.uri
+        if artifact.storage is not None:
+            storage = {"path": artifact.storage.path or None, "key": artifact.storage.key}
+            found["storage"] = {key: value for key, value in storage.items() if value is not None}
+            if artifact.storage.parameters:
+                found["storage"]["parameters"] = dict(artifact.storage.parameters)
+    return {**found, **container}
+
+
+def _scaling(scaling: Scaling) -> dict[str, Json]:
+    made: dict[str, Json] = {"minReplicas": scaling.min_replicas}
+    if scaling.max_replicas is not None:
+        made["maxReplicas"] = scaling.max_replicas
+    if scaling.metric is not None:
+        made["scaleMetric"] = str(scaling.metric)
+    if scaling.target is not None:
+        made["scaleTarget"] = scaling.target
+    own: dict[str, Json] = {"metrics": list(scaling.metrics)} if scaling.metrics else {}
+    if scaling.behavior is not None:
+        own["behavior"] = scaling.behavior
+    return {**made, "autoScaling": own} if own else made
