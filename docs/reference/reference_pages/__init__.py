@@ -1,0 +1,1 @@
+"""What generate.py prints, a module a page, and what the pages of fields are found by."""
