@@ -10,7 +10,7 @@ import typer
 from servery_sdk.errors import ServeryError
 from typer.core import TyperGroup
 
-COMMANDS = ("up", "down", "predict", "get", "logs", "render", "explain", "validate", "runtimes", "plugins")
+COMMANDS = ("up", "down", "predict", "get", "logs", "render", "explain", "validate", "convert", "runtimes", "plugins")
 
 
 class Commands(TyperGroup):

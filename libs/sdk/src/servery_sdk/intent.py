@@ -92,15 +92,24 @@ def carried(service: InferenceService, component: Component) -> dict[str, str]:
     service's name nor a directory that is mounted, such as settings of the model.
     """
     container = main(component)
-    words = json.dumps([component.container, component.pod, component.workers and component.workers.pod], default=str)
     mounts = {str(mount.get("mountPath")) for mount in container.get("volumeMounts") or ()}
     known = {service.ref.name, *(artifact.mount_path for artifact in component.artifacts), *mounts}
-    return {name: value for name, value in component.env.items() if value not in known or uses(words, name)}
+    return {name: value for name, value in component.env.items() if value not in known or uses(component, name)}
 
 
-def uses(words: str, variable: str) -> bool:
-    """Return whether ``words`` refer to a variable, as Kubernetes or a shell writes it."""
+def uses(component: Component, variable: str) -> bool:
+    """Return whether the words of a manifest refer to a variable, as Kubernetes or a shell writes it."""
+    workers = (component.workers.container, component.workers.pod) if component.workers is not None else ()
+    words = json.dumps([component.container, component.pod, *workers], default=str)
     return re.search(rf"\$[({{]?{re.escape(variable)}\b", words) is not None
+
+
+def promises(service: InferenceService, component: Component) -> frozenset[str]:
+    """Return the names of the variables that a dialect promises by itself, and that nobody needs to say again."""
+    promised = {*component.env.keys() - carried(service, component).keys()}
+    if component.accelerators_env is not None and not uses(component, component.accelerators_env):
+        promised.add(component.accelerators_env)
+    return frozenset(promised - {variable.get("name") for variable in main(component).get("env") or ()})
 
 
 def with_env(container: Manifest, variables: Mapping[str, str]) -> dict[str, Json]:

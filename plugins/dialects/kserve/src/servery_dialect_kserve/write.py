@@ -70,8 +70,7 @@ def _unsayable(component: Component) -> Iterator[str]:
         yield f"{component.scaling.initial_replicas} replicas to begin with, other than minReplicas"
     if component.disruption_budget not in _BUDGETS:
         yield "a disruption budget"
-    words = str(component.container) + str(component.pod)
-    if component.accelerators_env is not None and intent.uses(words, component.accelerators_env):
+    if component.accelerators_env is not None and intent.uses(component, component.accelerators_env):
         yield f"variable {component.accelerators_env}, which counts the GPUs of a pod and its workers"
     if component.reads_pods:
         yield "the right to look at the pods of the namespace"

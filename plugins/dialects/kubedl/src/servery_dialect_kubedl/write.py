@@ -89,8 +89,7 @@ def _unsayable(component: Component) -> Iterator[str]:
         yield "a disruption budget"
     if not _is_usual(component.strategy):
         yield "a deployment strategy other than Kubernetes' own: deploymentStrategy: {type: RollingUpdate}"
-    words = str(component.pod)
-    if component.accelerators_env is not None and intent.uses(words, component.accelerators_env):
+    if component.accelerators_env is not None and intent.uses(component, component.accelerators_env):
         yield f"variable {component.accelerators_env}, which counts the GPUs of a pod"
     if component.reads_pods:
         yield "the right to look at the pods of the namespace"

@@ -55,7 +55,7 @@ PLAIN = frozenset({RAW_DEPLOYMENT, "MultiNode", "PDDisaggregated"})
 
 OWN = frozenset(
     {
-        *(SERVICE_LABEL, COMPONENT_LABEL, *VISIBILITY),
+        *("app", SERVICE_LABEL, COMPONENT_LABEL, *VISIBILITY),
         *("fine-tuned-serving", "fine-tuned-serving-with-merged-weights", "fine-tuned-weight-ft-strategy"),
         *(f"base-model-{name}" for name in ("name", "size", "type", "vendor")),
         *(*MODES, AUTOSCALER_CLASS, METRICS, TARGET_UTILIZATION, SERVICE_TYPE, ACCELERATOR, NO_INGRESS),
