@@ -434,3 +434,14 @@ def test_wrong_spec_gets_all_its_errors(change: dict[str, Any], errors: list[str
     with pytest.raises(Invalid) as refused:
         DIALECT.parse({**manifest({"sklearn": {}}), **change}, Catalog())
     assert [str(error) for error in refused.value.errors] == errors
+
+
+def test_metric_that_kubernetes_does_not_measure_is_asked_of_an_adapter() -> None:
+    annotations = {f"{GROUP}/metric": "gpu-utilization", f"{GROUP}/targetUtilizationPercentage": "70"}
+    service = parse({"model": MODEL}, annotations=annotations)
+    (metric,) = service.predictor.scaling.metrics
+    assert metric["pods"]["metric"] == {"name": "gpu-utilization"}
+    assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "70"}
+    (warning,) = service.warnings
+    assert warning.startswith("metric 'gpu-utilization': ")
+    assert "custom.metrics.k8s.io" in warning

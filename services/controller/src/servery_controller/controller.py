@@ -72,6 +72,7 @@ class Controller:
         self._model_kinds = frozenset(kind for dialect in plugins.dialects.values() for kind in dialect.models)
         self._owned_kinds = frozenset(kind for mode in plugins.modes.values() for kind in mode.kinds)
         self._informers: dict[Kind, Informer] = {}
+        self._installed: Catalog | None = None
         self._applied: dict[ObjectRef, Manifest] = {}
         self._reported: dict[ObjectRef, Mapping[str, Json]] = {}
 
@@ -125,11 +126,11 @@ class Controller:
         if informer.kind in self._dialects:
             informer.subscribe(lambda manifest: self._queue.add(informer.ref(manifest)))
         elif informer.kind in self._runtime_kinds | self._model_kinds:
-            informer.subscribe(lambda _: self._enqueue_all())
+            informer.subscribe(lambda _: self._reinstalled())
         else:
             informer.subscribe(self._enqueue_owner)
         # What came with the first list, and services that waited for this kind.
-        self._enqueue_all()
+        self._reinstalled()
 
     def _items(self, wanted: Collection[Kind]) -> Iterator[tuple[ObjectRef, Manifest]]:
         for kind, informer in self._informers.items():
@@ -139,6 +140,11 @@ class Controller:
     def _enqueue_all(self) -> None:
         for ref, _ in self._items(self._dialects):
             self._queue.add(ref)
+
+    def _reinstalled(self) -> None:
+        """Forget the catalog, on which every service may depend."""
+        self._installed = None
+        self._enqueue_all()
 
     def _enqueue_owner(self, manifest: Manifest) -> None:
         # A pod is owned by a ReplicaSet; the labels that a dialect puts on all it owns hold the service's name.
@@ -212,9 +218,11 @@ class Controller:
         return informer.get(ref) if informer is not None else None
 
     def _catalog(self, objects: Mapping[ObjectRef, Manifest]) -> Catalog:
-        runtimes = [manifest for _, manifest in self._items(self._runtime_kinds)]
-        capabilities = offered(self._informers.keys())
-        return replace(render.catalog_from(runtimes, self._plugins, capabilities), objects=objects)
+        if self._installed is None:
+            # Hundreds of runtimes take longer to read than a service to plan.
+            runtimes = [manifest for _, manifest in self._items(self._runtime_kinds)]
+            self._installed = render.catalog_from(runtimes, self._plugins, offered(self._informers.keys()))
+        return replace(self._installed, objects=objects)
 
     def _observed(self, plan: DeploymentPlan, manifest: Manifest) -> Observed:
         def owned(wanted: Collection[Kind]) -> dict[ObjectRef, Manifest]:

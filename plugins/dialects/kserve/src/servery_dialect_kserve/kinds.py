@@ -14,7 +14,8 @@ SERVICE_LABEL = f"{GROUP}/inferenceservice"
 
 MODE = f"{GROUP}/deploymentMode"
 AUTOSCALER_CLASS = f"{GROUP}/autoscalerClass"
-METRICS = f"{GROUP}/metrics"
+METRICS = (f"{GROUP}/metrics", f"{GROUP}/metric")
+"""Both spellings are met; the second is that of courses."""
 TARGET_UTILIZATION = f"{GROUP}/targetUtilizationPercentage"
 STOP = f"{GROUP}/stop"
 TAG_ROUTING = f"{GROUP}/enable-tag-routing"
@@ -55,7 +56,7 @@ NOT_COPIED = frozenset(
 OWN = frozenset(
     {
         *(SERVICE_LABEL, "component", *VISIBILITY),
-        *(MODE, AUTOSCALER_CLASS, METRICS, TARGET_UTILIZATION, STOP, TAG_ROUTING),
+        *(MODE, AUTOSCALER_CLASS, *METRICS, TARGET_UTILIZATION, STOP, TAG_ROUTING),
         *NOT_COPIED,
     }
 )

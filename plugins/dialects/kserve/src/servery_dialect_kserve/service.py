@@ -30,6 +30,8 @@ from servery_dialect_kserve.kinds import FRAMEWORKS, INFERENCE_SERVICE, MAIN_CON
 
 _PREDICTOR = "spec.predictor"
 _MODES = {"Standard": "raw", "RawDeployment": "raw", "Knative": "knative", "Serverless": "knative"}
+_CUSTOM_TARGET = 80
+"""Of a metric that KServe has no default for: what it takes for a CPU's."""
 _PLAIN = frozenset({"Standard", "RawDeployment"})
 """KServe's words for plain Kubernetes objects."""
 
@@ -299,6 +301,7 @@ def _service(manifest: Manifest) -> InferenceService:
         cluster_local=any((metadata.get("labels") or {}).get(label) == "cluster-local" for label in kinds.VISIBILITY),
         own=kinds.OWN,
         defaults=tuple(_defaults(predictor)),
+        warnings=tuple(_warnings(predictor)),
     )
 
 
@@ -415,20 +418,45 @@ def _pod(predictor: _Predictor) -> Manifest:
 def _scaling(predictor: _Predictor) -> Scaling:
     spec, annotations = predictor.spec, predictor.annotations
     own = spec.get("autoScaling") or {}
-    metric = spec.get("scaleMetric") or annotations.get(kinds.METRICS)
-    target = spec.get("scaleTarget")
+    metric, target = _metric(predictor), spec.get("scaleTarget")
     if target is None and annotations.get(kinds.TARGET_UTILIZATION, "").isdigit():
         target = int(annotations[kinds.TARGET_UTILIZATION])
     fewest = spec.get("minReplicas")
+    metrics = tuple(own.get("metrics") or ())
+    if metric is not None and metric not in set(ScaleMetric) and not metrics:
+        metrics = (_of_pods(metric, _CUSTOM_TARGET if target is None else target),)
     return Scaling(
         min_replicas=1 if fewest is None else fewest,
         max_replicas=spec.get("maxReplicas") or None,
         autoscaler_class=AutoscalerClass(annotations.get(kinds.AUTOSCALER_CLASS, "hpa")),
         metric=ScaleMetric(metric) if metric in set(ScaleMetric) else None,
         target=target,
-        metrics=tuple(own.get("metrics") or ()),
+        metrics=metrics,
         behavior=own.get("behavior"),
     )
+
+
+def _metric(predictor: _Predictor) -> str | None:
+    """Return the name of what is scaled on, one of ScaleMetric or a custom metric's."""
+    annotated = (predictor.annotations.get(name) for name in kinds.METRICS)
+    return predictor.spec.get("scaleMetric") or next((name for name in annotated if name), None)
+
+
+def _of_pods(name: str, target: int) -> Manifest:
+    """Return the ``autoscaling/v2`` entry of a custom metric: its average over the pods."""
+    return {
+        "type": "Pods",
+        "pods": {"metric": {"name": name}, "target": {"type": "AverageValue", "averageValue": str(target)}},
+    }
+
+
+def _warnings(predictor: _Predictor) -> Iterator[str]:
+    metric = _metric(predictor)
+    if metric is not None and metric not in set(ScaleMetric):
+        yield (
+            f"metric {metric!r}: no part of Kubernetes measures it; an adapter has to serve it for pods under "
+            "custom.metrics.k8s.io, such as prometheus-adapter over what NVIDIA's dcgm-exporter says of GPUs"
+        )
 
 
 def _defaults(predictor: _Predictor) -> Iterator[str]:

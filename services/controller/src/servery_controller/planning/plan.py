@@ -193,8 +193,13 @@ def _explanations(
         if workload.traffic_percent not in {0, 100}:
             yield f"{workload.component}: {workload.traffic_percent} % of the requests"
         if workload.batching is not None and workload.batching.max_batch_rows:
-            yield f"{workload.component}: batches of up to {workload.batching.max_batch_rows} rows, in the model server"
+            # The agent that gathers them is not there yet.
+            yield (
+                f"{workload.component}: batches of up to {workload.batching.max_batch_rows} rows are the agent's work, "
+                "which Servery does not have yet; the server gets requests as they come"
+            )
     yield from (f"default {default}" for default in service.defaults)
+    yield from (f"warning: {warning}" for warning in service.warnings)
 
 
 def _runtime_explanations(selection: Selection) -> Iterator[str]:
