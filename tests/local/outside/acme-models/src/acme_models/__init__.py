@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from servery_sdk import crds, kinds, lenient, model, names, openapi, schema
+from servery_sdk import crds, intent, kinds, lenient, model, names, openapi, schema
 from servery_sdk.contract import Dialect
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid
 from servery_sdk.hooks import hookimpl
@@ -13,36 +13,25 @@ MODEL = Kind("acme.example/v1", "Model", "models")
 LABEL = "acme.example/model"
 PHASES = {"True": "Serving", "False": "Broken", "Unknown": "Starting"}
 
-_NUMBER = openapi.integer("Least: 1 where nothing is said. Most: as the least.", minimum=1)
-_SPEC = openapi.record(
-    "What to serve.",
-    {
-        "files": openapi.string("URI of the model's files.", minLength=1),
-        "format": openapi.string("What they are: sklearn, or sklearn@1.", pattern=r"^[^@]+(@[^@]+)?$"),
-        "paused": {"type": "boolean", "description": "No servers for now."},
-        "account": openapi.string("Service account whose secrets open the files."),
-        "servers": openapi.record(
-            "How many, between two numbers as the load asks.", {"least": _NUMBER, "most": _NUMBER}
-        ),
-    },
-    "files",
-    "format",
-)
-_STATUS = openapi.record(
-    "How it is.",
-    {
-        "phase": openapi.string("In a word.", enum=[*PHASES.values(), "Paused"]),
-        "because": openapi.string("Why it does not serve."),
-        "address": openapi.string("Where it answers."),
-        "serversReady": openapi.integer("How many take requests."),
-        "observedGeneration": openapi.integer("Of the spec that this speaks of."),
-        "conditions": openapi.CONDITIONS,
-    },
-)
+_FIELDS = {
+    "files": openapi.string("URI of the model's files.", minLength=1),
+    "format": openapi.string("What they are: sklearn, or sklearn@1.", pattern=r"^[^@]+(@[^@]+)?$"),
+    "paused": {"type": "boolean", "description": "No servers for now."},
+    "account": openapi.string("Service account whose secrets open the files."),
+    "servers": openapi.record("How many.", dict.fromkeys(("least", "most"), openapi.integer("A number.", minimum=1))),
+}
+_SAID = {
+    "phase": openapi.string("In a word.", enum=[*PHASES.values(), "Paused"]),
+    "because": openapi.string("Why it does not serve."),
+    "address": openapi.string("Where it answers."),
+    "observedGeneration": openapi.integer("Of the spec that this speaks of."),
+    "conditions": openapi.CONDITIONS,
+}
 
 
 def _definition(metadata: Json) -> Json:
-    fields = {"apiVersion": openapi.TEXT, "kind": openapi.TEXT, "metadata": metadata, "spec": _SPEC, "status": _STATUS}
+    spec, status = openapi.record("Wanted.", _FIELDS, "files", "format"), openapi.record("Found.", _SAID)
+    fields = {"apiVersion": openapi.TEXT, "kind": openapi.TEXT, "metadata": metadata, "spec": spec, "status": status}
     return openapi.record("A model.", fields, "metadata", "spec")
 
 
@@ -55,8 +44,7 @@ class AcmeModels:
     models: frozenset[Kind] = frozenset()
 
     def crds(self) -> Sequence[Manifest]:
-        columns = [crds.column("Phase", ".status.phase"), crds.column("Address", ".status.address")]
-        return (crds.definition(MODEL, _definition({"type": "object"}), columns),)
+        return (crds.definition(MODEL, _definition({"type": "object"}), [crds.column("Phase", ".status.phase")]),)
 
     def references(self, manifest: Manifest) -> frozenset[ObjectRef]:
         account = lenient.text(lenient.mapping(manifest, "spec"), "account")
@@ -91,8 +79,18 @@ class AcmeModels:
         )
 
     def write(self, service: model.InferenceService) -> tuple[Manifest, ...]:
-        detail = "is not written by Acme's own manifests; write it by hand"
-        raise Invalid([FieldError(path=service.predictor.field_path, kind=FieldErrorKind.FORBIDDEN, detail=detail)])
+        served, wanted = service.predictor, service.predictor.runtime and service.predictor.runtime.format
+        spec = {
+            "files": served.artifacts[0].uri if served.artifacts else "",
+            "format": f"{wanted.name}@{wanted.version}".removesuffix("@None") if wanted else "",
+            "paused": service.stopped,
+            "account": served.pod.get("serviceAccountName"),
+            "servers": {"least": served.scaling.min_replicas, "most": served.scaling.max_replicas},
+        }
+        written = {"apiVersion": MODEL.api_version, "kind": MODEL.kind, "metadata": service.metadata, "spec": spec}
+        if self.parse(written, model.Catalog()) != service:  # What there are no words for was lost.
+            raise Invalid([intent.refusal("spec", "Acme", "all that this service is")])
+        return (written,)
 
     def parse_runtime(self, manifest: Manifest) -> model.Runtime:
         raise Invalid([FieldError(path="kind", kind=FieldErrorKind.INVALID, value=manifest.get("kind"))])
@@ -105,7 +103,6 @@ class AcmeModels:
             "phase": "Paused" if is_paused else PHASES[ready.status],
             "because": ready.message or None,
             "address": found.address,
-            "serversReady": sum(component.ready_replicas for component in found.components),
             "observedGeneration": found.observed_generation,
             "conditions": [_condition(condition) for condition in found.conditions],
         }
@@ -117,8 +114,7 @@ def _rules(manifest: Manifest) -> Iterator[FieldError]:
     if wrong := names.objection(metadata.get("name"), "metadata.name", suffix="-model"):
         yield wrong
     if isinstance(least, int) and isinstance(most, int) and most < least:
-        detail = f"must be greater than or equal to least ({least})"
-        yield FieldError(path="spec.servers.most", kind=FieldErrorKind.INVALID, value=most, detail=detail)
+        yield FieldError(path="spec.servers.most", kind=FieldErrorKind.INVALID, value=most, detail=f"least is {least}")
 
 
 def _servers(spec: Manifest) -> tuple[Json, Json]:
