@@ -123,7 +123,7 @@ def _as_code(change: str) -> str:
 
 
 def _with_place(change: str, name: str) -> str:
-    return re.sub(rf"(?<=[. ]){re.escape(name)}(?=$|[.:\[])", _PLACE, change)
+    return re.sub(rf"(?:(?<=[. ])|^){re.escape(name)}(?=$|[.:\[])", _PLACE, change)
 
 
 def _merged(changes: Sequence[str]) -> list[str]:

@@ -207,4 +207,4 @@ def _outcomes(manifests: Sequence[Manifest], plugins: Plugins) -> list[str]:
 
 
 def _told(objection: str) -> str:
-    return f"refused: {words(objection)}" if objection else "runs"
+    return f"refused: {words(objection)}" if objection else "renders"

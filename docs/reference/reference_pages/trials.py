@@ -5,7 +5,8 @@
 - ``starts``: ``manifests``, the first one ``of`` a kind being the one whose fields ``below`` some paths are set, itself
   first changed by ``with``; a field is tried in the starts that say most of its path, and the best outcome counts;
 - ``samples``: values of fields, by the end of their paths, where the schema alone gives none that fits;
-- ``annotations``: fields that no schema has;
+- ``annotations``: fields that no schema has: labels and annotations that mean something;
+- ``added``: keys of labels and annotations that are a dialect's own and that nobody writes;
 - ``nothing``: why fields, by the end of their paths, are accepted and change no object.
 """
 
@@ -111,6 +112,11 @@ class Start:
         """Return the mode that a service asks for with ``value`` at ``path``; raises as parsing does."""
         return _parsed([with_value(self.subject, path, value)], self._catalog, self.plugins).mode
 
+    @property
+    def own(self) -> frozenset[str]:
+        """The keys of labels and annotations that are words of the dialect; raises as parsing does."""
+        return _parsed([self.subject], self._catalog, self.plugins).own
+
     @cached_property
     def _catalog(self) -> Catalog:
         return render.catalog_from(self.others, self.plugins, CAPABILITIES)
@@ -167,6 +173,7 @@ class Trials:
         data = yaml.safe_load((SAMPLES / f"{dialect.name}.yaml").read_text())
         self.nothing: Mapping[str, str] = data.get("nothing") or {}
         self.annotations: Mapping[str, Json] = data.get("annotations") or {}
+        self.added: Sequence[str] = data["added"]
         self._kubernetes = yaml.safe_load((SAMPLES / "kubernetes.yaml").read_text())
         self._samples: Mapping[str, Json] = data.get("samples") or {}
         self._starts = data["starts"]
@@ -281,7 +288,12 @@ def _is_passed_on(change: str, found: Field) -> bool:
 
 
 def _in_its_words(refusal: ServeryError, found: Field) -> str:
+    """Return a refusal without the paths of the field and of what holds it."""
     if not isinstance(refusal, Invalid):
         return str(refusal)
     own = found.path.replace("[]", "[0]")
-    return "; ".join(str(error).removeprefix(f"{own}: ") for error in refusal.errors)
+    said = (
+        str(error).removeprefix(f"{error.path}: ") if f"{own}.".startswith(f"{error.path}.") else str(error)
+        for error in refusal.errors
+    )
+    return "; ".join(dict.fromkeys(said))
