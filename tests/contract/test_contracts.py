@@ -774,6 +774,16 @@ class TestCountsInWords(Spoken):
     dialect = Worded()
 
 
+class Unconditional(KServeDialect):
+    def status(self, found: ServiceStatus) -> Mapping[str, Json]:
+        return {key: value for key, value in super().status(found).items() if key != "conditions"}
+
+
+@breaks("test_status_has_its_conditions_in_kubernetes_own_form", raises=KeyError)
+class TestSaysNotWhatIsTrue(Spoken):
+    dialect = Unconditional()
+
+
 # Modes
 
 

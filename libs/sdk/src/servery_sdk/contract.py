@@ -68,7 +68,7 @@ class Dialect(Protocol):
         """
 
     def status(self, status: ServiceStatus) -> Mapping[str, Json]:
-        """Return ``.status`` in the dialect's own words."""
+        """Return ``.status`` in the dialect's own words, beside ``observedGeneration`` and ``conditions`` in Kubernetes'."""
 
 
 class Mode(Protocol):

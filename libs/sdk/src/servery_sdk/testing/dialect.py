@@ -314,6 +314,24 @@ class DialectContract:
             fits = self._schema(kind.api_version, kind.kind)["properties"]["status"]
             assert [str(error) for error in schema.check(written, fits, "status")] == []
 
+    @_inherited
+    @given(status=_STATUSES)
+    def test_status_has_its_conditions_in_kubernetes_own_form(self, status: ServiceStatus) -> None:
+        """``kubectl wait`` and a machine without a cluster read them; the dialect's own words come beside them.
+
+        Only ``Stopped`` may be left out, where services of the dialect cannot be stopped.
+        """
+        written = self.dialect.status(status)
+        assert written["observedGeneration"] == status.observed_generation, "of which spec it speaks"
+        said = {found["type"]: found for found in written["conditions"]}
+        for condition in status.conditions:
+            if condition.type == "Stopped" and condition.type not in said:
+                continue
+            found = said[condition.type]
+            assert found["status"] == condition.status
+            assert (found.get("reason", ""), found.get("message", "")) == (condition.reason, condition.message)
+            assert found.get("lastTransitionTime", "") == condition.last_transition_time
+
     def _is_written(self, manifest: Manifest) -> bool:
         try:
             return bool(self.dialect.write(self._service(manifest)))

@@ -54,8 +54,7 @@ class AcmeModels:
         if errors := [*schema.check(manifest, _definition(openapi.METADATA)), *_rules(manifest)]:
             raise Invalid(sorted(errors, key=lambda error: error.path))
         name, spec, owned = manifest["metadata"]["name"], manifest["spec"], {LABEL: manifest["metadata"]["name"]}
-        least, most = _servers(spec)
-        family, _, version = spec["format"].partition("@")
+        (least, most), (family, _, version) = _servers(spec), spec["format"].partition("@")
         wanted = model.ModelFormat(name=family, version=version or None)
         scaler = model.AutoscalerClass.HPA if most > least else model.AutoscalerClass.NONE
         served = model.Component(
@@ -75,6 +74,7 @@ class AcmeModels:
             metadata={**manifest["metadata"], "namespace": _namespace(manifest)},
             components=(served,),
             owned_labels=owned,
+            own=frozenset(owned),
             stopped=bool(spec.get("paused")),
         )
 
@@ -88,7 +88,7 @@ class AcmeModels:
             "servers": {"least": served.scaling.min_replicas, "most": served.scaling.max_replicas},
         }
         written = {"apiVersion": MODEL.api_version, "kind": MODEL.kind, "metadata": service.metadata, "spec": spec}
-        if self.parse(written, model.Catalog()) != service:  # What there are no words for was lost.
+        if not (wanted and served.artifacts) or self.parse(written, model.Catalog()) != service:
             raise Invalid([intent.refusal("spec", "Acme", "all that this service is")])
         return (written,)
 
