@@ -101,8 +101,17 @@ def test_fields_that_change_nothing_are_those_that_have_a_reason(trials: Any) ->
 
 def test_field_that_changes_nothing_without_a_reason_is_named(trials: Any, dialect: str) -> None:
     trials.nothing = {}
-    with pytest.raises(ValueError, match=r"is accepted and changes no object: mend that, or say"):
+    with pytest.raises(ValueError, match=r"is accepted and no mode does anything with it: mend that, or say why"):
         part("fields").page(trials, dialect, INSTALLED)
+
+
+@pytest.mark.parametrize("mode", sorted(INSTALLED.modes))
+def test_fields_that_one_mode_does_nothing_with_are_those_that_have_a_reason(mode: str) -> None:
+    every = [part("trials").Trials(dialect, INSTALLED) for dialect in INSTALLED.dialects.values()]
+    silent = {field for trials in every for field in part("fields").without_effect_in(trials, mode)}
+    fitting, reasons = part("trials").fitting, every[0].nothing_in[mode]
+    assert [field for field in sorted(silent) if fitting(field, reasons) is None] == [], "mend them, or say why"
+    assert [end for end in reasons if not any(fitting(field, [end]) for field in silent)] == [], "they do something"
 
 
 def test_every_word_of_a_dialect_among_labels_and_annotations_is_tried(trials: Any, dialect: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from servery_sdk.plugins import Plugins
 
 from reference_pages.markdown import BREAK, code, table, words
-from reference_pages.trials import Outcome, Result, Trials, fitting
+from reference_pages.trials import Result, Trials, fitting
 
 _PLACE = "*"
 _MOST = 6
@@ -18,7 +18,7 @@ _MANY = 3
 _INTRODUCTION = """\
 Found by trying: each field of the schema is set in a manifest that is served, and each mode's objects are compared with
 those without it. A cell lists where they differ; `*` is the field's own name, *a* `Kind` an object that is then made,
-*no* `Kind` one that is not, and *nothing* says that this mode makes the same objects. `[]` is an item of a list.
+*no* `Kind` one that is not, and *nothing* says that this mode makes the same objects, and why. `[]` is an item of a list.
 
 All labels and annotations of a service are passed on as `example.com/sample` is; of others the table says what else they
 do. The cluster has all that modes can use. `status` is written by Servery.
@@ -34,19 +34,24 @@ def page(trials: Trials, name: str, plugins: Plugins) -> str:
     sections = [f"# What the fields of dialect {name} become\n\n{_INTRODUCTION}"]
     for kinds, schema in trials.kinds():
         results = trials.results(kinds, schema)
-        sections.append(f"## {', '.join(kinds)}\n\n{_section(results, kinds, trials, list(plugins.modes))}")
+        sections.append(f"## {', '.join(kinds)}\n\n{_section(results, trials, list(plugins.modes))}")
     pods = "".join(f"- {code(short)} stands for {code(path)}\n" for short, path in sorted(trials.pods.items()))
     return "\n".join([sections[0], pods, *sections[1:]])
 
 
 def without_effect(trials: Trials) -> set[str]:
     """Return the fields that are accepted and change nothing in any mode, each behind its kind."""
-    return {
-        f"{kinds[0]}.{result.field.path}"
-        for kinds, schema in trials.kinds()
-        for result in trials.results(kinds, schema)
-        if _is_without_effect(result)
-    }
+    return {found.path for found in _all(trials) if _is_without_effect(found)}
+
+
+def without_effect_in(trials: Trials, mode: str) -> set[str]:
+    """Return the fields with which others do something and ``mode`` nothing, each behind its kind."""
+    return {found.path for found in _all(trials) if not _is_without_effect(found) and found.outcomes[mode].is_nothing}
+
+
+def _all(trials: Trials) -> Iterator[Result]:
+    for kinds, schema in trials.kinds():
+        yield from trials.results(kinds, schema)
 
 
 def _is_without_effect(result: Result) -> bool:
@@ -55,30 +60,32 @@ def _is_without_effect(result: Result) -> bool:
     return any(found.is_nothing for found in outcomes) and not any(found.changes for found in outcomes)
 
 
-def _section(results: Sequence[Result], kinds: Sequence[str], trials: Trials, modes: Sequence[str]) -> str:
+def _section(results: Sequence[Result], trials: Trials, modes: Sequence[str]) -> str:
     refused = [found for found in results if len(set(found.outcomes.values())) == 1 and _all_refuse(found)]
     nothing = [found for found in results if _is_without_effect(found)]
     others = [found for found in results if found not in refused and found not in nothing]
     parts = [_alike(results)] if any(found.field.alike for found in results) else []
     if others:
-        cells = [(found, tuple(_cell(found.outcomes[mode], found.field.name) for mode in modes)) for found in others]
+        cells = [(found, tuple(_cell(found, mode, trials) for mode in modes)) for found in others]
         parts.append(table(["field", *modes], ([fields, *row] for fields, row in _grouped(cells))))
     if refused:
         cells = [(found, (words(next(iter(found.outcomes.values())).refusal),)) for found in refused]
         rows = ([fields, *row] for fields, row in _grouped(cells))
         parts.append(f"Refused, in these words:\n\n{table(['field', 'refusal'], rows)}")
     if nothing:
-        reasons = [(found, (_reason(f"{kinds[0]}.{found.field.path}", trials),)) for found in nothing]
+        reasons = [(found, (_reason(found, trials.nothing, "no mode"),)) for found in nothing]
         rows = ([fields, *row] for fields, row in _grouped(reasons))
         parts.append(f"Accepted, and changes no object:\n\n{table(['field', 'why'], rows)}")
     return "\n".join(parts)
 
 
-def _reason(path: str, trials: Trials) -> str:
-    end = fitting(path, trials.nothing)
+def _reason(result: Result, reasons: Mapping[str, str], where: str) -> str:
+    end = fitting(result.path, reasons)
     if end is None:
-        raise ValueError(f"{path} is accepted and changes no object: mend that, or say in samples/ why it is right")
-    return words(trials.nothing[end])
+        raise ValueError(
+            f"{result.path} is accepted and {where} does anything with it: mend that, or say why in samples/"
+        )
+    return words(reasons[end])
 
 
 def _alike(results: Sequence[Result]) -> str:
@@ -106,13 +113,16 @@ def _grouped(rows: Iterable[tuple[Result, tuple[str, ...]]]) -> Iterator[tuple[s
             yield BREAK.join([*(code(parent) for parent in parents if parent), ", ".join(map(code, names))]), cells
 
 
-def _cell(outcome: Outcome, name: str) -> str:
+def _cell(result: Result, mode: str, trials: Trials) -> str:
+    outcome, name = result.outcomes[mode], result.field.name
+    if outcome.is_nothing:
+        return f"*nothing*: {_reason(result, trials.nothing_in.get(mode, {}), f'not mode {mode}')}"
     found = [_as_code(change) for change in _merged([_with_place(change, name) for change in outcome.changes])]
     if len(found) > _MOST:
         found = [*found[:_MOST], f"and {len(found) - _MOST} more"]
     if outcome.refusal:
         found.append(f"refused: {words(_with_place(outcome.refusal, name))}")
-    return BREAK.join(found) or "*nothing*"
+    return BREAK.join(found)
 
 
 def _as_code(change: str) -> str:

@@ -7,7 +7,10 @@
 - ``samples``: values of fields, by the end of their paths, where the schema alone gives none that fits;
 - ``annotations``: fields that no schema has: labels and annotations that mean something;
 - ``added``: keys of labels and annotations that are a dialect's own and that nobody writes;
-- ``nothing``: why fields, by the end of their paths, are accepted and change no object.
+- ``nothing``: why fields, by the end of their paths, are accepted and change no object in any mode.
+
+``samples/modes.yaml`` says the same of fields that only some modes do nothing with, ``samples/kubernetes.yaml`` has
+values of fields that Kubernetes owns.
 """
 
 from __future__ import annotations
@@ -66,10 +69,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a field does, by mode."""
+    """What a field of ``kind`` does, by mode."""
 
+    kind: str
     field: Field
     outcomes: Mapping[str, Outcome]
+
+    @property
+    def path(self) -> str:
+        """The field's path behind its kind."""
+        return f"{self.kind}.{self.field.path}"
 
 
 @dataclass(frozen=True)
@@ -173,6 +182,7 @@ class Trials:
         data = yaml.safe_load((SAMPLES / f"{dialect.name}.yaml").read_text())
         self.nothing: Mapping[str, str] = data.get("nothing") or {}
         self.annotations: Mapping[str, Json] = data.get("annotations") or {}
+        self.nothing_in: Mapping[str, Mapping[str, str]] = yaml.safe_load((SAMPLES / "modes.yaml").read_text())
         self.added: Sequence[str] = data["added"]
         self._kubernetes = yaml.safe_load((SAMPLES / "kubernetes.yaml").read_text())
         self._samples: Mapping[str, Json] = data.get("samples") or {}
@@ -232,7 +242,7 @@ class Trials:
         if not starts:
             raise ValueError(f"{kinds[0]}.{found.path}: no start in samples/{self._dialect.name}.yaml takes it")
         tried = [self._tried(kinds, found, start) for start in starts]
-        return Result(found, {mode: min((o[mode] for o in tried), key=_rank) for mode in self._plugins.modes})
+        return Result(kinds[0], found, {mode: min((o[mode] for o in tried), key=_rank) for mode in self._plugins.modes})
 
     def _tried(self, kinds: Sequence[str], found: Field, start: Start) -> dict[str, Outcome]:
         value = self._value(kinds, found, value_at(start.subject, found.path))
