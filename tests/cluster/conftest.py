@@ -4,7 +4,7 @@ import asyncio
 import importlib.util
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -52,17 +52,35 @@ async def admin(api_server: servers.ApiServer) -> AsyncIterator[KubeClient]:  # 
         yield client
 
 
-@pytest.fixture
-async def crds(admin: KubeClient) -> None:
+def install(api_server: servers.ApiServer, definitions: Mapping[Kind, Manifest]) -> None:  # type: ignore[name-defined]
+    """Apply CRDs, and return once their kinds are served. It takes seconds: once for each server."""
+
+    async def work() -> None:
+        async with connect(str(api_server.kubeconfig())) as client:
+            for crd in definitions.values():
+                await client.apply(crd, kinds.CUSTOM_RESOURCE_DEFINITION)
+            for kind in definitions:
+                await until(lambda kind=kind: client.has(kind), seconds=60)  # type: ignore[misc]
+
+    asyncio.run(work())
+
+
+@pytest.fixture(scope="session")
+def crds(api_server: servers.ApiServer) -> None:  # type: ignore[name-defined]
     """Our CRDs, served."""
-    for dialect in plugins.load().dialects.values():
-        for crd in dialect.crds():
-            await admin.apply(crd, kinds.CUSTOM_RESOURCE_DEFINITION)
-        for kind in dialect.services | dialect.runtimes:
-            await until(lambda kind=kind: admin.has(kind))  # type: ignore[misc]
+    dialects = plugins.load().dialects.values()
+    by_name = {crd["metadata"]["name"]: crd for dialect in dialects for crd in dialect.crds()}
+    install(
+        api_server,
+        {
+            kind: by_name[f"{kind.plural}.{kind.group}"]
+            for dialect in dialects
+            for kind in dialect.services | dialect.runtimes | dialect.models
+        },
+    )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def engine_definitions() -> dict[Kind, Manifest]:
     """The engines' own CRDs of all kinds that modes render."""
     folder = SHARED / "crds" / "engines"
@@ -82,13 +100,10 @@ def engine_definitions() -> dict[Kind, Manifest]:
     }
 
 
-@pytest.fixture
-async def engines(admin: KubeClient, engine_definitions: dict[Kind, Manifest]) -> None:
+@pytest.fixture(scope="session")
+def engines(api_server: servers.ApiServer, engine_definitions: dict[Kind, Manifest]) -> None:  # type: ignore[name-defined]
     """The engines' CRDs, served."""
-    for crd in engine_definitions.values():
-        await admin.apply(crd, kinds.CUSTOM_RESOURCE_DEFINITION)
-    for kind in engine_definitions:
-        await until(lambda kind=kind: admin.has(kind))  # type: ignore[misc]
+    install(api_server, engine_definitions)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pages import Page, pages
 from servery_controller import planning, render
 from servery_controller.planning import PlanningSettings
 from servery_kube.client import KubeClient, connect
@@ -132,6 +133,24 @@ async def test_every_rendered_object_is_accepted(
     assert made.services["kserve"] > 0
 
 
+@pytest.mark.parametrize("page", list(pages()), ids=lambda page: page.name)
+async def test_page_is_accepted_in_its_own_mode(
+    admin: KubeClient, crds: None, engines: None, namespace: str, page: Page
+) -> None:
+    catalog = render.catalog_from([*page.catalog, *page.manifests], INSTALLED, EVERYTHING)
+    settings = PlanningSettings(default_mode=page.mode)
+    dry = KubeClient(admin._api, dry_run=True)
+    for manifest in page.manifests:
+        service, runtime = render.dialect_of(manifest, INSTALLED), render.runtime_dialect_of(manifest, INSTALLED)
+        owner = service or runtime
+        assert owner is not None
+        metadata = {**manifest["metadata"], "namespace": namespace}
+        await dry.apply({**manifest, "metadata": metadata}, owner[1])
+        if service is not None:
+            for found in render.render(manifest, catalog, INSTALLED, settings)[1]:
+                await dry.apply(renamed(found, namespace), KINDS[found["apiVersion"], found["kind"]])
+
+
 async def test_corpus_fits_our_crds(crds: None, api_server: Any, namespace: str) -> None:
     refused: list[str] = []
     catalog = render.catalog_from([manifest for _, manifest in manifests()], INSTALLED)
@@ -156,5 +175,6 @@ async def test_corpus_fits_our_crds(crds: None, api_server: Any, namespace: str)
     assert refused == []
 
 
-def test_overlay_is_applied_whole(api_server: Any, crds: None) -> None:
-    api_server.apply_kustomization(ROOT / "deploy" / "kustomize" / "overlays" / "raw")
+@pytest.mark.parametrize("mode", sorted(INSTALLED.modes))
+def test_overlay_is_applied_whole(api_server: Any, crds: None, mode: str) -> None:
+    api_server.apply_kustomization(ROOT / "deploy" / "kustomize" / "overlays" / mode)
