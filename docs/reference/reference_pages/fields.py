@@ -110,7 +110,9 @@ def _grouped(rows: Iterable[tuple[Result, tuple[str, ...]]]) -> Iterator[tuple[s
         if len(names) == 1:
             yield BREAK.join(code(f"{parent}{names[0]}") for parent in parents), cells
         else:
-            yield BREAK.join([*(code(parent) for parent in parents if parent), ", ".join(map(code, names))]), cells
+            # What is held by its key is said with its whole path, one a line.
+            together = ", " if any(parents) else BREAK
+            yield BREAK.join([*(code(parent) for parent in parents if parent), together.join(map(code, names))]), cells
 
 
 def _cell(result: Result, mode: str, trials: Trials) -> str:
@@ -121,7 +123,7 @@ def _cell(result: Result, mode: str, trials: Trials) -> str:
     if len(found) > _MOST:
         found = [*found[:_MOST], f"and {len(found) - _MOST} more"]
     if outcome.refusal:
-        found.append(f"refused: {words(_with_place(outcome.refusal, name))}")
+        found.append(f"refused: {words(re.sub(_own(name), _PLACE, outcome.refusal))}")
     return BREAK.join(found)
 
 
@@ -133,7 +135,12 @@ def _as_code(change: str) -> str:
 
 
 def _with_place(change: str, name: str) -> str:
-    return re.sub(rf"(?:(?<=[. ])|^){re.escape(name)}(?=$|[.:\[])", _PLACE, change)
+    return re.sub(rf"(?<=[. ]){re.escape(name)}(?=$|[.:\[])", _PLACE, change) if not name.endswith("]") else change
+
+
+def _own(name: str) -> str:
+    """Return the pattern of a field's name in a path that a refusal begins with or speaks of, not in its words."""
+    return rf"(?:(?<=\.)|(?<=; )|^){re.escape(name)}(?=[:.\[])"
 
 
 def _merged(changes: Sequence[str]) -> list[str]:
