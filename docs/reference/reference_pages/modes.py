@@ -123,8 +123,8 @@ def _text(value: Json) -> str:
 
 def _asked(trials: Trials, dialect: Dialect) -> Iterator[tuple[str, Json, str]]:
     """Yield paths and values by which a service of a dialect asks for a mode, and the mode."""
-    kind = next(iter(dialect.services)).kind
-    kinds, schema = next(found for found in trials.kinds() if kind in found[0])
+    kinds, schema = next(found for found in trials.kinds() if {kind.kind for kind in dialect.services} & {*found[0]})
+    kind = kinds[0]
     seen: dict[str, list[Json]] = {}
     for start in trials.starts(kinds):
         if start.before.asked is not None:
