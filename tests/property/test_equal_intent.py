@@ -73,6 +73,12 @@ def is_fixed(found: InferenceService) -> bool:
 
 # Intents
 
+
+def rarely(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Return None three times in four: what every dialect can say is to be common."""
+    return st.sampled_from([False, False, False, True]).flatmap(lambda given: strategy if given else st.none())
+
+
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8)
 QUANTITIES = st.fixed_dictionaries({}, optional={"cpu": st.sampled_from(["500m", "2"]), "memory": st.just("1Gi")})
 URIS = st.sampled_from(
@@ -113,7 +119,7 @@ SCALINGS = st.one_of(
         ),
         st.integers(0, 2),
         st.integers(0, 2),
-        st.none() | st.just(ScaleMetric.CPU),
+        rarely(st.just(ScaleMetric.CPU)),
     ),
     st.builds(lambda fewest: Scaling(min_replicas=fewest), st.integers(1, 3)),
     st.builds(lambda count: Scaling(min_replicas=count, autoscaler_class=AutoscalerClass.NONE), st.integers(1, 3)),
@@ -203,8 +209,8 @@ def intents(draw: st.DrawFn) -> InferenceService:
                 batching=draw(st.none() | st.just(Batching(max_batch_rows=8, max_latency_seconds=1)))
                 if several
                 else None,
-                timeout_seconds=None if several else draw(st.none() | st.just(30)),
-                container_concurrency=None if several else draw(st.none() | st.just(4)),
+                timeout_seconds=None if several else draw(rarely(st.just(30))),
+                container_concurrency=None if several else draw(rarely(st.just(4))),
                 traffic_percent=share,
                 field_path="intent",
                 **fields,
@@ -215,8 +221,8 @@ def intents(draw: st.DrawFn) -> InferenceService:
         metadata={"name": name, "namespace": "demo", **shared},
         components=tuple(components),
         owned_labels={},
-        mode=draw(st.none() | st.sampled_from(sorted(INSTALLED.modes))),
-        cluster_local=draw(st.booleans()),
+        mode=draw(rarely(st.sampled_from(sorted(INSTALLED.modes)))),
+        cluster_local=draw(rarely(st.just(True))) is True,
     )
 
 

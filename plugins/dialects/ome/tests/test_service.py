@@ -230,6 +230,14 @@ def test_queues_are_labels(annotations: dict[str, str], labels: dict[str, str]) 
     assert labels.items() <= made.items()
 
 
+def test_sidecar_beside_a_model_of_the_older_form_is_not_the_server() -> None:
+    spec = {"predictor": {"model": {"baseModel": "base"}, "containers": [{"name": "side", "image": "acme/side:1"}]}}
+    engine = parsed(spec).predictor
+    assert engine.runtime is not None
+    assert engine.main_container == "ome-container"
+    assert [container["name"] for container in engine.pod["containers"]] == ["side"]
+
+
 def test_older_form_is_an_engine_that_loses_nothing() -> None:
     service = parsed(
         {

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from servery_sdk.contract import Dialect
 from servery_sdk.errors import ErrorCode, Invalid, ServeryError
 from servery_sdk.manifests import Manifest
-from servery_sdk.model import Catalog
+from servery_sdk.model import Catalog, DeploymentPlan
 from servery_sdk.plugins import Plugins
 
 from servery_controller import render
-from servery_controller.planning import PlanningSettings
+from servery_controller.planning import NoPlan, PlanningSettings
 from servery_controller.planning.essence import differences, essence, spelled_out
 
 
@@ -45,7 +45,8 @@ def convert(
 ) -> Converted:
     """Return ``manifest``, a service, in the words of ``dialect``.
 
-    Where it has no words for a runtime or for files to fetch, whole pods are written in their place.
+    Where it has no words for a runtime or for files to fetch, or no runtime of that name, whole pods are written in
+    their place.
 
     Raises:
         Invalid: The manifest is wrong, or says what ``dialect`` has no words for.
@@ -56,18 +57,28 @@ def convert(
     before = render.plan(manifest, catalog, plugins, settings)
     assert owner is not None, "without a dialect there is no plan"
     service = owner[0].parse(manifest, catalog)
+
+    def proven(written: tuple[Manifest, ...]) -> tuple[Manifest, ...]:
+        objects = {**catalog.objects, **render.catalog_from(written, plugins).objects}
+        found = replace(catalog, objects=objects)
+        after = render.plan(written[0], found, plugins, settings)
+        compared = differences(essence(service, before), essence(dialect.parse(written[0], found), after))
+        if different := [*compared, *_scaled_otherwise(before, after, plugins)]:
+            raise Different(dialect.name, different)
+        return written
+
     try:
-        made = Converted(manifests=dialect.write(service))
-    except Invalid as refused:
-        whole = spelled_out(service, before)
-        made = Converted(manifests=dialect.write(whole), spelled_out=tuple(map(str, refused.errors)))
-    after_catalog = _with(catalog, made.manifests, plugins)
-    after = render.plan(made.manifests[0], after_catalog, plugins, settings)
-    again = dialect.parse(made.manifests[0], after_catalog)
-    if found := [*differences(essence(service, before), essence(again, after))]:
-        raise Different(dialect.name, found)
-    return made
+        return Converted(manifests=proven(dialect.write(service)))
+    except (Invalid, NoPlan, Different) as refusal:
+        whole = dialect.write(spelled_out(service, before))
+        return Converted(manifests=proven(whole), spelled_out=tuple(str(refusal).splitlines()))
 
 
-def _with(catalog: Catalog, written: Iterable[Manifest], plugins: Plugins) -> Catalog:
-    return replace(catalog, objects={**catalog.objects, **render.catalog_from(written, plugins).objects})
+def _scaled_otherwise(before: DeploymentPlan, after: DeploymentPlan, plugins: Plugins) -> Iterator[str]:
+    """Yield where the mode makes other objects of the other plan's numbers: only it knows what saying no most means."""
+    mode = plugins.modes[before.mode]
+    for index, (one, other) in enumerate(zip(before.workloads, after.workloads, strict=False)):
+        workloads = list(before.workloads)
+        workloads[index] = replace(one, scaling=other.scaling)
+        if mode.render(replace(before, workloads=tuple(workloads))) != mode.render(before):
+            yield f"workloads[{index}].scaling in mode {mode.name}: {one.scaling}, and {other.scaling}"

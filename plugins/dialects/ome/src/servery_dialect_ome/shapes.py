@@ -129,7 +129,8 @@ def _engine(predictor: Manifest) -> Manifest:
     made.pop("containers", None)
     if containers:
         made["containers"] = containers
-    if runner:
+    if runner or (model and containers):
+        # Without a runner, the first of the sidecars would be taken for what answers.
         made["runner"] = runner
     if workers:
         made["worker"] = _worker(workers)

@@ -288,7 +288,8 @@ def _component(service: InferenceService, component: Component) -> Manifest:
     if component.runtime is None:
         main, *listed = listed
         pod["runner"] = intent.with_env(main, variables)
-    elif not is_older and (component.container or variables):
+    elif not is_older and (component.container or variables or listed):
+        # Without a runner, the first of the sidecars would be taken for what answers.
         pod["runner"] = intent.with_env(component.container, variables)
     if listed:
         pod["containers"] = listed
@@ -322,7 +323,7 @@ def _worker(component: Component) -> Manifest:
     if component.runtime is None:
         main, *listed = listed
         made["runner"] = {**main, "name": kinds.MAIN_CONTAINER}
-    elif workers.container:
+    elif workers.container or listed:
         made["runner"] = dict(workers.container)
     return {**made, "containers": listed} if listed else made
 

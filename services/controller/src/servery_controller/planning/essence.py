@@ -13,7 +13,7 @@ Erased is what a dialect names by itself, and what follows from that:
 
 Written in one way is what means the same:
 
-- No most replicas: as many as the fewest, at least one. A mode without bounds by itself has no dialect that says so.
+- No most replicas: as many as the fewest, at least one. Where a mode takes none for no bound, ``convert`` asks the mode.
 - No strategy: Kubernetes' own, whose missing parts are filled in.
 - No disruption budget: one pod at a time. For a single pod that allows the same as none.
 - A canary with all requests: none.
