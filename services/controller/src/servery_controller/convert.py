@@ -70,8 +70,14 @@ def convert(
     try:
         return Converted(manifests=proven(dialect.write(service)))
     except (Invalid, NoPlan, Different) as refusal:
-        whole = dialect.write(spelled_out(service, before))
-        return Converted(manifests=proven(whole), spelled_out=tuple(str(refusal).splitlines()))
+        try:
+            whole = proven(dialect.write(spelled_out(service, before)))
+        except (NoPlan, Different):
+            if isinstance(refusal, Invalid):
+                raise
+            # Of two proofs that fail, the plainer one's words say more.
+            raise refusal from None
+        return Converted(manifests=whole, spelled_out=tuple(str(refusal).splitlines()))
 
 
 def _scaled_otherwise(before: DeploymentPlan, after: DeploymentPlan, plugins: Plugins) -> Iterator[str]:
