@@ -40,6 +40,9 @@ def default_directory() -> Path:
     return (Path(home) if home else Path.home() / ".local" / "state") / "servery"
 
 
+LABELS = "labels.json"
+"""In a pod's directory: its labels, which say whose it is."""
+
 _LOOK_SECONDS = 0.2
 """How long somebody who only looks whether a platform runs may hold its lock: a microsecond, and some patience."""
 
@@ -131,10 +134,15 @@ class State:
         raise NotRunning(f"no service {namespace}/{name} runs here; running: {there}")
 
     def logs(self, name: str, namespace: str) -> list[Path]:
-        """Return the log files of a service's containers."""
-        return sorted(
-            (self.directory / "pods" / namespace).glob(f"{name}-*/logs/*.log"), key=lambda p: p.stat().st_mtime
+        """Return the log files of a service's containers, oldest first."""
+        found = (
+            log
+            for labels in (self.directory / "pods" / namespace).glob(f"*/{LABELS}")
+            # A dialect puts the service's name into a label of all that it owns.
+            if name in json.loads(labels.read_text()).values()
+            for log in labels.parent.glob("logs/*.log")
         )
+        return sorted(found, key=lambda log: log.stat().st_mtime)
 
     def _clear(self) -> None:
         for name in ("platform.json", "services.json"):

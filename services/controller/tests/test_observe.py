@@ -491,26 +491,37 @@ def test_failure_is_of_the_same_pod_whatever_the_order_of_the_pods(plan: Deploym
     assert failure(one).location == "pod a container kserve-container"
 
 
-UNSCHEDULABLE = pod(scheduled=said("PodScheduled", "False", "Unschedulable", "no room"))
-
-
 @pytest.mark.parametrize(
-    ("known", "time"),
+    ("failing", "time"),
     [
-        pytest.param({}, NOW, id="a new failure is of now"),
-        pytest.param({"message": "no room", "time": BEFORE}, BEFORE, id="the same failure keeps its time"),
-        pytest.param({"message": "other", "time": BEFORE}, NOW, id="another failure is of now"),
-        pytest.param({"message": "no room"}, NOW, id="a failure whose time was lost is of now"),
+        pytest.param(CRASHES, CRASHED, id="of a container's end"),
+        pytest.param(
+            pod(scheduled={**said("PodScheduled", "False", "Unschedulable", "no room"), "lastTransitionTime": BEFORE}),
+            BEFORE,
+            id="since when the pod has no place",
+        ),
+        pytest.param(
+            pod(container(waiting={"reason": "ImagePullBackOff"}), metadata={"creationTimestamp": BEFORE}),
+            BEFORE,
+            id="since the pod is there",
+        ),
     ],
 )
-def test_failure_time_is_kept_while_it_is_the_same(plan: DeploymentPlan, known: Manifest, time: str) -> None:
-    previous = {"modelStatus": {"lastFailureInfo": known}}
-    assert failure(observe(plan, seen(deployment(UNAVAILABLE), UNSCHEDULABLE, previous=previous), now=NOW)).time == time
+def test_failure_time_is_the_clusters_so_that_looking_again_changes_nothing(
+    plan: DeploymentPlan, failing: Manifest, time: str
+) -> None:
+    found = observe(plan, seen(deployment(UNAVAILABLE), failing), now=NOW)
+    assert failure(found).time == time
+
+
+@pytest.mark.parametrize(("status", "time"), [("False", BEFORE), ("True", NOW)])
+def test_refusal_is_since_the_service_is_not_ready(status: str, time: str) -> None:
+    ready = {"type": "Ready", "status": status, "message": "other", "lastTransitionTime": BEFORE}
     refusal = refused(
         "NoSupportingRuntime",
         "no room",
         generation=7,
-        previous=previous,
+        previous={"conditions": [ready]},
         now=NOW,
         transition=TransitionStatus.INVALID_SPEC,
     )

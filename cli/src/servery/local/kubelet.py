@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from servery.local.containers import Backoff, Container
 from servery.local.localize import Sandbox
 from servery.local.probes import probing_client
 from servery.local.volumes import write
+from servery.state import LABELS
 
 
 class Kubelet:
@@ -78,6 +80,8 @@ class Kubelet:
             claims=self._directory / "claims" / ref.namespace,
         )
         try:
+            sandbox.directory.mkdir(parents=True, exist_ok=True)
+            (sandbox.directory / LABELS).write_text(json.dumps(pod["metadata"].get("labels", {})))
             for volume in pod["spec"].get("volumes", ()):
                 sandbox.volume(volume).mkdir(parents=True, exist_ok=True)
             await Pod(self._api, ref, pod, sandbox, self._runtimes, self._configurations, client, self._backoff).run()

@@ -76,7 +76,7 @@ def observe(
             _component_status(plan, found, is_ready=condition.status is TRUE)
             for found, condition in zip(seen, components, strict=True)
         ),
-        model=_model_status(predictor, is_ready=components[0].status is TRUE, now=now, previous=observed.previous),
+        model=_model_status(predictor, is_ready=components[0].status is TRUE),
         runtime=selection.runtime.name if selection else None,
         runtime_is_cluster_scoped=scope is not None and scope is not RuntimeScope.NAMESPACE,
         previous=observed.previous,
@@ -114,11 +114,13 @@ def refused(
     condition_type: str = "PredictorReady",
 ) -> ServiceStatus:
     """Return the status of a service for which there is no plan, or which the cluster cannot run."""
-    failure = Failure(reason=reason, message=message, time=_failure_time(previous, message, now))
     condition = Condition(type=condition_type, status=FALSE, reason=reason, message=message)
+    found = _with_ready([condition], previous, now)
+    # Since when it is not ready: a status that says nothing new is not written.
+    failure = Failure(reason=reason, message=message, time=found[-1].last_transition_time)
     return ServiceStatus(
         observed_generation=generation,
-        conditions=_with_ready([condition], previous, now),
+        conditions=found,
         model=ModelStatus(transition=transition, target=ModelState.PENDING, failure=failure),
         previous=previous,
     )
@@ -239,11 +241,13 @@ def _pod_failure(pod: Manifest) -> Failure | None:
     where = f"pod {_name(pod)}"
     scheduled = conditions(mapping(pod, "status")).get("PodScheduled", {})
     if scheduled.get("reason") == "Unschedulable":
-        return Failure(reason="Unschedulable", message=text(scheduled, "message"), location=where)
+        since = text(scheduled, "lastTransitionTime")
+        return Failure(reason="Unschedulable", message=text(scheduled, "message"), location=where, time=since)
     for container in _containers(pod):
         failure = _container_failure(container)
         if failure is not None:
-            return replace(failure, location=f"{where} container {text(container, 'name')}")
+            since = failure.time or text(mapping(pod, "metadata"), "creationTimestamp")
+            return replace(failure, location=f"{where} container {text(container, 'name')}", time=since)
     return None
 
 
@@ -275,7 +279,7 @@ def _words(said: Manifest, otherwise: str) -> str:
     return text(said, "message").strip() or otherwise
 
 
-def _model_status(found: _Seen, *, is_ready: bool, now: str, previous: Manifest) -> ModelStatus:
+def _model_status(found: _Seen, *, is_ready: bool) -> ModelStatus:
     pods, failures, ready = found.pods, found.failures, found.ready_pods
     if is_ready and not failures:
         return ModelStatus(
@@ -286,25 +290,17 @@ def _model_status(found: _Seen, *, is_ready: bool, now: str, previous: Manifest)
         )
     active = ModelState.LOADED if ready else None
     if failures:
-        failure = failures[0]
-        dated = replace(failure, time=failure.time or _failure_time(previous, failure.message, now))
         return ModelStatus(
             transition=TransitionStatus.BLOCKED_BY_FAILED_LOAD,
             target=ModelState.FAILED_TO_LOAD,
             active=active,
-            failure=dated,
+            failure=failures[0],
             total_copies=ready,
             failed_copies=len(failures),
         )
     is_loading = any(mapping(mapping(c, "state"), "running") for pod in pods for c in _containers(pod))
     target = ModelState.LOADING if is_loading else ModelState.PENDING
     return ModelStatus(transition=TransitionStatus.IN_PROGRESS, target=target, active=active, total_copies=ready)
-
-
-def _failure_time(previous: Manifest, message: str, now: str) -> str:
-    # The same failure keeps its time: a status that says nothing new is not written.
-    info = mapping(mapping(previous, "modelStatus"), "lastFailureInfo")
-    return text(info, "time") if info.get("message") == message and text(info, "time") else now
 
 
 def _containers(pod: Manifest) -> Iterator[Manifest]:
