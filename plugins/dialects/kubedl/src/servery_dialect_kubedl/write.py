@@ -53,14 +53,14 @@ def write(service: InferenceService) -> tuple[Manifest, ...]:
 
 def _errors(service: InferenceService) -> Iterator[FieldError]:
     yield from intent.metadata_errors(service, _NAME, OWN, shared=False)
-    for is_said, what in (
-        (service.mode is not None, f"mode {service.mode}: the installation's default runs it"),
-        (service.stopped, "that nothing is to run for now"),
-        (service.cluster_local, "that nobody outside is to reach it"),
-        (service.entry is not None and service.entry.type != "ClusterIP", "a Service of another type"),
-    ):
-        if is_said:
-            yield intent.refusal("metadata", _NAME, what)
+    if service.mode is not None:
+        yield intent.refusal("metadata.annotations", _NAME, f"mode {service.mode}: the installation's default runs it")
+    if service.stopped:
+        yield intent.refusal("metadata.annotations", _NAME, "that nothing is to run for now")
+    if service.cluster_local:
+        yield intent.refusal("metadata", _NAME, "that nobody outside is to reach it")
+    if service.entry is not None and service.entry.type != "ClusterIP":
+        yield intent.refusal("metadata.annotations", _NAME, f"a Service of type {service.entry.type}")
     for component in service.components:
         if component.runtime is not None:
             what = "a runtime: its containers are the manifest's own"
