@@ -18,6 +18,7 @@ from servery.local.platform import Platform
 from servery.sources import read_for_here
 from servery_sdk import kinds, plugins
 from servery_sdk.manifests import Namespace, ObjectRef
+from stand_ins.gcs import buckets_served
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -127,3 +128,13 @@ def ask(local: Local) -> Callable[..., Any]:
             return json.loads(answer.read())
 
     return post
+
+
+@pytest.fixture
+def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Has the environment say where Google Cloud Storage is, with the model that KServe's pages name."""
+    with buckets_served() as buckets:
+        model = (EXAMPLES / "sklearn-iris" / "model" / "model.joblib").read_bytes()
+        buckets.put("kfserving-examples/models/sklearn/1.0/model/model.joblib", model)
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", buckets.url)
+        yield

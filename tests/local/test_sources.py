@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stand_ins.gcs import buckets_served
 from stand_ins.hub import Hub, hub_served
 
 if TYPE_CHECKING:
@@ -19,8 +18,7 @@ pytestmark = [pytest.mark.local, pytest.mark.timeout(300)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MODEL = (EXAMPLES / "sklearn-iris" / "model" / "model.joblib").read_bytes()
-BUCKET = "kfserving-examples"
-KEY = "models/sklearn/1.0/model/model.joblib"
+BUCKET, KEY = "kfserving-examples", "models/sklearn/1.0/model/model.joblib"
 IRIS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
 
 
@@ -53,15 +51,6 @@ def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("AWS_DEFAULT_REGION", "us-east-1"),
     ):
         monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Has the environment say where Google Cloud Storage is."""
-    with buckets_served() as buckets:
-        buckets.put(f"{BUCKET}/{KEY}", MODEL)
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", buckets.url)
-        yield
 
 
 @pytest.mark.usefixtures("s3")
