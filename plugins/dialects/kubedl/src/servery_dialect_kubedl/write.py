@@ -77,6 +77,8 @@ def _unsayable(component: Component) -> Iterator[str]:
         yield f"a {component.kind}"
     if component.workers is not None:
         yield "pods that each replica leads"
+    if _is_http2(next(mappings(intent.main(component), "ports"), {})):
+        yield "a server of gRPC alone: the first port of its Service is REST's"
     if component.logging is not None:
         yield "payload logging"
     if component.timeout_seconds is not None:
@@ -154,10 +156,8 @@ def _named_ports(container: Manifest) -> Manifest:
     if not ports:
         return container
     first, *rest = ports
-    speaks_grpc = next((port for port in rest if any(word in str(port.get("name", "")) for word in _H2C)), None)
-    is_grpc_alone = any(word in str(first.get("name", "")) for word in _H2C)
-    names = {id(first): "grpc" if is_grpc_alone else "http"}
-    if speaks_grpc is not None and not is_grpc_alone:
+    names = {id(first): "http"}
+    if (speaks_grpc := next(filter(_is_http2, rest), None)) is not None:
         names[id(speaks_grpc)] = "grpc"
     renamed = {str(port["name"]): names[id(port)] for port in ports if id(port) in names and "name" in port}
     made: dict[str, Json] = {
@@ -168,6 +168,10 @@ def _named_ports(container: Manifest) -> Manifest:
         if name in made:
             made[name] = {key: _renamed(value, renamed) for key, value in made[name].items()}
     return made
+
+
+def _is_http2(port: Manifest) -> bool:
+    return any(word in str(port.get("name", "")) for word in _H2C)
 
 
 def _renamed(handler: Json, names: dict[str, str]) -> Json:

@@ -8,7 +8,8 @@ Erased is what a dialect names by itself, and what follows from that:
   them stay). Its variables are compared by name, whatever their order.
 - Numbers and names of ports. What stays is where the first one leads and whether it speaks HTTP/2; a dialect may promise
   more ports, and declaring one opens nothing.
-- How a runtime was chosen: all that it brings is in the pod.
+- How a runtime was chosen: all that it brings is in the pod, its labels and its annotations; among those of the pod are
+  the component's own.
 - The revision that a canary shares with, which is no wish but what was rolled out.
 
 Written in one way is what means the same:
@@ -76,7 +77,7 @@ def spelled_out(service: InferenceService, plan: DeploymentPlan) -> InferenceSer
             runtime=None,
             artifacts=(),
             container={},
-            pod=_without_promises(service, component, workload.pod),
+            pod=_with_ports(_without_promises(service, component, workload.pod), workload),
             main_container=workload.main_container,
             labels=workload.labels,
             annotations=workload.pod_annotations,
@@ -89,6 +90,13 @@ def spelled_out(service: InferenceService, plan: DeploymentPlan) -> InferenceSer
     return replace(service, components=components)
 
 
+def _with_ports(pod: Manifest, workload: Workload) -> Manifest:
+    """Return a pod that declares where requests go, of which each dialect has a notion of its own."""
+    first, *others = pod["containers"]
+    ports = first.get("ports") or [{"containerPort": workload.ports[0].target_port, "protocol": "TCP"}]
+    return {**pod, "containers": [{**first, "ports": ports}, *others]}
+
+
 def _shown(value: Json) -> str:
     return "nothing" if value is None else repr(value) if isinstance(value, str) else str(value)
 
@@ -99,7 +107,6 @@ def _workload(service: InferenceService, component: Component, workload: Workloa
     return {
         "kind": str(workload.kind),
         "labels": intent.users(service, workload.labels),
-        "annotations": intent.users(service, workload.annotations),
         "pod_labels": intent.users(service, _beyond(workload.pod_labels, workload.selector)),
         "pod_annotations": intent.users(service, workload.pod_annotations),
         "pod": main_pod(service, component, workload.pod),
