@@ -1,4 +1,4 @@
-"""Seven ways to say the same service, each over every protocol, with the clients that people have."""
+"""Every way to say the same service, each over every protocol, with the clients that people have."""
 
 from __future__ import annotations
 

@@ -258,6 +258,16 @@ def test_object_that_installs_a_plugins_runtime_is_that_runtime(
     assert found.model_class == (installed.runtimes["servery-sklearn"].model_class if is_ours else None)
 
 
+def test_service_whose_engine_is_not_there_falls_back_where_the_installation_says_so(
+    planned: Callable[..., DeploymentPlan], make_service: Make
+) -> None:
+    service = make_service(annotations={"serving.kserve.io/deploymentMode": "Serverless"})
+    assert planned(service).mode == "knative"
+    found = planned(service, fallback_mode="raw")
+    assert found.mode == "raw"
+    assert found.explanations[-1] == "mode raw: knative needs Knative Serving, and this place has it not"
+
+
 def test_runtime_of_the_namespace_beats_the_built_in(
     planned: Callable[..., DeploymentPlan], make_service: Make, make_runtime: Make
 ) -> None:

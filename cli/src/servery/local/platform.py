@@ -107,7 +107,10 @@ class Platform:
     async def _run(self) -> None:
         schemes = {s for provider in self.plugins.storage_providers.values() for s in provider.schemes}
         settings = PlanningSettings(
-            storage_schemes=PlanningSettings().storage_schemes | schemes, default_mode=self._mode
+            storage_schemes=PlanningSettings().storage_schemes | schemes,
+            default_mode=self._mode,
+            # A manifest that is meant for an engine serves its model here too.
+            fallback_mode=PlanningSettings().default_mode,
         )
         configurations = Configurations(self._secrets, self._config_maps)
         kubelet = Kubelet(

@@ -23,7 +23,7 @@ from servery_sdk.plugins import Plugins
 from servery_controller import planning, render
 from servery_controller.capabilities import offered
 from servery_controller.gather import referenced
-from servery_controller.planning import EngineMissing, NoPlan, PlanningSettings
+from servery_controller.planning import EngineMissing, NoPlan, PlanningSettings, products
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +190,9 @@ class Controller:
             plan, desired = render.render(manifest, catalog, self._plugins, self._settings)
             mode = self._plugins.modes[plan.mode]
             if missing := mode.requires(plan) - plan.capabilities:
-                raise EngineMissing(plan.mode, missing)
+                raise EngineMissing(plan.mode, products(missing))
+            if unserved := {f"{wanted['kind']}.{wanted['apiVersion']}" for wanted in desired} - self._served():
+                raise EngineMissing(plan.mode, " and ".join(sorted(unserved)))
         except (Invalid, NoPlan) as error:
             status = self._refusal(manifest, error, plan)
         else:
@@ -212,6 +214,9 @@ class Controller:
         self._reported[ref] = written
         if refusal is not None:
             raise refusal
+
+    def _served(self) -> set[str]:
+        return {str(kind) for kind in self._informers}
 
     def _manifest(self, ref: ObjectRef) -> Manifest | None:
         informer = self._informers.get(ref.kind)

@@ -13,7 +13,7 @@ from servery_sdk.model import Capability, Catalog, DeploymentPlan, Runtime
 from servery_sdk.plugins import Plugins
 
 from servery_controller import planning
-from servery_controller.planning import NoPlan, PlanningSettings
+from servery_controller.planning import NoPlan, PlanningSettings, products
 
 
 class UnknownKind(ServeryError):
@@ -120,9 +120,19 @@ def plan(manifest: Manifest, catalog: Catalog, plugins: Plugins, settings: Plann
     made = planning.plan(service, catalog, settings)
     if made.mode not in plugins.modes:
         raise Invalid([unsupported("deployment mode", made.mode, plugins.modes, what="installed modes")])
+    made = _here(made, plugins, settings)
     if objections := plugins.modes[made.mode].objections(made):
         raise NoPlan(f"mode {made.mode!r} cannot run it: {'; '.join(objections)}")
     return made
+
+
+def _here(made: DeploymentPlan, plugins: Plugins, settings: PlanningSettings) -> DeploymentPlan:
+    """Return the plan in the mode that the installation falls back on, where its own cannot be had."""
+    missing = plugins.modes[made.mode].requires(made) - made.capabilities
+    if not missing or settings.fallback_mode is None:
+        return made
+    why = f"mode {settings.fallback_mode}: {made.mode} needs {products(missing)}, and this place has it not"
+    return replace(made, mode=settings.fallback_mode, explanations=(*made.explanations, why))
 
 
 def render(

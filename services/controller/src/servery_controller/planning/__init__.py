@@ -1,10 +1,21 @@
 """Everything that decides. Pure: no I/O, clock, environment, random or logging."""
 
-from servery_controller.planning.errors import EngineMissing, NoPlan, NoRuntime
+from servery_controller.planning.errors import EngineMissing, NoPlan, NoRuntime, products
 from servery_controller.planning.events import events
 from servery_controller.planning.observe import observe, refused
 from servery_controller.planning.plan import plan
 from servery_controller.planning.prune import prune
 from servery_controller.planning.settings import PlanningSettings
 
-__all__ = ["EngineMissing", "NoPlan", "NoRuntime", "PlanningSettings", "events", "observe", "plan", "prune", "refused"]
+__all__ = [
+    "EngineMissing",
+    "NoPlan",
+    "NoRuntime",
+    "PlanningSettings",
+    "events",
+    "observe",
+    "plan",
+    "products",
+    "prune",
+    "refused",
+]

@@ -20,12 +20,16 @@ class EngineMissing(NoPlan):
 
     reason = "EngineMissing"
 
-    def __init__(self, mode: str, missing: Iterable[Capability]) -> None:
-        products = " and ".join(capability.product for capability in sorted(missing))
+    def __init__(self, mode: str, missing: str) -> None:
         super().__init__(
-            f"mode {mode!r} needs {products}: this cluster does not serve its kinds, or the controller may not use "
+            f"mode {mode!r} needs {missing}: this cluster does not serve its kinds, or the controller may not use "
             "them; install it, or choose another mode for the service"
         )
+
+
+def products(missing: Iterable[Capability]) -> str:
+    """Return what to install for capabilities, in words."""
+    return " and ".join(capability.product for capability in sorted(missing))
 
 
 class NoRuntime(NoPlan):

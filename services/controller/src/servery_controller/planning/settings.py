@@ -17,6 +17,7 @@ class PlanningSettings:
 
     Attributes:
         default_mode: Of services that ask for none.
+        fallback_mode: Of services whose own mode needs what the cluster lacks; None lets them wait for it.
         ingress_domain: Under which services have hosts, ``<name>-<namespace>.<domain>``.
         extra_ingress_domains: More of them, for the service's own host.
         url_scheme: Of ``status.url``.
@@ -30,6 +31,7 @@ class PlanningSettings:
     """
 
     default_mode: str = "raw"
+    fallback_mode: str | None = None
     ingress_domain: str = "example.com"
     extra_ingress_domains: tuple[str, ...] = ()
     url_scheme: str = "http"
