@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from servery_sdk import revisions
+from servery_sdk import revisions, statuses
 from servery_sdk.lenient import mapping
 from servery_sdk.manifests import Json
 from servery_sdk.model import Condition, ConditionStatus, ModelStatus, ServiceStatus
@@ -22,7 +22,7 @@ def status(found: ServiceStatus) -> Mapping[str, Json]:
     written: dict[str, Json] = {
         "observedGeneration": found.observed_generation,
         "conditions": [
-            _condition(condition)
+            statuses.condition(condition)
             for condition in sorted((*found.conditions, *_of_all(found.conditions)), key=lambda c: c.type)
         ],
         "url": found.url,
@@ -61,18 +61,6 @@ def _components(found: ServiceStatus) -> dict[str, Json]:
     return {name: component for name, component in kept.items() if component}
 
 
-def _condition(condition: Condition) -> dict[str, str]:
-    written = {
-        "type": condition.type,
-        "status": str(condition.status),
-        "reason": condition.reason,
-        "message": condition.message,
-        "severity": condition.severity,
-        "lastTransitionTime": condition.last_transition_time,
-    }
-    return {key: value for key, value in written.items() if value}
-
-
 def _model(model: ModelStatus) -> dict[str, Json]:
     written: dict[str, Json] = {
         "transitionStatus": str(model.transition),
@@ -82,12 +70,5 @@ def _model(model: ModelStatus) -> dict[str, Json]:
     if model.active is not None:
         written["states"]["activeModelState"] = str(model.active)
     if model.failure is not None:
-        info = {
-            "reason": model.failure.reason,
-            "message": model.failure.message,
-            "location": model.failure.location,
-            "time": model.failure.time,
-            "exitCode": model.failure.exit_code,
-        }
-        written["lastFailureInfo"] = {key: value for key, value in info.items() if value not in ("", None)}
+        written["lastFailureInfo"] = statuses.failure(model.failure)
     return written

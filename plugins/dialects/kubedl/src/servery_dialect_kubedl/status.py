@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from servery_sdk import statuses
 from servery_sdk.manifests import Json
-from servery_sdk.model import ComponentStatus, Condition, ServiceStatus
+from servery_sdk.model import ComponentStatus, ServiceStatus
 
 
 def status(found: ServiceStatus) -> Mapping[str, Json]:
     """Return ``.status`` as KubeDL's users and tools read it."""
     written: dict[str, Json] = {
         "observedGeneration": found.observed_generation,
-        "conditions": [_condition(condition) for condition in sorted(found.conditions, key=lambda c: c.type)],
+        "conditions": [statuses.condition(condition) for condition in sorted(found.conditions, key=lambda c: c.type)],
         "inferenceEndpoint": _host(found.address).removesuffix(".svc") if found.address else None,
         "predictorStatuses": [_predictor(component) for component in found.components] or None,
         "url": found.url,
@@ -35,15 +36,3 @@ def _host(address: str) -> str:
     host = address.partition("://")[2]
     name, svc, _ = host.partition(".svc.")
     return f"{name}.svc" if svc else host
-
-
-def _condition(condition: Condition) -> dict[str, str]:
-    written = {
-        "type": condition.type,
-        "status": str(condition.status),
-        "reason": condition.reason,
-        "message": condition.message,
-        "severity": condition.severity,
-        "lastTransitionTime": condition.last_transition_time,
-    }
-    return {key: value for key, value in written.items() if value}

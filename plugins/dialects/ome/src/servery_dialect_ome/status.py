@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from servery_sdk import statuses
 from servery_sdk.manifests import Json
-from servery_sdk.model import ComponentStatus, Condition, ModelStatus, ServiceStatus
+from servery_sdk.model import ComponentStatus, ModelStatus, ServiceStatus
 
 _NOT_OMES = frozenset({"Stopped"})
 """Conditions that OME has no word for: its services cannot be stopped."""
@@ -16,25 +17,13 @@ def status(found: ServiceStatus) -> Mapping[str, Json]:
     conditions = sorted(found.conditions, key=lambda condition: condition.type)
     written: dict[str, Json] = {
         "observedGeneration": found.observed_generation,
-        "conditions": [_condition(condition) for condition in conditions if condition.type not in _NOT_OMES],
+        "conditions": [statuses.condition(condition) for condition in conditions if condition.type not in _NOT_OMES],
         "url": found.url,
         "address": {"url": found.address} if found.address else None,
         "components": {component.name: _component(component) for component in found.components} or None,
         "modelStatus": _model(found.model) if found.model else None,
     }
     return {key: value for key, value in written.items() if value is not None}
-
-
-def _condition(condition: Condition) -> dict[str, str]:
-    written = {
-        "type": condition.type,
-        "status": str(condition.status),
-        "reason": condition.reason,
-        "message": condition.message,
-        "severity": condition.severity,
-        "lastTransitionTime": condition.last_transition_time,
-    }
-    return {key: value for key, value in written.items() if value}
 
 
 def _component(component: ComponentStatus) -> dict[str, Json]:
@@ -59,12 +48,5 @@ def _model(model: ModelStatus) -> dict[str, Json]:
     if model.active is not None:
         written["modelRevisionStates"]["activeModelState"] = str(model.active)
     if model.failure is not None:
-        info = {
-            "reason": model.failure.reason,
-            "message": model.failure.message,
-            "location": model.failure.location,
-            "time": model.failure.time,
-            "exitCode": model.failure.exit_code,
-        }
-        written["lastFailureInfo"] = {key: value for key, value in info.items() if value not in ("", None)}
+        written["lastFailureInfo"] = statuses.failure(model.failure)
     return written

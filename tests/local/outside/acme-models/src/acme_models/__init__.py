@@ -1,9 +1,8 @@
 """Acme's own manifests: a Model says where its files are, what they are, and between which numbers of servers."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 
-from servery_sdk import crds, intent, kinds, lenient, model, names, openapi, schema
+from servery_sdk import crds, intent, kinds, lenient, model, names, openapi, schema, statuses
 from servery_sdk.contract import Dialect
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid
 from servery_sdk.hooks import hookimpl
@@ -104,7 +103,7 @@ class AcmeModels:
             "because": ready.message or None,
             "address": found.address,
             "observedGeneration": found.observed_generation,
-            "conditions": [_condition(condition) for condition in found.conditions],
+            "conditions": [statuses.condition(condition) for condition in found.conditions],
         }
         return {key: value for key, value in written.items() if value is not None}
 
@@ -124,11 +123,6 @@ def _servers(spec: Manifest) -> tuple[Json, Json]:
 
 def _namespace(manifest: Manifest) -> Namespace:
     return Namespace(lenient.text(lenient.mapping(manifest, "metadata"), "namespace") or "default")
-
-
-def _condition(condition: model.Condition) -> Json:
-    said = {"lastTransitionTime" if key == "last_transition_time" else key: v for key, v in asdict(condition).items()}
-    return {key: str(value) for key, value in said.items() if value}
 
 
 @hookimpl
