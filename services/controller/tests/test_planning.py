@@ -258,6 +258,15 @@ def test_object_that_installs_a_plugins_runtime_is_that_runtime(
     assert found.model_class == (installed.runtimes["servery-sklearn"].model_class if is_ours else None)
 
 
+def test_bound_of_requests_at_once_is_explained(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
+    model = {"modelFormat": {"name": "sklearn"}, "storageUri": "s3://models/iris"}
+    found = planned(make_service(model=model, containerConcurrency=4))
+    assert [said for said in found.explanations if "requests at once" in said] == [
+        "predictor: at most 4 requests at once in one pod, where the mode has something before its pods that holds the "
+        "others back"
+    ]
+
+
 def test_service_whose_engine_is_not_there_falls_back_where_the_installation_says_so(
     planned: Callable[..., DeploymentPlan], make_service: Make
 ) -> None:

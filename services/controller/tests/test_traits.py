@@ -28,6 +28,7 @@ from servery_sdk.model import (
     Workload,
 )
 
+SETTINGS = PlanningSettings()
 SERVICE = ObjectRef(Kind("acme.io/v1", "Inference", "inferences"), Namespace("demo"), "llama")
 LLAMA = ModelTraits(
     architecture="LlamaForCausalLM", framework=ModelFormat(name="transformers", version="4.43.1"), parameters=8_000_000
@@ -124,7 +125,7 @@ def test_rejection_says_why(unfit: Runtime, traits: dict[str, Any], reason: str)
     assert [rejection.reason for rejection in refused.value.rejected] == [reason]
 
 
-def planned(part: Part, made: Runtime | None = None, **more: Any) -> Workload:
+def planned(part: Part, made: Runtime | None = None, settings: PlanningSettings = SETTINGS, **more: Any) -> Workload:
     found = made or Runtime(name="r")
     service = InferenceService(
         ref=SERVICE,
@@ -143,7 +144,7 @@ def planned(part: Part, made: Runtime | None = None, **more: Any) -> Workload:
         ),
     )
     catalog = Catalog(runtimes=(replace(found, parts={ComponentKind.PREDICTOR: part}),))
-    return plan(service, catalog, PlanningSettings()).workloads[0]
+    return plan(service, catalog, settings).workloads[0]
 
 
 def gpus(count: int) -> Manifest:
@@ -234,3 +235,25 @@ def test_artifacts_variables_are_the_initializers() -> None:
     token = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "token"}}}
     found = planned(Part(container={"image": "i"}), artifacts=(Artifact(uri="s3://a/b", env=(token,)),))
     assert found.pod["initContainers"][0]["env"] == [token]
+
+
+def test_workers_have_the_labels_of_their_leader_but_for_those_that_select_it_and_their_own() -> None:
+    part = Part(
+        container={"image": "i"},
+        labels={"tier": "leads", "runtime": "r"},
+        annotations={"rdma": "no"},
+        worker_labels={"tier": "follows", "app": "llama-engine", "service": "other"},
+        worker_annotations={"rdma": "yes"},
+    )
+    found = planned(part, workers=Workers(count=1), labels={"service": "llama", "app": "llama-engine"})
+    assert found.workers is not None
+    assert found.workers.labels == {"tier": "follows", "runtime": "r", "service": "llama"}
+    assert found.workers.annotations == {"rdma": "yes"}
+    assert (found.pod_labels["tier"], found.pod_annotations["rdma"]) == ("leads", "no")
+
+
+@pytest.mark.parametrize(("reads_pods", "expected"), [(False, False), (True, None)])
+def test_what_looks_at_pods_keeps_its_token(reads_pods: bool, expected: bool | None) -> None:
+    settings = PlanningSettings(automount_service_account_token=False)
+    found = planned(Part(container={"image": "i"}), settings=settings, reads_pods=reads_pods)
+    assert found.pod.get("automountServiceAccountToken") is expected

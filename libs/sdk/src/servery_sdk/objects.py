@@ -30,24 +30,48 @@ def owned(
     return made if spec is None else {**made, "spec": spec}
 
 
-def pod_reader(plan: DeploymentPlan, workload: Workload) -> tuple[Manifest, ...]:
-    """Return the service account of a workload that finds its servers among the pods, and its role."""
+def pod_reader(plan: DeploymentPlan, workload: Workload) -> Iterator[Manifest]:
+    """Yield what lets a workload find its servers among the pods: a role for the service account of its pod.
+
+    A pod that names no account has one of its own, which is made here; ``account`` says which it is.
+    """
     name, group = workload.name, "rbac.authorization.k8s.io"
     rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
-    account = {"kind": "ServiceAccount", "name": name, "namespace": plan.ref.namespace}
-    return (
-        owned(plan, kinds.SERVICE_ACCOUNT, name, workload.labels, None),
-        owned(plan, kinds.ROLE, name, workload.labels, None, rules=rules),
-        owned(
-            plan,
-            kinds.ROLE_BINDING,
-            name,
-            workload.labels,
-            None,
-            roleRef={"apiGroup": group, "kind": "Role", "name": name},
-            subjects=[account],
-        ),
+    subject = {"kind": "ServiceAccount", "name": account(workload), "namespace": plan.ref.namespace}
+    if _named_account(workload) is None:
+        yield owned(plan, kinds.SERVICE_ACCOUNT, name, workload.labels, None)
+    yield owned(plan, kinds.ROLE, name, workload.labels, None, rules=rules)
+    yield owned(
+        plan,
+        kinds.ROLE_BINDING,
+        name,
+        workload.labels,
+        None,
+        roleRef={"apiGroup": group, "kind": "Role", "name": name},
+        subjects=[subject],
     )
+
+
+def pod_spec(workload: Workload) -> Manifest:
+    """Return the workload's pod, with its service account where it has one of its own."""
+    return {**workload.pod, "serviceAccountName": account(workload)} if workload.reads_pods else workload.pod
+
+
+def account(workload: Workload) -> str:
+    """Return the service account of a workload that looks at pods: what its pod names, or its own."""
+    return _named_account(workload) or workload.name
+
+
+def _named_account(workload: Workload) -> str | None:
+    # The second is the name that the field had before Kubernetes 1.0.
+    return workload.pod.get("serviceAccountName") or workload.pod.get("serviceAccount") or None
+
+
+def pod_disruption_budget(plan: DeploymentPlan, workload: Workload) -> Manifest:
+    """Return the budget that was asked for, or the one that lets one pod go at a time."""
+    budget = workload.disruption_budget or {"maxUnavailable": 1}
+    spec = {**budget, "selector": {"matchLabels": dict(workload.selector)}}
+    return owned(plan, kinds.POD_DISRUPTION_BUDGET, workload.name, workload.labels, spec)
 
 
 def service(plan: DeploymentPlan, workload: Workload) -> Manifest:

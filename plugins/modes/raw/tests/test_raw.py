@@ -197,7 +197,7 @@ def test_model_on_several_machines_is_a_leader_worker_set(plan: DeploymentPlan) 
     worker = {"containers": [{"name": "w", "image": "i"}]}
     leader = replace(
         plan.workloads[0],
-        workers=WorkerPods(count=3, pod=worker),
+        workers=WorkerPods(count=3, pod=worker, labels={"side": "follows"}, annotations={"rdma": "yes"}),
         object_names={"LeaderWorkerSet": "lws-iris"},
         scaling=Scaling(min_replicas=2),
     )
@@ -212,7 +212,7 @@ def test_model_on_several_machines_is_a_leader_worker_set(plan: DeploymentPlan) 
     assert template["workerTemplate"]["spec"] == worker
     selector = found["Service"]["spec"]["selector"]
     assert selector.items() <= template["leaderTemplate"]["metadata"]["labels"].items()
-    assert not selector.items() <= template["workerTemplate"]["metadata"]["labels"].items(), "workers do not answer"
+    assert template["workerTemplate"]["metadata"] == {"labels": {"side": "follows"}, "annotations": {"rdma": "yes"}}
     assert RawMode().requires(replace(plan, workloads=(leader,))) == {Capability.LEADER_WORKER_SET}
 
 
@@ -221,6 +221,15 @@ def test_router_may_look_at_the_pods_and_at_nothing_else(plan: DeploymentPlan) -
     assert found["Deployment"]["spec"]["template"]["spec"]["serviceAccountName"] == "iris-predictor"
     assert found["Role"]["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
     assert found["RoleBinding"]["subjects"][0]["name"] == found["ServiceAccount"]["metadata"]["name"]
+
+
+@pytest.mark.parametrize("field", ["serviceAccountName", "serviceAccount"])
+def test_router_with_an_account_keeps_it_and_it_may_look_at_the_pods(plan: DeploymentPlan, field: str) -> None:
+    pod = {**plan.workloads[0].pod, field: "mine"}
+    found = by_kind(replace(plan, workloads=(replace(plan.workloads[0], reads_pods=True, pod=pod),)))
+    assert found["Deployment"]["spec"]["template"]["spec"]["serviceAccountName"] == "mine"
+    assert found["RoleBinding"]["subjects"] == [{"kind": "ServiceAccount", "name": "mine", "namespace": "demo"}]
+    assert "ServiceAccount" not in found
 
 
 def test_entry_stands_before_the_whole(plan: DeploymentPlan) -> None:

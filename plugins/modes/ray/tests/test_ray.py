@@ -9,6 +9,7 @@ from servery_mode_ray.plugin import RayMode
 from servery_sdk import kinds
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import (
+    AutoscalerClass,
     Canary,
     Capability,
     ComponentKind,
@@ -165,7 +166,8 @@ def test_service_leads_to_serve_on_the_workers_alone(make_plan: Any) -> None:
 def test_model_on_several_machines_is_a_cluster_for_each_replica(make_plan: Any) -> None:
     command = ["vllm", "serve"]
     leader = {"containers": [{**MAIN, "command": command}]}
-    plan = make_plan(pod=leader, workers=WorkerPods(count=3, pod=POD), scaling=Scaling(min_replicas=2))
+    workers = WorkerPods(count=3, pod=POD, labels={"side": "follows"}, annotations={"rdma": "yes"})
+    plan = make_plan(pod=leader, workers=workers, scaling=Scaling(min_replicas=2))
     clusters = [o for o in MODE.render(plan) if o["kind"] == "RayCluster"]
     assert [c["metadata"]["name"] for c in clusters] == ["iris-predictor-0", "iris-predictor-1"]
     spec = clusters[0]["spec"]
@@ -176,6 +178,7 @@ def test_model_on_several_machines_is_a_cluster_for_each_replica(make_plan: Any)
     (group,) = spec["workerGroupSpecs"]
     assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (3, 3, 3)
     assert "args" not in group["template"]["spec"]["containers"][0]
+    assert group["template"]["metadata"] == {"labels": {"side": "follows"}, "annotations": {"rdma": "yes"}}
     assert MODE.objections(plan) == ()
     assert "names no command" in MODE.objections(make_plan(workers=WorkerPods(count=1, pod=POD)))[0]
 
@@ -191,6 +194,51 @@ def test_metric_that_serve_does_not_know_is_an_objection(make_plan: Any) -> None
     assert "not on memory" in objection
     assert MODE.objections(make_plan(scaling=Scaling(metric=ScaleMetric.CONCURRENCY))) == ()
     assert MODE.requires(make_plan()) == {Capability.KUBERAY}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"scaling": Scaling(autoscaler_class=AutoscalerClass.KEDA)}, "autoscaler class keda"),
+        ({"scaling": Scaling(autoscaler_class=AutoscalerClass.EXTERNAL)}, "autoscaler class external"),
+        ({"scaling": Scaling(behavior={"scaleDown": {}})}, "no scaling behavior"),
+        ({"strategy": {"type": "Recreate"}}, "deployment strategy"),
+        ({"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}, "deployment strategy"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_ray_has_no_words_for_is_an_objection(make_plan: Any, changes: Any, expected: str) -> None:
+    (objection,) = MODE.objections(make_plan(**changes))
+    assert expected in objection
+
+
+def test_strategy_that_takes_no_pod_away_is_kuberays_own(make_plan: Any) -> None:
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    assert MODE.objections(make_plan(strategy=strategy)) == ()
+
+
+def test_number_of_replicas_that_nothing_moves_is_fixed(make_plan: Any) -> None:
+    scaling = Scaling(min_replicas=2, max_replicas=4, autoscaler_class=AutoscalerClass.NONE)
+    spec = only(make_plan(scaling=scaling), kinds.RAY_SERVICE)["spec"]
+    (deployment,) = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["deployments"]
+    assert (deployment["num_replicas"], "autoscaling_config" in deployment) == (2, False)
+    (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    assert (group["minReplicas"], group["maxReplicas"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, None),
+        ({"scaling": Scaling(min_replicas=2)}, {"maxUnavailable": 1}),
+        ({"disruption_budget": {"minAvailable": 1}}, {"minAvailable": 1}),
+    ],
+    ids=["one replica", "several", "asked for"],
+)
+def test_disruption_budget_is_over_the_pods_that_answer(make_plan: Any, changes: Any, expected: Any) -> None:
+    budgets = [o["spec"] for o in MODE.render(make_plan(**changes)) if o["kind"] == "PodDisruptionBudget"]
+    selector = {"matchLabels": {"app": "isvc.iris-predictor"}}
+    assert budgets == ([] if expected is None else [{**expected, "selector": selector}])
 
 
 READY = {"type": "Ready", "status": "True"}

@@ -45,10 +45,15 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPods:
-    """The pods that each replica of a workload leads: ``count`` of the complete PodSpec ``pod``."""
+    """The pods that each replica of a workload leads: ``count`` of the complete PodSpec ``pod``.
+
+    ``labels`` lack those that select the leader, which alone answers requests.
+    """
 
     count: int
     pod: Manifest
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,7 @@ class Part:
         pod: The rest of the PodSpec, other containers included.
         worker_container: Of the pods that the main one leads; None where a runtime has none.
         worker_pod: The rest of their PodSpec.
+        worker_labels: Of those pods, beside ``labels``; likewise ``worker_annotations``.
         worker_count: Where the service says nothing.
     """
 
@@ -82,6 +83,8 @@ class Part:
     annotations: Mapping[str, str] = field(default_factory=dict)
     worker_container: Manifest | None = None
     worker_pod: Manifest = field(default_factory=dict)
+    worker_labels: Mapping[str, str] = field(default_factory=dict)
+    worker_annotations: Mapping[str, str] = field(default_factory=dict)
     worker_count: int = 0
 
 

@@ -60,7 +60,8 @@ def _rendered(plan: DeploymentPlan) -> Iterator[Manifest]:
             yield from objects.pod_reader(plan, workload)
         yield services.knative_service(plan, workload)
         if workload.disruption_budget is not None:
-            yield services.pod_disruption_budget(plan, workload, workload.disruption_budget)
+            # Over the pods of all revisions.
+            yield objects.pod_disruption_budget(plan, workload)
 
 
 @hookimpl

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+from servery_sdk import objects
 from servery_sdk.manifests import Json, Manifest
 from servery_sdk.model import Port, Workload
 
@@ -135,12 +136,10 @@ _RESERVED_VARIABLES = frozenset({"K_SERVICE", "K_CONFIGURATION", "K_REVISION"})
 
 def pod(workload: Workload) -> Manifest:
     """Return the PodSpec of the revision's template."""
-    spec = _without(workload.pod, _POD_DEFAULTS)
+    spec = _without(objects.pod_spec(workload), _POD_DEFAULTS)
     if account := spec.pop("serviceAccount", None):
         # The name that the field had before Kubernetes 1.0.
         spec.setdefault("serviceAccountName", account)
-    if workload.reads_pods:
-        spec["serviceAccountName"] = workload.name
     containers: Sequence[Manifest] = spec["containers"]
     front = _front(containers, workload)
     ports = _named_ports(containers)

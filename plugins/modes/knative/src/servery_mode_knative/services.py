@@ -42,12 +42,6 @@ def knative_service(plan: DeploymentPlan, workload: Workload) -> Manifest:
     return {**made, "metadata": {**made["metadata"], "annotations": annotations}} if annotations else made
 
 
-def pod_disruption_budget(plan: DeploymentPlan, workload: Workload, budget: Manifest) -> Manifest:
-    """Return the budget over the pods of all revisions."""
-    spec = {**budget, "selector": {"matchLabels": dict(workload.selector)}}
-    return objects.owned(plan, kinds.POD_DISRUPTION_BUDGET, workload.name, workload.labels, spec)
-
-
 def _template(workload: Workload) -> Manifest:
     spec: dict[str, Json] = {}
     if workload.concurrency is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from servery_sdk import kinds
 from servery_sdk.manifests import Json, Manifest
 from servery_sdk.model import AutoscalerClass, DeploymentPlan, ScaleMetric, Scaling, WorkerPods, Workload
-from servery_sdk.objects import owned
+from servery_sdk.objects import owned, pod_spec
 
 DEFAULT_CPU_UTILIZATION = 80
 
@@ -17,7 +17,7 @@ def deployment(plan: DeploymentPlan, workload: Workload) -> Manifest:
         "strategy": workload.strategy,
         "revisionHistoryLimit": 10,
         "progressDeadlineSeconds": 600,
-        "template": _template(workload, _spec(workload)),
+        "template": _template(workload),
     }
     if workload.replicas is not None:
         spec["replicas"] = workload.replicas
@@ -29,8 +29,6 @@ def leader_worker_set(plan: DeploymentPlan, workload: Workload, workers: WorkerP
 
     Source: OME's LWS reconciler.
     """
-    # The leader alone answers requests, so only it may be selected.
-    follower = {key: value for key, value in workload.pod_labels.items() if key not in workload.selector}
     spec = {
         "replicas": max(1, workload.scaling.min_replicas),
         "startupPolicy": "LeaderCreated",
@@ -42,9 +40,9 @@ def leader_worker_set(plan: DeploymentPlan, workload: Workload, workers: WorkerP
         "leaderWorkerTemplate": {
             "size": workers.count + 1,
             "restartPolicy": "RecreateGroupOnPodRestart",
-            "leaderTemplate": _template(workload, _spec(workload)),
+            "leaderTemplate": _template(workload),
             "workerTemplate": {
-                "metadata": {"labels": follower, "annotations": dict(workload.pod_annotations)},
+                "metadata": {"labels": dict(workers.labels), "annotations": dict(workers.annotations)},
                 "spec": workers.pod,
             },
         },
@@ -53,13 +51,9 @@ def leader_worker_set(plan: DeploymentPlan, workload: Workload, workers: WorkerP
     return owned(plan, kind, workload.name_of(kind), workload.labels, spec)
 
 
-def _template(workload: Workload, spec: Manifest) -> Manifest:
+def _template(workload: Workload) -> Manifest:
     metadata = {"labels": dict(workload.pod_labels), "annotations": dict(workload.pod_annotations)}
-    return {"metadata": metadata, "spec": spec}
-
-
-def _spec(workload: Workload) -> Manifest:
-    return {**workload.pod, "serviceAccountName": workload.name} if workload.reads_pods else workload.pod
+    return {"metadata": metadata, "spec": pod_spec(workload)}
 
 
 def horizontal_pod_autoscaler(plan: DeploymentPlan, workload: Workload) -> Manifest:
@@ -89,13 +83,6 @@ def scaledowned(plan: DeploymentPlan, workload: Workload) -> Manifest:
     if scaling.behavior is not None:
         spec["advanced"] = {"horizontalPodAutoscalerConfig": {"behavior": scaling.behavior}}
     return owned(plan, kinds.SCALED_OBJECT, workload.name_of(kinds.SCALED_OBJECT), workload.labels, spec)
-
-
-def pod_disruption_budget(plan: DeploymentPlan, workload: Workload) -> Manifest:
-    """Return the budget that was asked for, or the one that lets one pod go at a time."""
-    budget = workload.disruption_budget or {"maxUnavailable": 1}
-    spec = {**budget, "selector": {"matchLabels": dict(workload.selector)}}
-    return owned(plan, kinds.POD_DISRUPTION_BUDGET, workload.name, workload.labels, spec)
 
 
 def _target(workload: Workload) -> Manifest:

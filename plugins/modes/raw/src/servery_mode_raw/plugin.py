@@ -91,7 +91,7 @@ def _rendered(plan: DeploymentPlan) -> Iterator[Manifest]:
         if workload.workers is None and (scaler := objects.autoscaler(plan, workload)) is not None:
             yield scaler
         if workload.scaling.min_replicas > 1 or workload.disruption_budget is not None:
-            yield objects.pod_disruption_budget(plan, workload)
+            yield shared.pod_disruption_budget(plan, workload)
     if plan.entry is not None:
         yield shared.entry(plan, plan.entry)
     yield from shared.routes(plan)

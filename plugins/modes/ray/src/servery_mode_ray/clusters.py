@@ -6,7 +6,7 @@ and gives it Ray's in ``KUBERAY_GEN_RAY_START_CMD``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from servery_sdk import kinds, objects
 from servery_sdk.manifests import Json, Manifest
@@ -30,25 +30,23 @@ def names_of(workload: Workload) -> tuple[str, ...]:
 
 def ray_clusters(plan: DeploymentPlan, workload: Workload, workers: WorkerPods) -> Iterator[Manifest]:
     """Yield the clusters."""
-    # The head alone answers requests, so only it may be selected.
-    follower = {key: value for key, value in workload.pod_labels.items() if key not in workload.selector}
     for name in names_of(workload):
-        head = _wrapped(workload.pod, _HEAD, keeps_command=True)
-        if workload.reads_pods:
-            head["serviceAccountName"] = workload.name
+        head = _wrapped(objects.pod_spec(workload), _HEAD, keeps_command=True)
         group = {
             "groupName": "workers",
             "replicas": workers.count,
             "minReplicas": workers.count,
             "maxReplicas": workers.count,
             "rayStartParams": {},
-            "template": _template(workload, follower, _wrapped(workers.pod, _WORKER, keeps_command=False)),
+            "template": _template(
+                workers.labels, workers.annotations, _wrapped(workers.pod, _WORKER, keeps_command=False)
+            ),
         }
         spec = {
             "rayVersion": RAY_VERSION,
             "headGroupSpec": {
                 "rayStartParams": {"dashboard-host": "0.0.0.0"},
-                "template": _template(workload, dict(workload.pod_labels), head),
+                "template": _template(workload.pod_labels, workload.pod_annotations, head),
             },
             "workerGroupSpecs": [group],
         }
@@ -56,8 +54,8 @@ def ray_clusters(plan: DeploymentPlan, workload: Workload, workers: WorkerPods) 
         yield {**made, "metadata": {**made["metadata"], "annotations": {OWN_COMMAND: "true"}}}
 
 
-def _template(workload: Workload, labels: Manifest, spec: Manifest) -> Manifest:
-    return {"metadata": {"labels": dict(labels), "annotations": dict(workload.pod_annotations)}, "spec": spec}
+def _template(labels: Mapping[str, str], annotations: Mapping[str, str], spec: Manifest) -> Manifest:
+    return {"metadata": {"labels": dict(labels), "annotations": dict(annotations)}, "spec": spec}
 
 
 def _wrapped(pod: Manifest, script: str, *, keeps_command: bool) -> dict[str, Json]:

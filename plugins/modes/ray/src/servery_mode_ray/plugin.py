@@ -8,11 +8,12 @@ from servery_sdk import kinds, objects
 from servery_sdk.contract import Mode
 from servery_sdk.hooks import hookimpl
 from servery_sdk.manifests import Manifest, ObjectRef
-from servery_sdk.model import Capability, DeploymentPlan, Readiness, ScaleMetric, Workload
+from servery_sdk.model import AutoscalerClass, Capability, DeploymentPlan, Readiness, ScaleMetric, Scaling, Workload
 
 from servery_mode_ray import clusters, readiness, services
 
 _WHOLE = 100
+_KUBERNETES_STRATEGY: Manifest = {"maxUnavailable": "25%", "maxSurge": "25%"}
 
 
 class RayMode:
@@ -24,6 +25,7 @@ class RayMode:
             kinds.RAY_SERVICE,
             kinds.RAY_CLUSTER,
             kinds.SERVICE,
+            kinds.POD_DISRUPTION_BUDGET,
             kinds.INGRESS,
             kinds.HTTP_ROUTE,
             kinds.SERVICE_ACCOUNT,
@@ -38,7 +40,7 @@ class RayMode:
         return frozenset({Capability.KUBERAY} | ({Capability.GATEWAY_API} if weighted else set()))
 
     def objections(self, plan: DeploymentPlan) -> tuple[str, ...]:
-        """Return what Ray Serve cannot scale on, and servers that cannot be started beside Ray."""
+        """Return what Ray Serve has no words for, and servers that cannot be started beside Ray."""
         return tuple(_objections(plan))
 
     def render(self, plan: DeploymentPlan) -> tuple[Manifest, ...]:
@@ -69,17 +71,36 @@ def _objections(plan: DeploymentPlan) -> Iterator[str]:
                 f"{workload.component}: its first port is {workload.ports[0].name} (gRPC), and Ray Serve's proxy speaks "
                 "HTTP/1.1; let the first port be the server's REST port, or choose mode raw or knative"
             )
-        metric = workload.scaling.metric
-        if metric not in {None, ScaleMetric.CONCURRENCY} or workload.scaling.metrics:
+        yield from (f"{workload.component}: {objection}" for objection in _scaling_objections(workload.scaling))
+        if not _is_rolling(workload.strategy):
             yield (
-                f"{workload.component}: Ray Serve scales on the requests in flight of a replica (concurrency), "
-                f"not on {metric or 'other metrics'}"
+                f"{workload.component}: KubeRay makes a second cluster and moves all requests to it; a deployment strategy "
+                "belongs to mode raw"
             )
         if workload.workers is not None and not workload.pod["containers"][0].get("command"):
             yield (
                 f"{workload.component}: container {workload.main_container} names no command, and Ray has to be started "
                 "before it; give the container a command"
             )
+
+
+def _scaling_objections(scaling: Scaling) -> Iterator[str]:
+    if scaling.metric not in {None, ScaleMetric.CONCURRENCY} or scaling.metrics:
+        yield (
+            "Ray Serve scales on the requests in flight of a replica (concurrency), "
+            f"not on {scaling.metric or 'other metrics'}"
+        )
+    if scaling.autoscaler_class in {AutoscalerClass.KEDA, AutoscalerClass.EXTERNAL}:
+        yield f"Ray Serve sets the replicas itself; autoscaler class {scaling.autoscaler_class} belongs to mode raw"
+    if scaling.behavior is not None:
+        yield "Ray Serve has no scaling behavior: it adds replicas after 30 seconds of load and takes them after 600"
+
+
+def _is_rolling(strategy: Manifest) -> bool:
+    """Return whether a strategy is Kubernetes' own, or asks for no more than that no pod goes before another is there."""
+    rolling = {**_KUBERNETES_STRATEGY, **(strategy.get("rollingUpdate") or {})}
+    is_met = rolling == _KUBERNETES_STRATEGY or rolling["maxUnavailable"] in {0, "0", "0%"}
+    return strategy.get("type", "RollingUpdate") == "RollingUpdate" and is_met
 
 
 def _rendered(plan: DeploymentPlan) -> Iterator[Manifest]:
@@ -92,6 +113,8 @@ def _rendered(plan: DeploymentPlan) -> Iterator[Manifest]:
         else:
             yield from clusters.ray_clusters(plan, workload, workload.workers)
             yield objects.service(plan, workload)
+        if workload.scaling.min_replicas > 1 or workload.disruption_budget is not None:
+            yield objects.pod_disruption_budget(plan, workload)
     if plan.entry is not None:
         yield objects.entry(plan, services.entry(plan, plan.entry))
     yield from objects.routes(plan)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import yaml
 from servery_sdk import kinds, objects
 from servery_sdk.manifests import Json, Manifest
-from servery_sdk.model import DeploymentPlan, EntryService, Port, Workload
+from servery_sdk.model import AutoscalerClass, DeploymentPlan, EntryService, Port, Scaling, Workload
 from servery_sdk.quantities import parse
 from servery_sdk.runtimes import VERSION
 
@@ -36,7 +36,7 @@ _CLOSED: Manifest = {
 def ray_service(plan: DeploymentPlan, workload: Workload) -> Manifest:
     """Return the RayService: a head without work, and a group of workers that Serve's replicas fill one by one."""
     scaling = workload.scaling
-    fewest, most = scaling.min_replicas, max(1, scaling.min_replicas, scaling.max_replicas or 0)
+    fewest, most = scaling.min_replicas, max(1, scaling.min_replicas, _most(scaling) or 0)
     group = {
         "groupName": "replicas",
         "replicas": max(fewest, scaling.initial_replicas or 0),
@@ -72,11 +72,12 @@ def serve_config(workload: Workload) -> Manifest:
     if gpus := _resource(container, _GPU):
         options["num_gpus"] = gpus
     deployment: dict[str, Json] = {"name": "predictor" if is_native(workload) else "proxy"}
-    if scaling.max_replicas is not None and scaling.max_replicas > scaling.min_replicas:
+    most = _most(scaling)
+    if most is not None and most > scaling.min_replicas:
         deployment["autoscaling_config"] = {
             "min_replicas": scaling.min_replicas,
             "initial_replicas": scaling.initial_replicas or max(1, scaling.min_replicas),
-            "max_replicas": scaling.max_replicas,
+            "max_replicas": most,
             "target_ongoing_requests": scaling.target or 2,
         }
     else:
@@ -94,6 +95,11 @@ def serve_config(workload: Workload) -> Manifest:
         "deployments": [deployment],
     }
     return {"proxy_location": "EveryNode", "http_options": {"port": SERVE_PORT}, "applications": [application]}
+
+
+def _most(scaling: Scaling) -> int | None:
+    """Return the most replicas, None where nothing is to move their number."""
+    return None if scaling.autoscaler_class is AutoscalerClass.NONE else scaling.max_replicas
 
 
 def is_native(workload: Workload) -> bool:
@@ -127,7 +133,7 @@ def _worker(workload: Workload) -> Manifest:
     else:
         containers = [{**_ray_container(), "ports": [port]}, main, *others]
     metadata = {"labels": dict(workload.pod_labels), "annotations": dict(workload.pod_annotations)}
-    return {"metadata": metadata, "spec": {**_pod(workload), "containers": containers}}
+    return {"metadata": metadata, "spec": {**objects.pod_spec(workload), "containers": containers}}
 
 
 def _head(workload: Workload) -> Manifest:
@@ -148,10 +154,6 @@ def _with_ray(image: str) -> str:
 def _ray_container() -> dict[str, Json]:
     resources = {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "2Gi"}}
     return {"name": "ray", "image": RAY_IMAGE, "resources": resources, "securityContext": dict(_CLOSED)}
-
-
-def _pod(workload: Workload) -> Manifest:
-    return {**workload.pod, "serviceAccountName": workload.name} if workload.reads_pods else workload.pod
 
 
 def _cpus(container: Manifest) -> float:

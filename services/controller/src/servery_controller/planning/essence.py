@@ -112,7 +112,12 @@ def _workload(service: InferenceService, component: Component, workload: Workloa
         "pod": main_pod(service, component, workload.pod),
         "workers": None
         if workers is None
-        else {"count": workers.count, "pod": main_pod(service, component, workers.pod)},
+        else {
+            "count": workers.count,
+            "labels": intent.users(service, workers.labels),
+            "annotations": intent.users(service, workers.annotations),
+            "pod": main_pod(service, component, workers.pod),
+        },
         "model_name": workload.model_name,
         "scaling": _scaling(workload.scaling),
         "replicas": workload.replicas,

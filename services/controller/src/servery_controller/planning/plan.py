@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from servery_sdk.manifests import Manifest
 from servery_sdk.model import (
@@ -17,6 +18,7 @@ from servery_sdk.model import (
     Port,
     Route,
     Selection,
+    WorkerPods,
     Workload,
 )
 from servery_sdk.model.service import AutoscalerClass
@@ -79,7 +81,8 @@ def _workload(
         workers(service, component, selection, catalog, settings),
     )
     part = selection.runtime.parts[component.kind] if selection else Part()
-    labels = {**part.labels, **adapted_labels(component, selection), **component.labels}
+    own = {**adapted_labels(component, selection), **component.labels}
+    labels = {**part.labels, **own}
     scaling = component.scaling
     return Workload(
         kind=component.kind,
@@ -100,13 +103,23 @@ def _workload(
         selection=selection,
         timeout_seconds=component.timeout_seconds,
         object_names=component.object_names,
-        workers=followers,
+        workers=_marked(followers, part, component, own) if followers is not None else None,
         canary=component.canary,
         traffic_percent=component.traffic_percent,
         concurrency=component.container_concurrency or None,
         batching=component.batching,
         disruption_budget=component.disruption_budget,
         reads_pods=component.reads_pods,
+    )
+
+
+def _marked(followers: WorkerPods, part: Part, component: Component, own: Mapping[str, str]) -> WorkerPods:
+    """Return workers with the labels and annotations of their leader, but for those that select it, and their own."""
+    labels = {**part.labels, **part.worker_labels, **own}
+    return replace(
+        followers,
+        labels={key: value for key, value in labels.items() if key not in component.selector},
+        annotations={**part.annotations, **part.worker_annotations, **component.annotations},
     )
 
 
@@ -192,6 +205,11 @@ def _explanations(
             yield f"{workload.component}: each pod leads {workload.workers.count} workers"
         if workload.traffic_percent not in {0, 100}:
             yield f"{workload.component}: {workload.traffic_percent} % of the requests"
+        if workload.concurrency is not None:
+            yield (
+                f"{workload.component}: at most {workload.concurrency} requests at once in one pod, where the mode has "
+                "something before its pods that holds the others back"
+            )
         if workload.batching is not None and workload.batching.max_batch_rows:
             # The agent that gathers them is not there yet.
             yield (

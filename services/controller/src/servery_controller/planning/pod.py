@@ -121,7 +121,8 @@ def _assembled(
         spec["initContainers"] = [*added.init_containers, *spec.get("initContainers", ())]
     if added.volumes:
         spec["volumes"] = [*spec.get("volumes", ()), *added.volumes]
-    if not settings.automount_service_account_token:
+    # What looks at the pods of its namespace needs its account's token for that.
+    if not settings.automount_service_account_token and not component.reads_pods:
         spec.setdefault("automountServiceAccountToken", False)
     return spec
 
