@@ -53,16 +53,15 @@ def convert(
         NoPlan: Nothing can serve it, in its own words or in those of ``dialect``.
         Different: What was written would run otherwise.
     """
-    owner = render.dialect_of(manifest, plugins)
-    before = render.plan(manifest, catalog, plugins, settings)
-    assert owner is not None, "without a dialect there is no plan"
-    service = owner[0].parse(manifest, catalog)
+    service = render.parse(manifest, catalog, plugins)
+    before = render.planned(service, catalog, plugins, settings)
 
     def proven(written: tuple[Manifest, ...]) -> tuple[Manifest, ...]:
         objects = {**catalog.objects, **render.catalog_from(written, plugins).objects}
         found = replace(catalog, objects=objects)
-        after = render.plan(written[0], found, plugins, settings)
-        compared = differences(essence(service, before), essence(dialect.parse(written[0], found), after))
+        again = dialect.parse(written[0], found)
+        after = render.planned(again, found, plugins, settings)
+        compared = differences(essence(service, before), essence(again, after))
         if different := [*compared, *_scaled_otherwise(before, after, plugins)]:
             raise Different(dialect.name, different)
         return written

@@ -9,7 +9,7 @@ from servery_sdk import schema
 from servery_sdk.contract import Dialect
 from servery_sdk.errors import Invalid, ServeryError, unsupported
 from servery_sdk.manifests import CLUSTER, Kind, Manifest, Namespace, ObjectRef
-from servery_sdk.model import Capability, Catalog, DeploymentPlan, Runtime
+from servery_sdk.model import Capability, Catalog, DeploymentPlan, InferenceService, Runtime
 from servery_sdk.plugins import Plugins
 
 from servery_controller import planning
@@ -103,20 +103,35 @@ def _ref(kind: Kind, manifest: Manifest) -> ObjectRef:
     return ObjectRef(kind, namespace, str(metadata.get("name", "")))
 
 
-def plan(manifest: Manifest, catalog: Catalog, plugins: Plugins, settings: PlanningSettings) -> DeploymentPlan:
-    """Return the plan of one service manifest.
+def parse(manifest: Manifest, catalog: Catalog, plugins: Plugins) -> InferenceService:
+    """Return what one service manifest means.
 
     Raises:
         UnknownKind: No dialect understands it.
-        Invalid: It is wrong, or asks for a mode that is not installed.
-        NoPlan: Nothing can serve it, or its mode cannot run it.
+        Invalid: It is wrong.
     """
     owner = dialect_of(manifest, plugins)
     if owner is None:
         known = sorted(str(kind) for dialect in plugins.dialects.values() for kind in dialect.services)
         found = f"{manifest.get('kind')}.{manifest.get('apiVersion')}"
         raise UnknownKind(f"no dialect understands {found}; known services: {', '.join(known)}")
-    service = owner[0].parse(manifest, catalog)
+    return owner[0].parse(manifest, catalog)
+
+
+def plan(manifest: Manifest, catalog: Catalog, plugins: Plugins, settings: PlanningSettings) -> DeploymentPlan:
+    """Return the plan of one service manifest; raises as ``parse`` and ``planned`` do."""
+    return planned(parse(manifest, catalog, plugins), catalog, plugins, settings)
+
+
+def planned(
+    service: InferenceService, catalog: Catalog, plugins: Plugins, settings: PlanningSettings
+) -> DeploymentPlan:
+    """Return the plan of one service.
+
+    Raises:
+        Invalid: It asks for a mode that is not installed, or for a source that no provider knows.
+        NoPlan: Nothing can serve it, or its mode cannot run it.
+    """
     made = planning.plan(service, catalog, settings)
     if made.mode not in plugins.modes:
         raise Invalid([unsupported("deployment mode", made.mode, plugins.modes, what="installed modes")])
