@@ -47,6 +47,13 @@ def texts(description: str) -> Schema:
 FREE_ITEM: Schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 INT_OR_STRING: Schema = {"x-kubernetes-int-or-string": True}
 TEXT: Schema = {"type": "string"}
+PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
+
+
+def _known_by(**required: Schema) -> Schema:
+    """Return the schema of an item that somebody else checks, but that nobody can tell from others without these."""
+    return {**FREE_ITEM, "properties": required, "required": list(required)}
+
 
 RESOURCES = record(
     "Compute resources of the container.",
@@ -64,11 +71,11 @@ CONTAINER: dict[str, Schema] = {
     "command": array("Replaces the image's entry point.", TEXT),
     "args": array("Arguments; added behind those of the runtime.", TEXT),
     "workingDir": string("Working directory."),
-    "env": array("Environment variables; these win over the runtime's.", FREE_ITEM),
+    "env": array("Environment variables; these win over the runtime's.", _known_by(name=TEXT)),
     "envFrom": array("Sources of environment variables.", FREE_ITEM),
-    "ports": array("Ports; the first one answers requests.", FREE_ITEM),
+    "ports": array("Ports; the first one answers requests.", _known_by(containerPort=PORT)),
     "resources": RESOURCES,
-    "volumeMounts": array("Mounts of the pod's volumes.", FREE_ITEM),
+    "volumeMounts": array("Mounts of the pod's volumes.", _known_by(name=TEXT, mountPath=TEXT)),
     "volumeDevices": array("Block devices.", FREE_ITEM),
     "livenessProbe": free("When to restart the container."),
     "readinessProbe": free("When to send requests."),
@@ -90,8 +97,8 @@ POD: dict[str, Schema] = {
         "Containers of one's own; the one named kserve-container, or the only one, answers requests.",
         {"type": "object", "properties": CONTAINER},
     ),
-    "initContainers": array("Run before the others.", FREE_ITEM),
-    "volumes": array("Volumes of the pod.", FREE_ITEM),
+    "initContainers": array("Run before the others.", _known_by(name=TEXT)),
+    "volumes": array("Volumes of the pod.", _known_by(name=TEXT)),
     "imagePullSecrets": array("Credentials of registries.", FREE_ITEM),
     "tolerations": array("Taints that the pod tolerates.", FREE_ITEM),
     "topologySpreadConstraints": array("How pods spread.", FREE_ITEM),

@@ -31,6 +31,11 @@ def component(predictor: Any, **metadata: Any) -> Component:
 MODEL = {"modelFormat": {"name": "sklearn"}, "storageUri": "s3://b/m"}
 
 
+def of_requested(percent: int) -> dict[str, Any]:
+    target = {"type": "Utilization", "averageUtilization": percent}
+    return {"type": "Resource", "resource": {"name": "memory", "target": target}}
+
+
 def test_framework_field_means_the_same_as_model() -> None:
     one, other = component({"sklearn": {"storageUri": "s3://b/m"}}), component({"model": MODEL})
     assert one.runtime is not None
@@ -86,6 +91,38 @@ def test_scaling_is_read_from_fields_and_annotations() -> None:
     annotated = component({"model": MODEL}, annotations={f"{GROUP}/autoscalerClass": "none"})
     assert annotated.scaling.autoscaler_class is AutoscalerClass.NONE
     assert annotated.scaling.min_replicas == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "metrics"),
+    [
+        ({"scaleMetricType": "Utilization", "scaleTarget": 60}, (of_requested(60),)),
+        ({"scaleMetricType": "Utilization"}, (of_requested(80),)),
+        ({"scaleMetricType": "AverageValue", "scaleTarget": 60}, ()),
+        ({"scaleTarget": 60}, ()),
+    ],
+    ids=["share", "share by default", "amount", "silent"],
+)
+def test_target_of_memory_counts_as_it_says(said: dict[str, Any], metrics: tuple[Any, ...]) -> None:
+    scaling = component({"model": MODEL, "scaleMetric": "memory", **said}).scaling
+    assert scaling.metrics == metrics
+
+
+@pytest.mark.parametrize(
+    ("said", "plain"),
+    [
+        ({"scaleMetric": "cpu", "scaleMetricType": "Utilization"}, {"scaleMetric": "cpu"}),
+        ({"scaleMetric": "rps", "scaleMetricType": "AverageValue"}, {"scaleMetric": "rps"}),
+    ],
+    ids=["cpu", "requests"],
+)
+def test_type_that_a_metric_has_anyway_may_be_said(said: dict[str, Any], plain: dict[str, Any]) -> None:
+    assert component({"model": MODEL, **said}).scaling == component({"model": MODEL, **plain}).scaling
+
+
+def test_metric_of_plain_objects_is_cpu_by_default() -> None:
+    spec = {"model": MODEL, "scaleMetricType": "Utilization", "scaleTarget": 60}
+    assert component(spec, annotations={f"{GROUP}/deploymentMode": "Standard"}).scaling.target == 60
 
 
 @pytest.mark.parametrize(
@@ -177,6 +214,41 @@ WRONG: list[Any] = [
         {**model(), "scaleMetric": "gpu"},
         [f'{P}.scaleMetric: Unsupported value: "gpu": supported values: "concurrency", "cpu", "memory", "rps"'],
         id="unknown-metric",
+    ),
+    pytest.param(
+        {**model(), "scaleMetricType": "Utilization"},
+        [f"{P}.scaleMetric: Required value: scaleMetricType says how the target of a metric counts"],
+        id="type-of-no-metric",
+    ),
+    pytest.param(
+        {**model(), "scaleMetric": "cpu", "scaleMetricType": "AverageValue"},
+        [f'{P}.scaleMetricType: Unsupported value: "AverageValue": types of metric cpu: "Utilization"'],
+        id="amount-of-cpu",
+    ),
+    pytest.param(
+        {**model(), "scaleMetric": "concurrency", "scaleMetricType": "Utilization"},
+        [f'{P}.scaleMetricType: Unsupported value: "Utilization": types of metric concurrency: "AverageValue"'],
+        id="share-of-requests",
+    ),
+    pytest.param(
+        {**model(), "scaleMetric": "memory", "scaleMetricType": "AverageValue"},
+        [f"{P}.scaleTarget: Required value: MiB of memory for each pod"],
+        id="amount-without-a-number",
+    ),
+    pytest.param(
+        {**model(), "containers": [{"name": "a", "image": "i"}, {"image": "i"}]},
+        [f"{P}.containers[1].name: Required value"],
+        id="sidecar-without-a-name",
+    ),
+    pytest.param(
+        {"containers": [{"name": "kserve-container", "image": "i"}, {"image": "i"}]},
+        [f"{P}.containers[1].name: Required value"],
+        id="container-without-a-name",
+    ),
+    pytest.param(
+        {**model(), "initContainers": [{"image": "i"}]},
+        [f"{P}.initContainers[0].name: Required value"],
+        id="init-container-without-a-name",
     ),
     pytest.param(
         {**model(), "scaleTarget": 0}, [f"{P}.scaleTarget: Invalid value: 0: must be at least 1"], id="no-target"

@@ -92,6 +92,9 @@ def _container_errors(containers: list[Manifest]) -> Iterator[FieldError]:
     elif len(containers) > 1 and MAIN_CONTAINER not in names:
         detail = f"one of several containers must be named {MAIN_CONTAINER}"
         yield FieldError(path="spec.containers", kind=FieldErrorKind.INVALID, value=names, detail=detail)
+    elif len(containers) > 1:
+        for index in (index for index, name in enumerate(names) if not name):
+            yield FieldError(path=f"spec.containers[{index}].name", kind=FieldErrorKind.REQUIRED)
 
 
 def _main(containers: list[Manifest]) -> int:

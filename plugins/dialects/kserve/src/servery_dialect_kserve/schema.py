@@ -45,7 +45,10 @@ COMPONENT: dict[str, Schema] = {
     "maxReplicas": integer("Most replicas; 0 or none for the fewest.", minimum=0),
     "scaleTarget": integer("Target of scaleMetric in its own unit."),
     "scaleMetric": string("What scaling looks at.", enum=["cpu", "memory", "concurrency", "rps"]),
-    "scaleMetricType": string("How the target counts.", enum=["Utilization", "AverageValue"]),
+    "scaleMetricType": string(
+        "How the target counts: as a percentage of what is requested, or as an amount for each pod.",
+        enum=["Utilization", "AverageValue"],
+    ),
     "autoScaling": record(
         "Metrics and behavior of the autoscaler.",
         {

@@ -32,6 +32,10 @@ _PREDICTOR = "spec.predictor"
 _MODES = {"Standard": "raw", "RawDeployment": "raw", "Knative": "knative", "Serverless": "knative"}
 _CUSTOM_TARGET = 80
 """Of a metric that KServe has no default for: what it takes for a CPU's."""
+_SHARE, _AVERAGE = "Utilization", "AverageValue"
+_AMOUNT = (_AVERAGE,)
+_METRIC_TYPES: Mapping[str, tuple[str, ...]] = {ScaleMetric.CPU: (_SHARE,), ScaleMetric.MEMORY: (_SHARE, _AVERAGE)}
+"""How the targets of resources count (KServe's rule for KEDA); those of all other metrics are amounts."""
 _PLAIN = frozenset({"Standard", "RawDeployment"})
 """KServe's words for plain Kubernetes objects."""
 
@@ -181,6 +185,11 @@ class _Predictor:
         listed = containers if isinstance(containers, list) else []
         for index, container in enumerate(listed):
             yield from _container_errors(f"{_PREDICTOR}.containers[{index}]", container)
+        # The one that answers requests has its name from KServe.
+        unnamed = [index for index, found in enumerate(listed) if isinstance(found, dict) and not found.get("name")]
+        has_main = any(isinstance(found, dict) and found.get("name") == MAIN_CONTAINER for found in listed)
+        for index in unnamed if self.model_field or has_main else unnamed[1:]:
+            yield FieldError(path=f"{_PREDICTOR}.containers[{index}].name", kind=FieldErrorKind.REQUIRED)
         if self.model_field:
             yield from _container_errors(f"{_PREDICTOR}.{self.model_field}", self.model)
             return
@@ -252,6 +261,24 @@ class _Predictor:
             yield FieldError(
                 path=f"{_PREDICTOR}.scaleTarget", kind=FieldErrorKind.INVALID, value=target, detail="must be at least 1"
             )
+        yield from self._metric_type_errors()
+
+    def _metric_type_errors(self) -> Iterator[FieldError]:
+        found, metric = self.spec.get("scaleMetricType"), _metric(self)
+        if found not in {_SHARE, _AVERAGE} or mapping(self.spec, "autoScaling").get("metrics"):
+            return
+        if metric is None and self.is_plain:
+            metric = ScaleMetric.CPU
+        if metric is None:
+            detail = "scaleMetricType says how the target of a metric counts"
+            yield FieldError(path=f"{_PREDICTOR}.scaleMetric", kind=FieldErrorKind.REQUIRED, detail=detail)
+        elif not isinstance(metric, str):
+            return
+        elif found not in (allowed := _METRIC_TYPES.get(metric, _AMOUNT)):
+            yield unsupported(f"{_PREDICTOR}.scaleMetricType", found, allowed, what=f"types of metric {metric}")
+        elif found == _AVERAGE and metric == ScaleMetric.MEMORY and _target(self) is None:
+            detail = "MiB of memory for each pod"
+            yield FieldError(path=f"{_PREDICTOR}.scaleTarget", kind=FieldErrorKind.REQUIRED, detail=detail)
 
     @property
     def mode(self) -> str | None:
@@ -418,13 +445,13 @@ def _pod(predictor: _Predictor) -> Manifest:
 def _scaling(predictor: _Predictor) -> Scaling:
     spec, annotations = predictor.spec, predictor.annotations
     own = spec.get("autoScaling") or {}
-    metric, target = _metric(predictor), spec.get("scaleTarget")
-    if target is None and annotations.get(kinds.TARGET_UTILIZATION, "").isdigit():
-        target = int(annotations[kinds.TARGET_UTILIZATION])
+    metric, target = _metric(predictor), _target(predictor)
     fewest = spec.get("minReplicas")
     metrics = tuple(own.get("metrics") or ())
     if metric is not None and metric not in set(ScaleMetric) and not metrics:
         metrics = (_of_pods(metric, _CUSTOM_TARGET if target is None else target),)
+    if metric == ScaleMetric.MEMORY and spec.get("scaleMetricType") == _SHARE and not metrics:
+        metrics = (_of_requested(metric, _CUSTOM_TARGET if target is None else target),)
     return Scaling(
         min_replicas=1 if fewest is None else fewest,
         max_replicas=spec.get("maxReplicas") or None,
@@ -440,6 +467,19 @@ def _metric(predictor: _Predictor) -> str | None:
     """Return the name of what is scaled on, one of ScaleMetric or a custom metric's."""
     annotated = (predictor.annotations.get(name) for name in kinds.METRICS)
     return predictor.spec.get("scaleMetric") or next((name for name in annotated if name), None)
+
+
+def _target(predictor: _Predictor) -> int | None:
+    """Return the metric's target, None for its default."""
+    given: int | None = predictor.spec.get("scaleTarget")
+    annotated = predictor.annotations.get(kinds.TARGET_UTILIZATION, "")
+    return int(annotated) if given is None and annotated.isdigit() else given
+
+
+def _of_requested(name: str, percent: int) -> Manifest:
+    """Return the ``autoscaling/v2`` entry of a resource at ``percent`` of what is requested."""
+    target = {"type": _SHARE, "averageUtilization": percent}
+    return {"type": "Resource", "resource": {"name": name, "target": target}}
 
 
 def _of_pods(name: str, target: int) -> Manifest:

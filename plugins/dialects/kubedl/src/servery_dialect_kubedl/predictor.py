@@ -279,15 +279,6 @@ def _container_errors(container: Manifest, path: str) -> Iterator[FieldError]:
         if not container.get(field):
             yield FieldError(path=f"{path}.{field}", kind=FieldErrorKind.REQUIRED)
     yield from quantities.resource_errors(container.get("resources"), f"{path}.resources")
-    ports = container.get("ports")
-    for index, port in enumerate(ports if isinstance(ports, list) else ()):
-        at = f"{path}.ports[{index}].containerPort"
-        if not isinstance(port, dict):
-            continue  # The schema says that.
-        if port.get("containerPort") is None:
-            yield FieldError(path=at, kind=FieldErrorKind.REQUIRED)
-        elif not server.is_port(port["containerPort"]):
-            yield _invalid(at, port["containerPort"], "must be an integer between 1 and 65535")
 
 
 def _is_below(path: str, directory: str) -> bool:

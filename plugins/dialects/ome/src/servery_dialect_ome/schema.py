@@ -34,7 +34,7 @@ CONTAINER: dict[str, Schema] = {
     "env": array("Environment variables; these win over the runtime's.", _open({"name": TEXT}, "name")),
     "ports": array(
         "Ports; the first one answers requests.",
-        _open({"containerPort": integer("Number."), "name": TEXT, "protocol": TEXT}, "containerPort"),
+        _open({"containerPort": openapi.PORT, "name": TEXT, "protocol": TEXT}, "containerPort"),
     ),
     "volumeMounts": array(
         "Mounts of the pod's volumes.", _open({"name": TEXT, "mountPath": TEXT}, "name", "mountPath")
