@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from servery_runtime_sklearn.model import SKLearnModel
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
 from servery_sdk.serving import InputError, LoadError
 from servery_sdk.testing import RuntimeContract
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
 ROWS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
@@ -152,3 +156,40 @@ def test_another_version_of_scikit_learn_is_a_warning_in_the_log(
     with caplog.at_level(logging.WARNING):
         SKLearnModel().load(tmp_path)
     assert "from version 0.19.0" in caplog.records[0].__dict__["warning"]
+
+
+def unheard_of(values: Any) -> Any:
+    return values
+
+
+def test_skops_file_answers_like_a_pickle(classifier: LogisticRegression, tmp_path: Path) -> None:
+    skops.io.dump(classifier, tmp_path / "model.skops")
+    model = SKLearnModel()
+    model.load(tmp_path)
+    assert model.predict(request(x=ROWS)).outputs[0].data.tolist() == [b"versicolor", b"versicolor"]
+
+
+def test_skops_file_runs_only_what_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = make_pipeline(FunctionTransformer(unheard_of), LinearRegression()).fit([[0.0], [1.0]], [0.0, 1.0])
+    skops.io.dump(pipeline, tmp_path / "model.skops")
+    name = f"{unheard_of.__module__}.unheard_of"
+    with pytest.raises(LoadError, match=rf"model\.skops: holds types .* harmless: {re.escape(name)}; look at them"):
+        SKLearnModel().load(tmp_path)
+    monkeypatch.setenv("SERVERY_SKLEARN_TRUSTED", name)
+    model = SKLearnModel()
+    model.load(tmp_path)
+    assert model.predict(request(x=[[2.0]])).outputs[0].data.tolist() == pytest.approx([2.0])
+
+
+def test_broken_skops_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.skops").write_bytes(b"no zip")
+    with pytest.raises(LoadError, match=r"model\.skops: cannot be read with skops .* File is not a zip file"):
+        SKLearnModel().load(tmp_path)
+
+
+def test_pickles_are_refused_where_the_installation_says_so(
+    classifier: LogisticRegression, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVERY_SKLEARN_PICKLES", "refuse")
+    with pytest.raises(LoadError, match=r"is a pickle, .* save it as model\.skops with skops\.io\.dump"):
+        served(classifier, tmp_path)

@@ -12,44 +12,46 @@ import joblib
 import numpy as np
 import pandas as pd
 import sklearn
+import skops
+import skops.io
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
 from servery_sdk.protocol.elements import as_bytes
 from servery_sdk.serving import InputError, LoadError
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".joblib", ".pkl", ".pickle")
+PICKLES = (".joblib", ".pkl", ".pickle")
+SKOPS = ".skops"
+SUFFIXES = (*PICKLES, SKOPS)
 OUTPUT = "output-0"
 
 
 class SKLearnModel:
-    """Loads the one pickle in the artifact; answers with ``predict``, or ``predict_proba`` where asked.
+    """Loads the one pickle or skops file in the artifact; answers with ``predict``, or ``predict_proba`` where asked.
 
     Environment:
         PREDICT_PROBA: ``true`` for probabilities (KServe's variable).
+        SERVERY_SKLEARN_PICKLES: ``refuse`` to load no pickle, which may run anything; ``allow`` is the default, since
+            most models are pickles.
+        SERVERY_SKLEARN_TRUSTED: Types beyond scikit-learn's that a skops file may hold, by commas.
     """
 
     def __init__(self) -> None:
         self._estimator: Any = None
+        self._takes_pickles = os.environ.get("SERVERY_SKLEARN_PICKLES", "allow").lower() != "refuse"
+        self._trusted = [name for name in os.environ.get("SERVERY_SKLEARN_TRUSTED", "").split(",") if name]
         self._method = "predict_proba" if os.environ.get("PREDICT_PROBA", "").lower() == "true" else "predict"
 
     def load(self, artifact: Path) -> None:
-        """Unpickle the one model file below ``artifact``.
+        """Read the one model file below ``artifact``.
 
         Raises:
-            LoadError: None, several, or one that does not unpickle; says the file and the cause's own words.
+            LoadError: None, several, or one that cannot be read; says the file and the cause's own words.
         """
         file = model_file(artifact)
-        try:
-            with warnings.catch_warnings(record=True) as notes:
-                warnings.simplefilter("always")
-                estimator = joblib.load(file)
-        except Exception as error:
-            # Unpickling runs anything and may raise anything.
-            raise LoadError(
-                f"{file.name}: cannot be unpickled with scikit-learn {sklearn.__version__}: "
-                f"{type(error).__name__}: {error}; save it again with joblib.dump and this version"
-            ) from error
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            estimator = self._from_skops(file) if file.suffix == SKOPS else self._unpickled(file)
         if not hasattr(estimator, self._method):
             seen = "; ".join(str(note.message) for note in notes)
             raise LoadError(
@@ -60,6 +62,38 @@ class SKLearnModel:
             # Such as InconsistentVersionWarning: it may answer wrongly, and nobody else will say so.
             logger.warning("model loaded with a warning", extra={"file": file.name, "warning": str(note.message)})
         self._estimator = estimator
+
+    def _unpickled(self, file: Path) -> Any:
+        if not self._takes_pickles:
+            raise LoadError(
+                f"{file.name}: is a pickle, which may run anything when it is loaded, and SERVERY_SKLEARN_PICKLES is "
+                f"refuse; save it as model{SKOPS} with skops.io.dump"
+            )
+        try:
+            return joblib.load(file)
+        except Exception as error:
+            # Unpickling runs anything and may raise anything.
+            raise LoadError(
+                f"{file.name}: cannot be unpickled with scikit-learn {sklearn.__version__}: "
+                f"{type(error).__name__}: {error}; save it again with joblib.dump and this version"
+            ) from error
+
+    def _from_skops(self, file: Path) -> Any:
+        try:
+            unknown = sorted(set(skops.io.get_untrusted_types(file=file)) - set(self._trusted))
+            estimator = skops.io.load(file, trusted=self._trusted) if not unknown else None
+        except Exception as error:
+            # It reads a zip of JSON and arrays; each of them has errors of its own.
+            raise LoadError(
+                f"{file.name}: cannot be read with skops {skops.__version__} and scikit-learn {sklearn.__version__}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if unknown:
+            raise LoadError(
+                f"{file.name}: holds types that skops does not know to be harmless: {', '.join(unknown)}; "
+                "look at them, then name them in SERVERY_SKLEARN_TRUSTED"
+            )
+        return estimator
 
     def predict(self, request: InferRequest) -> InferResponse:
         """Return the estimator's answer, ``[rows]`` or ``[rows, classes]``.
