@@ -180,6 +180,27 @@ def test_accelerator_class_is_what_the_runtime_must_serve() -> None:
         planned(model(), h100, runtime("a"), spec=spec)
 
 
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        pytest.param({}, {"limits": {"acme.com/gpu": "1"}, "requests": {"acme.com/gpu": "1"}}, id="silent"),
+        pytest.param(
+            {"limits": {"cpu": "2"}},
+            {"limits": {"cpu": "2", "acme.com/gpu": "1"}, "requests": {"acme.com/gpu": "1"}},
+            id="of-something-else",
+        ),
+        pytest.param({"limits": {"acme.com/gpu": 8}}, {"limits": {"acme.com/gpu": 8}}, id="of-more"),
+    ],
+)
+def test_container_asks_for_an_accelerator_of_the_class_where_it_names_none(own: Any, expected: Any) -> None:
+    h100 = made("AcceleratorClass", "h100", {"discovery": {}, "resources": [{"name": "acme.com/gpu"}]})
+    runner = {"name": "ome-container", "image": "acme/r:1", "resources": own}
+    fit = runtime("r", engineConfig={"runner": runner}, acceleratorRequirements={"acceleratorClasses": ["h100"]})
+    spec = {"model": {"name": "llama"}, "engine": {}, "acceleratorSelector": {"acceleratorClass": "h100"}}
+    (container,) = planned(model(), h100, fit, spec=spec).workloads[0].pod["containers"]
+    assert container["resources"] == expected
+
+
 def test_named_runtime_must_serve_the_model() -> None:
     spec = {"model": {"name": "llama"}, "engine": {}, "runtime": {"name": "r"}}
     off = runtime("r", llama(autoSelect=False))

@@ -100,7 +100,7 @@ def test_parts_of_the_newer_form() -> None:
                 "leader": {"runner": container(image="lead:1"), "hostIPC": True},
                 "worker": {"size": 3, "runner": container(image="work:1")},
             },
-            "routerConfig": {"runner": container("router", "acme/router:1")},
+            "routerConfig": {"runner": container("router", "acme/router:1"), "config": {"POLICY": "random"}},
             "tolerations": [{"key": "gpu"}],
             "labels": {"all": "parts"},
         }
@@ -124,6 +124,7 @@ def test_parts_of_the_newer_form() -> None:
     assert decoder.worker_pod == {"tolerations": [{"key": "gpu"}], "dnsPolicy": "Default"}
     assert decoder.worker_count == 3
     assert router.container["name"] == "router"
+    assert router.container["env"] == [{"name": "POLICY", "value": "random"}]
     assert router.pod == {}, "a router needs no node with accelerators"
     assert not found.multi_node, "it may be chosen without being named"
 
@@ -132,7 +133,13 @@ def test_parts_of_the_older_form() -> None:
     found = parsed(
         {
             "containers": [container("side"), container(image="main:1")],
-            "workers": {"size": 2, "containers": [container(image="work:1")], "hostIPC": True},
+            "workers": {
+                "size": 2,
+                "containers": [container(image="work:1")],
+                "hostIPC": True,
+                "labels": {"side": "follows"},
+                "annotations": {"rdma": "yes"},
+            },
             "nodeSelector": {"a": "b"},
         }
     )
@@ -142,6 +149,7 @@ def test_parts_of_the_older_form() -> None:
     assert part.worker_container == container(image="work:1")
     assert part.worker_pod == {"nodeSelector": {"a": "b"}, "hostIPC": True}
     assert part.worker_count == 2
+    assert (part.worker_labels, part.worker_annotations) == ({"side": "follows"}, {"rdma": "yes"})
 
 
 def test_scope_size_protocols_and_accelerators() -> None:

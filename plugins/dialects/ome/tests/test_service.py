@@ -462,6 +462,108 @@ def test_weight_of_another_model_is_refused() -> None:
     assert words == ("spec.model.fineTunedWeights[0]: Invalid value: \"tuned\": was tuned from the base model 'other'")
 
 
+@pytest.mark.parametrize(
+    ("namespace", "is_right"), [("demo", True), ("other", False)], ids=["its own", "of another namespace"]
+)
+def test_namespace_of_a_weights_base_model_counts(namespace: str, is_right: bool) -> None:
+    weight = {**WEIGHT, "baseModelRef": {"name": "base", "namespace": namespace}}
+    own = ObjectRef(kinds.BASE_MODEL, DEMO, "base"), {**base(), "kind": "BaseModel"}
+    around = catalog(found(kinds.FINE_TUNED_WEIGHT, "tuned", weight), own)
+    spec = {"model": {"name": "base", "fineTunedWeights": ["tuned"]}, "engine": {}}
+    if is_right:
+        assert len(parsed(spec, around).predictor.artifacts) == 2
+    else:
+        assert refusal(spec, around) == (
+            'spec.model.fineTunedWeights[0]: Invalid value: "tuned": '
+            "was tuned from the base model 'base' of namespace 'other'"
+        )
+
+
+def nodes(*keys: str) -> dict[str, Any]:
+    term = {"matchExpressions": [{"key": key, "operator": "Exists"} for key in keys]}
+    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+
+
+@pytest.mark.parametrize(
+    ("configuration", "selector", "affinity"),
+    [
+        pytest.param({}, {"pool": "a", "disk": "ssd"}, nodes("base", "tuned"), id="both"),
+        pytest.param({"merged_weights": True}, {"disk": "ssd"}, nodes("tuned"), id="merged"),
+    ],
+)
+def test_nodes_of_a_weights_storage_are_its_pods(configuration: Any, selector: Any, affinity: Any) -> None:
+    storage = {**WEIGHT["storage"], "nodeSelector": {"disk": "ssd"}, "nodeAffinity": nodes("tuned")}
+    around = catalog(
+        found(kinds.FINE_TUNED_WEIGHT, "tuned", {**WEIGHT, "configuration": configuration, "storage": storage}),
+        (
+            ObjectRef(kinds.CLUSTER_BASE_MODEL, CLUSTER, "base"),
+            base(storage={"nodeSelector": {"pool": "a"}, "nodeAffinity": nodes("base")}),
+        ),
+    )
+    made = parsed({"model": {"name": "base", "fineTunedWeights": ["tuned"]}, "engine": {}}, around).predictor
+    assert made.pod["nodeSelector"] == selector
+    assert made.pod["affinity"] == {"nodeAffinity": affinity}
+
+
+def test_weight_on_other_nodes_than_its_base_model_is_refused() -> None:
+    storage = {**WEIGHT["storage"], "nodeSelector": {"pool": "b"}}
+    around = catalog(
+        found(kinds.FINE_TUNED_WEIGHT, "tuned", {**WEIGHT, "storage": storage}),
+        (ObjectRef(kinds.CLUSTER_BASE_MODEL, CLUSTER, "base"), base(storage={"nodeSelector": {"pool": "a"}})),
+    )
+    assert refusal({"model": {"name": "base", "fineTunedWeights": ["tuned"]}, "engine": {}}, around) == (
+        'spec.model.fineTunedWeights[0]: Invalid value: "tuned": is on nodes whose pool is b, its base model on a'
+    )
+
+
+def test_preferred_nodes_of_model_and_accelerator_are_all_preferred() -> None:
+    first, second = ({"weight": number, "preference": {}} for number in (1, 2))
+    word = "preferredDuringSchedulingIgnoredDuringExecution"
+    discovery = {"affinity": {"nodeAffinity": {word: [second]}, "podAffinity": {}}}
+    around = catalog(
+        found(kinds.ACCELERATOR_CLASS, "h100", {"discovery": discovery}),
+        (ObjectRef(kinds.CLUSTER_BASE_MODEL, CLUSTER, "base"), base(storage={"nodeAffinity": {word: [first]}})),
+    )
+    made = engine({}, around, acceleratorSelector={"acceleratorClass": "h100"})
+    assert made.pod["affinity"] == {"nodeAffinity": {word: [first, second]}, "podAffinity": {}}
+
+
+@pytest.mark.parametrize("name", ["", "ome-container"])
+def test_model_of_a_predictor_may_name_the_runtimes_container(name: str) -> None:
+    plain = {"baseModel": "base", "image": "acme/own:1"}
+    assert parsed({"predictor": {"model": {**plain, "name": name}}}) == parsed({"predictor": {"model": plain}})
+
+
+def test_model_of_a_predictor_has_no_container_of_its_own() -> None:
+    assert refusal({"predictor": {"model": {"baseModel": "base", "name": "mine"}}}) == (
+        'spec.predictor.model.name: Unsupported value: "mine": '
+        'its container is the runtime\'s; supported values: "ome-container"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            {"integration": {"volcanoGPUType": "A100"}},
+            "spec.integration.volcanoGPUType: Forbidden: not supported by Servery yet; write what your device plugin "
+            "reads into the service's annotations",
+        ),
+        (
+            {"resources": [{"name": "nvidia.com/gpu", "quantity": "-1"}]},
+            'spec.resources[0].quantity: Invalid value: "-1": must be greater than or equal to 0',
+        ),
+    ],
+    ids=["volcano", "quantity"],
+)
+def test_accelerator_class_that_cannot_be_meant_is_refused(more: Any, words: str) -> None:
+    around = catalog(found(kinds.ACCELERATOR_CLASS, "h100", {"discovery": {}, **more}))
+    spec = {"model": {"name": "base"}, "engine": {}, "acceleratorSelector": {"acceleratorClass": "h100"}}
+    assert refusal(spec, around) == (
+        f'spec.acceleratorSelector.acceleratorClass: Invalid value: "h100": AcceleratorClass h100 is invalid: {words}'
+    )
+
+
 def test_accelerator_class_places_pods_and_chooses_runtimes() -> None:
     place = {"discovery": {"nodeSelector": {"gpu": "h100", "zone": "a"}}}
     around = catalog(found(kinds.ACCELERATOR_CLASS, "h100", place))

@@ -251,6 +251,7 @@ class Component:
         selector: Labels that tell this component's pods from all others; a subset of the pods' labels.
         env: Variables that the dialect promises to every main container.
         accelerators_env: A variable that holds how many GPUs the pod and its workers have together.
+        default_resources: What the main container of each pod asks for of what neither the runtime's nor its own names.
         replaced: Lists that come in the runtime's place, where they would join them: ``args``, ``tolerations``.
         timeout_seconds: For one request; None for the installation's default.
         strategy: ``apps/v1`` DeploymentStrategy.
@@ -292,6 +293,7 @@ class Component:
     disruption_budget: Manifest | None = None
     reads_pods: bool = False
     accelerators_env: str | None = None
+    default_resources: Mapping[str, str] = field(default_factory=dict)
     replaced: frozenset[str] = frozenset()
 
 

@@ -72,6 +72,8 @@ def _unsayable(component: Component) -> Iterator[str]:
         yield "a disruption budget"
     if component.accelerators_env is not None and intent.uses(component, component.accelerators_env):
         yield f"variable {component.accelerators_env}, which counts the GPUs of a pod and its workers"
+    if component.default_resources:
+        yield f"{', '.join(sorted(component.default_resources))} where the runtime does not ask for it"
     if component.reads_pods:
         yield "the right to look at the pods of the namespace"
     if (replaced := component.replaced & intent.fields(component)) and component.runtime is not None:

@@ -93,6 +93,8 @@ def _unsayable(component: Component) -> Iterator[str]:
         yield "a deployment strategy other than Kubernetes' own: deploymentStrategy: {type: RollingUpdate}"
     if component.accelerators_env is not None and intent.uses(component, component.accelerators_env):
         yield f"variable {component.accelerators_env}, which counts the GPUs of a pod"
+    if component.default_resources:
+        yield f"{', '.join(sorted(component.default_resources))} where the container does not ask for it"
     if component.reads_pods:
         yield "the right to look at the pods of the namespace"
     batching = component.batching

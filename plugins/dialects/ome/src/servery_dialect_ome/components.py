@@ -18,7 +18,9 @@ from servery_sdk.model import (
 )
 
 from servery_dialect_ome import kinds, labels, scaling
-from servery_dialect_ome.plain import main_of, over, pod_of
+from servery_dialect_ome.models import Accelerator
+from servery_dialect_ome.places import both
+from servery_dialect_ome.plain import main_of, over, pod_of, with_variables
 from servery_dialect_ome.resolved import Resolved, has_own_containers
 from servery_dialect_ome.shapes import Shape, Shapes
 
@@ -93,6 +95,7 @@ def _component(
         selector={"app": name},
         env={} if is_router else _env(resolved),
         accelerators_env=None if is_router else kinds.PARALLELISM,
+        default_resources=resolved.accelerators.get(shape.kind, Accelerator()).resources,
         replaced=frozenset() if shape.joins_args else REPLACED,
         scaling=scaling.scaling(shape, spec, annotations, service=service, name=name, mode=mode),
         timeout_seconds=found.get("timeoutSeconds"),
@@ -167,20 +170,14 @@ def _with_main(holder: Manifest, pod: Manifest, shape: Shape, *, is_own: bool) -
 
 def _configured(container: Manifest, shape: Shape) -> Manifest:
     """Return a router's container with the variables of its ``config``."""
-    env = [{"name": name, "value": value} for name, value in shape.spec.get("config", {}).items()]
-    return over({"env": [], **container}, {"env": env}) if env else container
+    return with_variables(container, shape.spec.get("config", {}))
 
 
 def _place(shape: Shape, resolved: Resolved) -> dict[str, Json]:
     """Return where a component's pods run, by its model's storage and its accelerators."""
     if shape.kind is ComponentKind.ROUTER:
         return {}
-    accelerator = resolved.accelerators.get(shape.kind, {})
-    selector = {**(resolved.model.node_selector if resolved.model else {}), **accelerator.get("nodeSelector", {})}
-    nodes = resolved.model.node_affinity if resolved.model else {}
-    affinity = over({"nodeAffinity": nodes} if nodes else {}, accelerator.get("affinity", {}))
-    made: dict[str, Json] = {"nodeSelector": selector} if selector else {}
-    return {**made, "affinity": affinity} if affinity else made
+    return both(resolved.place, resolved.accelerators.get(shape.kind, Accelerator()).place).pod()
 
 
 def _env(resolved: Resolved) -> dict[str, str]:

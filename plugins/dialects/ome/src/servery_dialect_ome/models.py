@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
+from servery_sdk import quantities
 from servery_sdk import schema as structural
 from servery_sdk.errors import FieldError, FieldErrorKind
-from servery_sdk.lenient import mapping, text
+from servery_sdk.lenient import mapping, mappings, text
 from servery_sdk.manifests import CLUSTER, Json, Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import Artifact, Catalog, ModelFormat, ModelTraits
 
 from servery_dialect_ome import kinds, schema
+from servery_dialect_ome.places import Place
 from servery_dialect_ome.plain import without_nulls
 
 DEFAULT_PATH = "/mnt/models"
@@ -36,10 +38,13 @@ class Model:
         path: Where servers find it.
         uri: Where it comes from.
         token: The secret and its field that open ``uri``, or a token itself; empty for none.
+        place: Nodes that may serve it.
         configuration: Its settings.
+        namespace: Of a BaseModel; none of one of the cluster.
     """
 
     name: str
+    namespace: Namespace = CLUSTER
     vendor: str = ""
     category: str = "SMALL"
     format: ModelFormat | None = None
@@ -47,8 +52,7 @@ class Model:
     path: str = DEFAULT_PATH
     uri: str = ""
     env: tuple[Manifest, ...] = ()
-    node_selector: Mapping[str, str] = field(default_factory=dict)
-    node_affinity: Manifest = field(default_factory=dict)
+    place: Place = field(default_factory=Place)
     configuration: Manifest = field(default_factory=dict)
     is_disabled: bool = False
 
@@ -78,6 +82,7 @@ def base_model(name: str, namespace: Namespace, catalog: Catalog, path: str) -> 
     storage, framework = mapping(spec, "storage"), mapping(spec, "modelFramework")
     return Model(
         name=name,
+        namespace=found[0].namespace,
         vendor=text(spec, "vendor"),
         category=text(mapping(metadata, "annotations"), kinds.MODEL_CATEGORY) or "SMALL",
         format=versioned(mapping(spec, "modelFormat")),
@@ -90,8 +95,7 @@ def base_model(name: str, namespace: Namespace, catalog: Catalog, path: str) -> 
         path=text(storage, "path") or DEFAULT_PATH,
         uri=text(storage, "storageUri"),
         env=tuple(_token(storage)),
-        node_selector=mapping(storage, "nodeSelector"),
-        node_affinity=mapping(storage, "nodeAffinity"),
+        place=_place(storage),
         configuration=mapping(spec, "modelConfiguration"),
     )
 
@@ -110,8 +114,13 @@ class Weight:
     strategy: str
 
 
-def weight(name: str, base: str | None, catalog: Catalog, path: str) -> Weight | FieldError:
-    """Return the FineTunedWeight ``name`` of ``base``, or what is wrong at ``path``."""
+def weight(
+    name: str, base: str | None, namespace: Namespace | None, catalog: Catalog, path: str
+) -> Weight | FieldError:
+    """Return the FineTunedWeight ``name`` of ``base``, which is in ``namespace``, or what is wrong at ``path``.
+
+    None is a base model that nobody names or knows, which may be the right one.
+    """
     found = _found([ObjectRef(kinds.FINE_TUNED_WEIGHT, CLUSTER, name)], catalog)
     if found is None:
         listed = _names(catalog, {kinds.FINE_TUNED_WEIGHT: CLUSTER})
@@ -120,19 +129,35 @@ def weight(name: str, base: str | None, catalog: Catalog, path: str) -> Weight |
     if (wrong := _objection(found[0], found[1], path)) is not None:
         return wrong
     spec = mapping(found[1], "spec")
-    of, storage = text(mapping(spec, "baseModelRef"), "name"), mapping(spec, "storage")
-    if base is not None and of != base:
-        detail = f"was tuned from the base model {of!r}"
+    reference, storage = mapping(spec, "baseModelRef"), mapping(spec, "storage")
+    of, where = text(reference, "name"), text(reference, "namespace")
+    is_elsewhere = bool(where) and namespace is not None and where != namespace
+    if base is not None and (of != base or is_elsewhere):
+        detail = f"was tuned from the base model {of!r}" + (f" of namespace {where!r}" if where else "")
         return FieldError(path=path, kind=FieldErrorKind.INVALID, value=name, detail=detail)
     return Weight(
-        model=Model(name=name, path=text(storage, "path"), uri=text(storage, "storageUri"), env=tuple(_token(storage))),
+        model=Model(
+            name=name,
+            path=text(storage, "path"),
+            uri=text(storage, "storageUri"),
+            env=tuple(_token(storage)),
+            place=_place(storage),
+        ),
         is_merged=mapping(spec, "configuration").get("merged_weights") is True,
         strategy=text(mapping(spec, "hyperParameters"), "strategy"),
     )
 
 
-def accelerator(name: str, catalog: Catalog, path: str) -> Manifest | FieldError:
-    """Return where an AcceleratorClass is found (``nodeSelector``, ``affinity``), or what is wrong at ``path``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accelerator:
+    """A class of accelerators: where they are, and what a container asks for to have one."""
+
+    place: Place = field(default_factory=Place)
+    resources: Mapping[str, str] = field(default_factory=dict)
+
+
+def accelerator(name: str, catalog: Catalog, path: str) -> Accelerator | FieldError:
+    """Return the AcceleratorClass ``name``, or what is wrong at ``path``."""
     found = _found([ObjectRef(kinds.ACCELERATOR_CLASS, CLUSTER, name)], catalog)
     if found is None:
         listed = _names(catalog, {kinds.ACCELERATOR_CLASS: CLUSTER})
@@ -140,8 +165,21 @@ def accelerator(name: str, catalog: Catalog, path: str) -> Manifest | FieldError
         return FieldError(path=path, kind=FieldErrorKind.NOT_FOUND, value=name, detail=detail)
     if (wrong := _objection(found[0], found[1], path)) is not None:
         return wrong
-    discovery = mapping(mapping(found[1], "spec"), "discovery")
-    return {key: discovery[key] for key in ("nodeSelector", "affinity") if key in discovery}
+    spec = mapping(found[1], "spec")
+    discovery = mapping(spec, "discovery")
+    return Accelerator(
+        place=Place(node_selector=mapping(discovery, "nodeSelector"), affinity=mapping(discovery, "affinity")),
+        resources=_quantities(spec),
+    )
+
+
+def _quantities(spec: Manifest) -> dict[str, str]:
+    return {text(found, "name"): str(found.get("quantity", "1")) for found in mappings(spec, "resources")}
+
+
+def _place(storage: Manifest) -> Place:
+    nodes = mapping(storage, "nodeAffinity")
+    return Place(node_selector=mapping(storage, "nodeSelector"), affinity={"nodeAffinity": nodes} if nodes else {})
 
 
 def versioned(found: Manifest) -> ModelFormat | None:
@@ -160,13 +198,25 @@ def _found(places: Iterable[ObjectRef], catalog: Catalog) -> tuple[ObjectRef, Ma
 
 
 def _objection(ref: ObjectRef, manifest: Manifest, path: str) -> FieldError | None:
-    wrong = list(structural.check(manifest, _BY_KIND[ref.kind]))
+    wrong = list(structural.check(manifest, _BY_KIND[ref.kind])) or list(_rules(ref.kind, mapping(manifest, "spec")))
     if wrong:
         detail = f"{ref} is invalid: {'; '.join(map(str, wrong))}"
         return FieldError(path=path, kind=FieldErrorKind.INVALID, value=ref.name, detail=detail)
     if mapping(manifest, "spec").get("disabled") is True:
         return FieldError(path=path, kind=FieldErrorKind.INVALID, value=ref.name, detail=f"{ref} is disabled")
     return None
+
+
+def _rules(kind: Kind, spec: Manifest) -> Iterator[FieldError]:
+    """Yield what is wrong with the spec of a kind beyond its schema."""
+    if kind != kinds.ACCELERATOR_CLASS:
+        return
+    for index, found in enumerate(mappings(spec, "resources")):
+        for wrong in quantities.resource_errors({"limits": _quantities({"resources": [found]})}, ""):
+            yield replace(wrong, path=f"spec.resources[{index}].quantity")
+    if "volcanoGPUType" in mapping(spec, "integration"):
+        detail = "not supported by Servery yet; write what your device plugin reads into the service's annotations"
+        yield FieldError(path="spec.integration.volcanoGPUType", kind=FieldErrorKind.FORBIDDEN, detail=detail)
 
 
 def _names(catalog: Catalog, places: Mapping[Kind, Namespace]) -> str:

@@ -99,6 +99,12 @@ def over(base: Manifest, overlay: Manifest) -> dict[str, Json]:
     return merged
 
 
+def with_variables(container: Manifest, variables: Mapping[str, str]) -> Manifest:
+    """Return a container with ``variables`` over its own."""
+    env = [{"name": name, "value": value} for name, value in variables.items()]
+    return over({"env": [], **container}, {"env": env}) if env else container
+
+
 def container_errors(container: Manifest, path: str) -> Iterator[FieldError]:
     """Yield what is wrong with a container beyond its schema."""
     yield from quantities.resource_errors(container.get("resources"), f"{path}.resources")

@@ -10,8 +10,9 @@ from servery_sdk.lenient import mapping, text
 from servery_sdk.manifests import CLUSTER, Manifest, Namespace
 from servery_sdk.model import Artifact, Catalog, ComponentKind, ModelFormat, ModelTraits, Runtime
 
-from servery_dialect_ome import kinds, models
-from servery_dialect_ome.models import Model, Weight
+from servery_dialect_ome import kinds, models, places
+from servery_dialect_ome.models import Accelerator, Model, Weight
+from servery_dialect_ome.places import Place
 from servery_dialect_ome.shapes import Shape, Shapes
 
 
@@ -22,7 +23,8 @@ class Resolved:
     Attributes:
         runtime: The name of the runtime: the manifest's, or the one that is named for the model.
         found: The runtime object of that name, where the catalog has one.
-        accelerators: By component, where pods for its class run: ``nodeSelector``, ``affinity``.
+        place: Nodes that may serve the files.
+        accelerators: By component.
     """
 
     model: Model | None = None
@@ -34,7 +36,8 @@ class Resolved:
     found: Runtime | None = None
     format: ModelFormat | None = None
     traits: ModelTraits = field(default_factory=ModelTraits)
-    accelerators: Mapping[ComponentKind, Manifest] = field(default_factory=dict)
+    place: Place = field(default_factory=Place)
+    accelerators: Mapping[ComponentKind, Accelerator] = field(default_factory=dict)
     errors: tuple[FieldError, ...] = ()
 
 
@@ -45,12 +48,13 @@ def resolve(
     errors: list[FieldError] = []
     model, weight = _model(form, namespace, catalog, errors), None
     if form.weights:
-        tuned = models.weight(form.weights[0], form.model or None, catalog, f"{form.weights_path}[0]")
+        path, where = f"{form.weights_path}[0]", model.namespace if model is not None else None
+        tuned = models.weight(form.weights[0], form.model or None, where, catalog, path)
         if isinstance(tuned, FieldError):
             errors.append(tuned)
         else:
             weight = tuned
-    classes, places = _accelerators(form, spec, annotations, catalog, errors)
+    classes, accelerators = _accelerators(form, spec, annotations, catalog, errors)
     runtime = _runtime_name(form, model, namespace, catalog, errors)
     return Resolved(
         model=model,
@@ -62,7 +66,8 @@ def resolve(
         found=next(iter(_runtimes(runtime, namespace, catalog)), None),
         format=model.format if model else None,
         traits=replace(model.traits if model else ModelTraits(), accelerators=classes),
-        accelerators=places,
+        place=_place(form, model, weight, errors),
+        accelerators=accelerators,
         errors=tuple(errors),
     )
 
@@ -75,6 +80,20 @@ def _model(form: Shapes, namespace: Namespace, catalog: Catalog, errors: list[Fi
         errors.append(found)
         return None
     return found
+
+
+def _place(form: Shapes, model: Model | None, weight: Weight | None, errors: list[FieldError]) -> Place:
+    """Return the nodes that may serve the files: those of merged weights hold the base model, and it is not fetched."""
+    base, tuned = model.place if model is not None else Place(), weight.model.place if weight is not None else Place()
+    if weight is not None and weight.is_merged:
+        return tuned
+    if weight is not None and (label := places.contradiction(base, tuned)) is not None:
+        detail = (
+            f"is on nodes whose {label} is {tuned.node_selector[label]}, its base model on {base.node_selector[label]}"
+        )
+        path = f"{form.weights_path}[0]"
+        errors.append(FieldError(path=path, kind=FieldErrorKind.INVALID, value=weight.model.name, detail=detail))
+    return places.both(base, tuned)
 
 
 def _path(form: Shapes, model: Model | None, weight: Weight | None) -> str:
@@ -129,11 +148,11 @@ def _accelerators(
     annotations: Mapping[str, str],
     catalog: Catalog,
     errors: list[FieldError],
-) -> tuple[frozenset[str], dict[ComponentKind, Manifest]]:
-    """Return the classes that a runtime must serve, and where each component's pods run."""
+) -> tuple[frozenset[str], dict[ComponentKind, Accelerator]]:
+    """Return the classes that a runtime must serve, and the one of each component."""
     shared = text(mapping(spec, "acceleratorSelector"), "acceleratorClass")
     classes = {annotations.get(kinds.ACCELERATOR, ""), shared}
-    places: dict[ComponentKind, Manifest] = {}
+    by_component: dict[ComponentKind, Accelerator] = {}
     for shape in form.components:
         name, path = _class_of(shape, shared)
         if not name:
@@ -143,8 +162,8 @@ def _accelerators(
         if isinstance(found, FieldError):
             errors.append(found)
         else:
-            places[shape.kind] = found
-    return frozenset(classes - {""}), places
+            by_component[shape.kind] = found
+    return frozenset(classes - {""}), by_component
 
 
 def _class_of(shape: Shape, shared: str) -> tuple[str, str]:

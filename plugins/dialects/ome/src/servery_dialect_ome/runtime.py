@@ -20,7 +20,17 @@ from servery_sdk.model import (
 )
 
 from servery_dialect_ome import kinds, labels, models, schema
-from servery_dialect_ome.plain import all_of, beyond, main_of, over, pod_errors, pod_of, sound, without_nulls
+from servery_dialect_ome.plain import (
+    all_of,
+    beyond,
+    main_of,
+    over,
+    pod_errors,
+    pod_of,
+    sound,
+    with_variables,
+    without_nulls,
+)
 
 _PARTS = {
     "engineConfig": ComponentKind.PREDICTOR,
@@ -194,7 +204,7 @@ def _part(found: Manifest, base: Manifest, marked: Mapping[str, str], annotation
     worker_main = main_of(worker)
     worker_container, worker_others = worker_main or (None, ())
     return Part(
-        container=container,
+        container=with_variables(container, found.get("config", {})),
         pod=_with_containers(over(whole, pod_of(leader)), others),
         labels={**marked, **found.get("labels", {})},
         annotations={**annotations, **found.get("annotations", {})},
@@ -217,6 +227,8 @@ def _older(spec: Manifest, shared: Manifest, marked: Mapping[str, str], annotati
         annotations=annotations,
         worker_container=worker_container,
         worker_pod=_with_containers(over(shared, pod_of(workers)), worker_others),
+        worker_labels=workers.get("labels", {}),
+        worker_annotations=workers.get("annotations", {}),
         worker_count=workers.get("size", 1) if workers else 0,
     )
 

@@ -413,8 +413,25 @@ ACCELERATOR_CLASS = record(
                     },
                 ),
                 "capabilities": free("What it can."),
-                "resources": array("What a container asks for.", FREE_ITEM),
-                "integration": free("With queues."),
+                "resources": array(
+                    "What a container asks for that does not say it itself.",
+                    record(
+                        "A resource.",
+                        {
+                            "name": string("Such as nvidia.com/gpu.", minLength=1),
+                            "quantity": {**INT_OR_STRING, "description": "How much of it.", "default": "1"},
+                            "divisible": {**_BOOLEAN, "description": "Unused: the device plugin divides them."},
+                        },
+                        "name",
+                    ),
+                ),
+                "integration": record(
+                    "With queues.",
+                    {
+                        "kueueResourceFlavor": string("Unused: Kueue chooses a flavor by the nodes."),
+                        "volcanoGPUType": string(_NOT_YET),
+                    },
+                ),
                 "cost": free("What it costs."),
             },
             "discovery",

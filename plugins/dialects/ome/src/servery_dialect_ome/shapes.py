@@ -176,6 +176,9 @@ def errors(spec: Manifest) -> Iterator[FieldError]:
     if "storageUri" in model and found.model:
         detail = "a base model says itself where it is; write one of them"
         yield FieldError(path=f"{path}.storageUri", kind=FieldErrorKind.FORBIDDEN, detail=detail)
+    if text(model, "name") not in {"", kinds.MAIN_CONTAINER}:
+        what = "its container is the runtime's; supported values"
+        yield unsupported(f"{path}.name", model["name"], (kinds.MAIN_CONTAINER,), what=what)
     if found.protocol is not None and found.protocol not in kinds.PROTOCOLS:
         yield unsupported(f"{path}.protocolVersion", found.protocol, kinds.PROTOCOLS)
     if len(found.weights) > 1:

@@ -78,6 +78,8 @@ def _errors(service: InferenceService) -> Iterator[FieldError]:
 def _unsayable(service: InferenceService, component: Component) -> Iterator[str]:
     if component.batching is not None:
         yield "batching in the model server"
+    if component.default_resources:
+        yield f"{', '.join(sorted(component.default_resources))} where the runtime does not ask for it"
     if component.logging is not None:
         yield "payload logging"
     if component.canary is not None and component.canary.tagged:

@@ -83,6 +83,7 @@ def spelled_out(service: InferenceService, plan: DeploymentPlan) -> InferenceSer
             annotations=workload.pod_annotations,
             env={},
             accelerators_env=None,
+            default_resources={},
             replaced=frozenset(),
         )
         for component, workload in zip(service.components, plan.workloads, strict=True)

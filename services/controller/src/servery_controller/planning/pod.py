@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from servery_sdk import kinds
@@ -219,6 +220,8 @@ def _equipped(container: Manifest, component: Component, added: Storage, *, is_m
         promised = [{"name": name, "value": value} for name, value in component.env.items()]
         made["env"] = merge({"env": promised}, {"env": made.get("env", [])})["env"]
         made.setdefault("imagePullPolicy", "IfNotPresent")
+        if component.default_resources:
+            made["resources"] = _with_defaults(made.get("resources") or {}, component.default_resources)
         if answers:
             made.setdefault("readinessProbe", _probe(made))
         for name in _PROBES & made.keys():
@@ -228,6 +231,13 @@ def _equipped(container: Manifest, component: Component, added: Storage, *, is_m
         mounts = [mount for mount in added.mounts if mount["mountPath"] not in taken]
         made["volumeMounts"] = [*made.get("volumeMounts", ()), *mounts]
     return made
+
+
+def _with_defaults(resources: Manifest, defaults: Mapping[str, str]) -> Manifest:
+    """Return resources with those of ``defaults`` that are not named, as much asked for as allowed."""
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    added = {name: quantity for name, quantity in defaults.items() if name not in limits and name not in requests}
+    return {**resources, "limits": {**limits, **added}, "requests": {**requests, **added}} if added else resources
 
 
 def _port(container: Manifest) -> Json:
