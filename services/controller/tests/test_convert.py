@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 from servery_controller import render
 from servery_controller.convert import Converted, Different, convert
 from servery_controller.planning import NoPlan, PlanningSettings
@@ -27,6 +28,15 @@ def converted(installed: Plugins) -> Callable[..., Converted]:
         catalog = render.catalog_from(beside, installed, frozenset(Capability))
         dialect = installed.dialects[to] if isinstance(to, str) else to
         return convert(manifest, dialect, catalog, installed, settings)
+
+    return made
+
+
+@pytest.fixture
+def ome() -> Callable[..., Manifest]:
+    def made(kind: str, name: str, spec: Any) -> Manifest:
+        metadata = {"name": name, "namespace": "demo"}
+        return {"apiVersion": "ome.io/v1beta1", "kind": kind, "metadata": metadata, "spec": spec}
 
     return made
 
@@ -53,6 +63,31 @@ def test_dialect_without_runtimes_gets_whole_pods_and_says_why(
         "spec.predictor.model",
         "spec.predictor.model.storageUri",
     ]
+
+
+@pytest.mark.parametrize("to", ["kserve", "kubedl", "ome"])
+def test_what_a_class_of_accelerators_brings_is_said_in_a_whole_pod(
+    converted: Callable[..., Converted], ome: Callable[..., Manifest], to: str
+) -> None:
+    engine = {"deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%"}}}
+    spec = {"model": {"name": "llama"}, "engine": engine, "acceleratorSelector": {"acceleratorClass": "h100"}}
+    service = ome("InferenceService", "chat", spec)
+    around = (
+        ome("BaseModel", "llama", {"modelFormat": {"name": "acme"}, "storage": {"storageUri": "s3://bucket/llama"}}),
+        ome("AcceleratorClass", "h100", {"discovery": {}, "resources": [{"name": "acme.com/gpu", "quantity": 2}]}),
+        ome(
+            "ServingRuntime",
+            "acme",
+            {
+                "supportedModelFormats": [{"modelFormat": {"name": "acme"}, "autoSelect": True}],
+                "acceleratorRequirements": {"acceleratorClasses": ["h100"]},
+                "engineConfig": {"runner": {"name": "ome-container", "image": "acme/server:1"}},
+            },
+        ),
+    )
+    found = converted(service, to, SETTINGS, *around)
+    assert "acme.com/gpu: '2'" in yaml.safe_dump(list(found.manifests))
+    assert any("acme.com/gpu where the " in reason for reason in found.spelled_out)
 
 
 def test_promised_variable_that_the_container_uses_is_said(
