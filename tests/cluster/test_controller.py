@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any
@@ -152,6 +153,20 @@ async def test_replicas_that_somebody_sets_are_left_alone(controller: None, admi
         return found if found["metadata"]["labels"].get("a") == "b" else None
 
     assert (await until(relabelled))["spec"]["replicas"] == 4
+
+
+async def test_image_that_somebody_sets_is_set_right(controller: None, admin: KubeClient, namespace: str) -> None:
+    await admin.create(service(namespace), SERVICE)
+    deployment = await until(lambda: admin.get(ref(kinds.DEPLOYMENT, namespace)))
+    (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
+    edited = json.loads(json.dumps(deployment["spec"]).replace(container["image"], "somebody/else:1"))
+    await edit(admin, ref(kinds.DEPLOYMENT, namespace), spec=edited)
+
+    async def healed() -> bool:
+        found = await admin.get(ref(kinds.DEPLOYMENT, namespace))
+        return bool(found["spec"]["template"]["spec"]["containers"][0]["image"] == container["image"])
+
+    await until(healed)
 
 
 async def test_service_without_a_runtime_says_why_and_heals(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -221,6 +222,45 @@ async def test_conflicts_are_tried_again(
         await until(lambda: api.get(ref(kinds.HORIZONTAL_POD_AUTOSCALER)))
         await until(lambda: report(api))
     assert set(left.values()) == {0}
+
+
+async def test_what_somebody_changes_of_ours_is_set_right_and_what_is_theirs_is_left(
+    make_api: Callable[..., MemoryApi], make_controller: Callable[[MemoryApi], Controller], make_service: Make
+) -> None:
+    applies = 0
+
+    def count(verb: str) -> None:
+        nonlocal applies
+        applies += verb == "apply"
+
+    def image(deployment: Manifest) -> str:
+        return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    api = make_api(fault=count)
+    async with make_controller(api).running():
+        await api.create(make_service(), SERVICE)
+        await until(lambda: report(api))
+        await available(api, "True")
+        deployment = await api.get(ref(kinds.DEPLOYMENT))
+        ours, settled = image(deployment), applies
+        await api.update({**deployment, "spec": {**deployment["spec"], "replicas": 7}}, kinds.DEPLOYMENT)
+        await available(api, "False")
+
+        async def seen() -> bool:
+            return condition(await report(api), "PredictorReady").get("reason") == "r"
+
+        await until(seen)
+        assert applies == settled
+        edited = json.loads(json.dumps(await api.get(ref(kinds.DEPLOYMENT))).replace(ours, "somebody/else:1"))
+        await api.update(edited, kinds.DEPLOYMENT)
+
+        async def healed() -> Any:
+            found = await api.get(ref(kinds.DEPLOYMENT))
+            return found if image(found) == ours else None
+
+        healed_deployment = await until(healed)
+    assert healed_deployment["spec"]["replicas"] == 7
+    assert applies == settled + 1
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from servery_kube.events import Recorder
 from servery_kube.informer import Informer
-from servery_kube.port import Forbidden, KubeApi, KubeError, Rejected, TooManyRequests
+from servery_kube.port import FIELD_MANAGER, Forbidden, KubeApi, KubeError, Rejected, TooManyRequests
 from servery_kube.queue import WorkQueue
 from servery_sdk import kinds
 from servery_sdk.contract import Dialect
@@ -73,7 +73,7 @@ class Controller:
         self._owned_kinds = frozenset(kind for mode in plugins.modes.values() for kind in mode.kinds)
         self._informers: dict[Kind, Informer] = {}
         self._installed: Catalog | None = None
-        self._applied: dict[ObjectRef, Manifest] = {}
+        self._applied: dict[ObjectRef, _Applied] = {}
         self._reported: dict[ObjectRef, Mapping[str, Json]] = {}
 
     @contextlib.asynccontextmanager
@@ -246,9 +246,10 @@ class Controller:
             informer = by_kind[wanted["apiVersion"], wanted["kind"]]
             ref = informer.ref(wanted)
             # Applied before and still as applied: a steady state makes no writes.
-            if self._applied.get(ref) != wanted or informer.get(ref) is None:
-                await self._api.apply(wanted, informer.kind)
-                self._applied[ref] = wanted
+            live, before = informer.get(ref), self._applied.get(ref)
+            if live is None or before is None or before.wanted != wanted or not before.stands_in(live):
+                taken = await self._api.apply(wanted, informer.kind)
+                self._applied[ref] = _Applied(wanted=wanted, fields=_own_fields(taken), over=_version(live or {}))
         for ref in planning.prune(desired, self._observed(plan, {}), owner_uid=plan.owner["uid"]):
             logger.info("prune", extra={"object": str(ref)})
             await self._api.delete(ref)
@@ -257,9 +258,9 @@ class Controller:
     def _forget(self, ref: ObjectRef) -> None:
         owned = [
             applied
-            for applied, wanted in self._applied.items()
+            for applied, before in self._applied.items()
             if applied.namespace == ref.namespace
-            and any(owner.get("name") == ref.name for owner in wanted["metadata"]["ownerReferences"])
+            and any(owner.get("name") == ref.name for owner in before.wanted["metadata"]["ownerReferences"])
         ]
         for applied in owned:
             del self._applied[applied]
@@ -277,6 +278,39 @@ class Controller:
             transition=TransitionStatus.INVALID_SPEC,
             condition_type=plan.workloads[0].condition if plan is not None else "PredictorReady",
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Applied:
+    """What was applied to one object.
+
+    Attributes:
+        fields: Those that the API server then had as ours.
+        over: The version that the cache had at that time; None if it had no such object.
+    """
+
+    wanted: Manifest
+    fields: Json
+    over: str | None
+
+    def stands_in(self, live: Manifest) -> bool:
+        """Return whether nobody has changed one of our fields since: who does becomes its owner.
+
+        Fields of others may change as they like: an autoscaler's replicas are no reason to apply again.
+        """
+        # A cache that has not seen the apply yet says nothing about what came after it.
+        return _version(live) == self.over or _own_fields(live) == self.fields
+
+
+def _own_fields(manifest: Manifest) -> Json:
+    entries = manifest["metadata"].get("managedFields") or ()
+    ours = (FIELD_MANAGER, "Apply")
+    return next((entry["fieldsV1"] for entry in entries if (entry["manager"], entry["operation"]) == ours), None)
+
+
+def _version(manifest: Manifest) -> str | None:
+    version: str | None = manifest.get("metadata", {}).get("resourceVersion")
+    return version
 
 
 def _reason(error: Invalid | NoPlan | KubeError) -> str:
