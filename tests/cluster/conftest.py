@@ -4,7 +4,7 @@ import asyncio
 import importlib.util
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -44,6 +44,30 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Api
             yield server
     except servers.Unavailable as reason:
         pytest.skip(str(reason))
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[servers.ApiServer]:  # type: ignore[name-defined]
+    """A real etcd and kube-apiserver with nothing in them."""
+    try:
+        with servers.api_server(tmp_path, {CONTROLLER_TOKEN: CONTROLLER_USER}) as server:
+            yield server
+    except servers.Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    port: int = servers.free_port()
+    return port
+
+
+@pytest.fixture
+def poll() -> Callable[[str, Callable[[], bool]], None]:
+    """Waits for what processes do in their own time."""
+    wait: Callable[[str, Callable[[], bool]], None] = servers.poll
+    return wait
 
 
 @pytest.fixture
