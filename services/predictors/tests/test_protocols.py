@@ -198,7 +198,7 @@ async def test_grpc_tells_health_and_errors(predictor: Predictor) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        pytest.param({}, "holds exactly one file of .joblib, .pkl, .pickle; found 0", id="missing-file"),
+        pytest.param({}, "holds exactly one file of .joblib, .pkl, .pickle, .skops; found 0", id="missing-file"),
         pytest.param({"a.pkl": b"", "b.pkl": b""}, "found 2 of them among: a.pkl, b.pkl", id="two-files"),
         pytest.param({"model.pkl": b"\x80\x04garbage"}, "model.pkl: cannot be unpickled", id="corrupt-file"),
         pytest.param({"model.pkl": b"\x80\x09."}, "unsupported pickle protocol: 9", id="wrong-pickle-version"),
