@@ -1,0 +1,1 @@
+"""The descriptor of the catboost runtime. Does not import its framework."""

@@ -1,0 +1,1 @@
+"""The descriptor of the lightgbm runtime. Does not import its framework."""

@@ -1,0 +1,1 @@
+"""The descriptor of the onnx runtime. Does not import its framework."""

@@ -1,0 +1,1 @@
+"""The descriptor of the xgboost runtime. Does not import its framework."""
