@@ -5,12 +5,13 @@ A request holds either one matrix ``[rows, features]`` or a column ``[rows]`` fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from servery_sdk.manifests import Json
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor, TensorMetadata
 from servery_sdk.protocol.elements import as_bytes
 from servery_sdk.serving import InputError
@@ -58,19 +59,18 @@ class Features:
             raise InputError(f"{len(columns)} inputs {list(columns)}; {self.owner} takes {self.count} columns")
         return {name: columns[name] for name in self.names} if self.names else columns
 
-    def metadata(self, datatype: Datatype, texts: frozenset[int] = frozenset()) -> tuple[TensorMetadata, ...]:
+    def metadata(self, datatype: Datatype, others: Mapping[str, Datatype] | None = None) -> tuple[TensorMetadata, ...]:
         """Return a column for each name, or one matrix where there are none.
 
         Args:
-            datatype: Of numbers.
-            texts: Positions of features that are texts.
+            datatype: Of a matrix, and of columns.
+            others: Of columns that have another, by name.
         """
         if not self.names:
             count = -1 if self.count is None else self.count
             return (TensorMetadata(name=INPUT, datatype=datatype, shape=(-1, count)),)
         return tuple(
-            TensorMetadata(name=name, datatype=Datatype.BYTES if index in texts else datatype, shape=(-1,))
-            for index, name in enumerate(self.names)
+            TensorMetadata(name=name, datatype=(others or {}).get(name, datatype), shape=(-1,)) for name in self.names
         )
 
     def _matrix(self, tensor: Tensor) -> Array:
@@ -100,6 +100,30 @@ def numbers(name: str, data: Array) -> Array:
     if data.dtype.kind not in "biuf":
         raise InputError(f"input {name!r} of shape {list(data.shape)} holds texts; the model takes numbers there")
     return data
+
+
+def codes(name: str, column: Array, categories: Mapping[Json, int], *, unknown: float | None) -> Array:
+    """Return each element's code among ``categories``, as FP32 ``[rows]``.
+
+    Args:
+        name: Of the input.
+        unknown: Code of what is no category; None refuses it.
+
+    Raises:
+        InputError: An element is no category; says which there are.
+    """
+    found = [categories.get(element, unknown) for element in column.tolist()]
+    if None in found:
+        known = ", ".join(map(repr, sorted(categories, key=str)))
+        raise InputError(
+            f"input {name!r}: {column.tolist()[found.index(None)]!r} is no category that the model was fitted on: {known}"
+        )
+    return np.array(found, dtype=np.float32)
+
+
+def datatype_of(categories: Iterable[Json]) -> Datatype:
+    """Return the element type of a column of ``categories``."""
+    return Datatype.of(np.asarray(list(categories)))
 
 
 def answer(request: InferRequest, predicted: Array) -> InferResponse:
