@@ -128,7 +128,7 @@ def datatype_of(categories: Iterable[Json]) -> Datatype:
 
 def answer(request: InferRequest, predicted: Array) -> InferResponse:
     """Return the response with one output, ``[rows]`` or ``[rows, columns]``; texts become BYTES."""
-    data = _encoded(predicted) if predicted.dtype.kind in "UO" else predicted
+    data = encoded(predicted) if predicted.dtype.kind in "UO" else predicted
     return InferResponse(model=request.model, outputs=(Tensor(name=OUTPUT, data=data, datatype=Datatype.of(data)),))
 
 
@@ -145,6 +145,13 @@ def decoded(tensor: Tensor) -> Array:
     return found.reshape(tensor.data.shape)
 
 
+def encoded(texts: Array) -> Array:
+    """Return texts as the bytes that a BYTES tensor holds."""
+    found = np.empty(texts.shape, dtype=object)
+    found.ravel()[:] = [as_bytes(element) for element in texts.ravel()]
+    return found
+
+
 def _column(tensor: Tensor) -> Array:
     data = tensor.data
     if data.ndim == 2 and data.shape[1] == 1:
@@ -154,9 +161,3 @@ def _column(tensor: Tensor) -> Array:
             f"input {tensor.name!r} has shape {list(data.shape)}; one of several inputs is a column: [rows]"
         )
     return decoded(tensor)
-
-
-def _encoded(texts: Array) -> Array:
-    encoded = np.empty(texts.shape, dtype=object)
-    encoded.ravel()[:] = [as_bytes(element) for element in texts.ravel()]
-    return encoded
