@@ -57,6 +57,14 @@ class UnbatchedModel(Protocol):
 
 
 @runtime_checkable
+class ThreadedModel(Protocol):
+    """A model whose framework can be told how many threads a call may use."""
+
+    threads: int
+    """Set before ``load``; 1 unless the server is told otherwise."""
+
+
+@runtime_checkable
 class ClosableModel(Protocol):
     """A model that holds something to be given back."""
 

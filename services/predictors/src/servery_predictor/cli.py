@@ -40,6 +40,10 @@ IGNORED = {
 """Flags of KServe that change nothing here, and why: manifests that set them go on working."""
 
 
+_KSERVES = {"threads": ["--nthread"]}
+"""Other names that KServe's servers have for a setting."""
+
+
 class WrongFlags(ServeryError):
     """The command line says something that cannot be."""
 
@@ -71,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _spellings(name: str) -> list[str]:
     # KServe writes underscores, everybody else dashes.
-    return [f"--{name.replace('_', '-')}"] + ([f"--{name}"] if "_" in name else [])
+    return [f"--{name.replace('_', '-')}"] + ([f"--{name}"] if "_" in name else []) + _KSERVES.get(name, [])
 
 
 def settings_from(arguments: Sequence[str] | None) -> Settings:

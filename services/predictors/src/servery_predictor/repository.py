@@ -14,7 +14,7 @@ from pathlib import Path
 from servery_sdk.errors import ServeryError
 from servery_sdk.model import ModelState, Runtime
 from servery_sdk.protocol import ModelMetadata
-from servery_sdk.serving import ClosableModel, DescribedModel, LoadError, Model, UnbatchedModel
+from servery_sdk.serving import ClosableModel, DescribedModel, LoadError, Model, ThreadedModel, UnbatchedModel
 
 from servery_predictor.batching.loop import Batcher
 from servery_predictor.errors import ModelNotReady, UnknownModel
@@ -177,8 +177,11 @@ class Repository:
                 await self.unload(entry.name)
 
 
-def model_factory(runtime: Runtime) -> Callable[[], Model]:
+def model_factory(runtime: Runtime, *, threads: int = 1) -> Callable[[], Model]:
     """Return what makes an empty model of ``runtime``; imports its framework.
+
+    Args:
+        threads: That a call of the model may use, where it can be told.
 
     Raises:
         LoadError: It has no model class, or that does not import.
@@ -192,7 +195,14 @@ def model_factory(runtime: Runtime) -> Callable[[], Model]:
         raise LoadError(f"runtime {runtime.name!r}: cannot import {runtime.model_class}: {error}") from error
     if not isinstance(made, type) or not callable(getattr(made, "predict", None)):
         raise LoadError(f"runtime {runtime.name!r}: {runtime.model_class} is not a class with load and predict")
-    return made
+
+    def empty() -> Model:
+        model: Model = made()
+        if isinstance(model, ThreadedModel):
+            model.threads = threads
+        return model
+
+    return empty
 
 
 def reason(failure: BaseException) -> str:

@@ -25,7 +25,7 @@ def data_plane(settings: Settings, runtime: Runtime, metrics: Metrics | None = N
     """
     metrics = metrics or Metrics()
     repository = Repository(
-        model_factory(runtime),
+        model_factory(runtime, threads=settings.threads),
         metrics,
         max_batch_rows=settings.max_batch_rows,
         max_queue_requests=settings.max_queue_requests,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -35,6 +36,9 @@ class Settings(BaseSettings):
 
     max_batch_rows: int = 1024
     """Upper bound on the rows of one call of the model."""
+
+    threads: int = Field(default=1, ge=1)
+    """Threads that one call of the model may use, where its framework can be told; KServe's ``--nthread``."""
 
     max_queue_requests: int = 1000
     """Requests that may wait for the model; one more is refused with 429."""

@@ -1,0 +1,1 @@
+"""Serves CatBoost models."""

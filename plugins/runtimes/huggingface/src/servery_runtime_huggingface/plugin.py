@@ -1,0 +1,1 @@
+"""The descriptor of the huggingface runtime. Does not import its framework."""

@@ -1,0 +1,1 @@
+"""Serves LightGBM models."""

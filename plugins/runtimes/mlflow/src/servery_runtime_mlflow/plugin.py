@@ -1,0 +1,1 @@
+"""The descriptor of the mlflow runtime. Does not import its framework."""

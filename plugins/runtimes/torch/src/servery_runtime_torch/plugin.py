@@ -1,0 +1,1 @@
+"""The descriptor of the torch runtime. Does not import its framework."""

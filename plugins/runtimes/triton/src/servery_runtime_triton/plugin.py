@@ -1,0 +1,1 @@
+"""The descriptor of the triton runtime. Does not import its framework."""
