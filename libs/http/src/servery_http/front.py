@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 
 from servery_http.incoming import Incoming
 from servery_http.limits import Limits
-from servery_http.messages import Handler, Request, Response, Router, Stream, Streamed, header
+from servery_http.messages import Handler, Later, Request, Response, Router, Stream, Streamed, header
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,9 @@ def encode(response: Response, *, close: bool, head: bool = False) -> bytes:
 def error(status: int, message: str) -> Response:
     """Return the error body that KServe's clients read."""
     return Response(status, json.dumps({"error": message}).encode())
+
+
+_GOING_AWAY = error(503, "the server is shutting down")
 
 
 class _Exchange:
@@ -124,6 +127,7 @@ class Front(asyncio.Protocol):
         self._waiting: deque[_Exchange] = deque()
         self._reading: _Exchange | None = None
         self._task: asyncio.Future[Any] | None = None
+        self._later: Later | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._closing = False
@@ -170,6 +174,8 @@ class Front(asyncio.Protocol):
                 exchange.cycle.message_event.set()
         if self._task is not None:
             self._task.cancel()
+        if self._later is not None:
+            self._later.cancel()
         self._waiting.clear()
         self._flow.resume_writing()
 
@@ -359,6 +365,12 @@ class Front(asyncio.Protocol):
         if isinstance(answer, Response):
             self._write(exchange, answer)
             return
+        if isinstance(answer, Later):
+            self._later = answer
+            # uvicorn's drain waits for these, and cancels them when its time is over.
+            self._state.tasks.add(answer)  # type: ignore[arg-type]  # cancelled like a task
+            answer.then(self._on_later)
+            return
         self._run(asyncio.ensure_future(answer, loop=self._loop), self._answered)
 
     def _run(self, task: asyncio.Future[Any], done: Callable[[asyncio.Future[Any]], None]) -> None:
@@ -366,6 +378,28 @@ class Front(asyncio.Protocol):
         self._task = task
         self._state.tasks.add(task)  # type: ignore[arg-type]  # a future is cancelled like a task
         task.add_done_callback(done)
+
+    def _on_later(self, response: Response | None) -> None:
+        later, self._later = self._later, None
+        if later is None:
+            return
+        if response is None:
+            # Whoever cancels may be walking through the set.
+            self._loop.call_soon(self._state.tasks.discard, later)
+        else:
+            self._state.tasks.discard(later)
+        exchange = self._current
+        if exchange is None or self._closed or self._transport.is_closing():
+            if response is not None:
+                self._abandon(response)
+            return
+        if response is None:
+            exchange.keep_alive = False
+            response = _GOING_AWAY
+        self._write(exchange, response)
+        # Inside data_received or _pump, which look for more themselves.
+        if self._waiting and not self._corked:
+            self._pump()
 
     def _answered(self, task: asyncio.Future[Response]) -> None:
         self._task = None
@@ -377,7 +411,7 @@ class Front(asyncio.Protocol):
             return
         if task.cancelled():
             exchange.keep_alive = False
-            self._write(exchange, error(503, "the server is shutting down"))
+            self._write(exchange, _GOING_AWAY)
             return
         failure = task.exception()
         self._write(exchange, task.result() if failure is None else self._broken(exchange, failure))
@@ -528,6 +562,10 @@ class Front(asyncio.Protocol):
                 return
             if refused is self._current and self._task is not None:
                 self._task.cancel()
+            if refused is self._current and self._later is not None:
+                later, self._later = self._later, None
+                self._state.tasks.discard(later)
+                later.cancel()
         refusal = _Exchange("", b"", [], keep_alive=False)
         refusal.handler = lambda _request: error(status, message)
         refusal.complete = True

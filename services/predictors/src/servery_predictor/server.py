@@ -29,9 +29,10 @@ def data_plane(settings: Settings, runtime: Runtime, metrics: Metrics | None = N
         metrics,
         max_batch_rows=settings.max_batch_rows,
         max_queue_requests=settings.max_queue_requests,
+        timeout_seconds=settings.request_timeout_seconds,
     )
     repository.add(settings.model_name, settings.model_dir)
-    return DataPlane(repository, metrics, timeout_seconds=settings.request_timeout_seconds)
+    return DataPlane(repository, metrics)
 
 
 class Predictor:

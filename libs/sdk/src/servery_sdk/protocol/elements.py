@@ -16,6 +16,9 @@ from servery_sdk.protocol.errors import RequestError
 Array = npt.NDArray[np.generic]
 
 _LENGTH = struct.Struct("<I")
+BYTES_ONLY = frozenset({Datatype.FP16, Datatype.BF16})
+"""Datatypes that JSON has no form for."""
+
 _INTEGER_KINDS = "iu"
 _MAX_RANK = 32
 
@@ -54,7 +57,7 @@ def from_json(name: str, datatype: Datatype, shape: tuple[int, ...], data: Json)
         raise RequestError(f"input {name!r}: data must be a list, found {_kind(data)}")
     if datatype is Datatype.BYTES:
         return _texts(name, shape, data)
-    if datatype in {Datatype.FP16, Datatype.BF16}:
+    if datatype in BYTES_ONLY:
         raise RequestError(f"input {name!r}: {datatype} has no JSON form; send it as a binary tensor")
     array = _numbers(name, datatype, data)
     return reshaped(name, array, shape)

@@ -21,9 +21,6 @@ BINARY_SIZE = "binary_data_size"
 BINARY_OUTPUT = "binary_data"
 BINARY_OUTPUTS = "binary_data_output"
 
-_BYTES_ONLY = frozenset({Datatype.FP16, Datatype.BF16})
-"""Datatypes that JSON has no form for."""
-
 
 class Encoded(NamedTuple):
     """A body; ``json_length`` is the ``Inference-Header-Content-Length``, None where the body is JSON alone."""
@@ -225,7 +222,7 @@ def _encoded(tensor: Tensor, raw: list[bytes], *, as_bytes: bool) -> dict[str, J
         "datatype": tensor.datatype.value,
         "shape": tensor.data.shape,
     }
-    if not as_bytes and tensor.datatype not in _BYTES_ONLY:
+    if not as_bytes and tensor.datatype not in elements.BYTES_ONLY:
         encoded["data"] = elements.to_json(tensor.data.ravel())
         if tensor.parameters:
             encoded["parameters"] = dict(tensor.parameters)
