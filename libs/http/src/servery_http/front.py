@@ -29,6 +29,9 @@ from servery_http.messages import Handler, Later, Request, Response, Router, Str
 logger = logging.getLogger(__name__)
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
+_PLAIN = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\ncontent-type: %b\r\n\r\n%b"
+"""What most answers are, written at once."""
+_METHODS = {method.value.encode(): method.value for method in http.HTTPMethod}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _READ_AHEAD_BYTES = 64 * 1024
 _CORK_BYTES = 64 * 1024
@@ -38,6 +41,8 @@ _NO_CONTENT = frozenset({204, 304})
 
 def encode(response: Response, *, close: bool, head: bool = False) -> bytes:
     """Return the bytes of ``response`` on the wire; of a streamed one, what comes before its first piece."""
+    if response.status == 200 and response.body and not (response.headers or close or head or response.stream):
+        return _PLAIN % (len(response.body), response.content_type, response.body)
     parts = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode()]
     # A HEAD's handler may know the length of what GET would have answered.
     knows_length = head and header(response.headers, b"content-length") is not None
@@ -80,13 +85,26 @@ class _Exchange:
         "incoming",
         "keep_alive",
         "method",
+        "path",
+        "query",
         "received_bytes",
         "url",
         "version",
     )
 
-    def __init__(self, method: str, url: bytes, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: bytes,
+        url: bytes,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        keep_alive: bool,
+    ) -> None:
         self.method = method
+        self.path = path
+        self.query = query
         self.url = url
         self.headers = headers
         self.keep_alive = keep_alive
@@ -248,14 +266,16 @@ class Front(asyncio.Protocol):
         self._in_head = False
         if self._refused or self._closed:
             return
-        method = self._parser.get_method().decode("ascii")
+        sent = self._parser.get_method()
+        method = _METHODS.get(sent) or sent.decode("ascii")
         keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         keep_alive = keep_alive and not self._closing
-        exchange = _Exchange(method, self._url, self._headers, keep_alive=keep_alive)
+        path, _, query = self._url.partition(b"?")
+        exchange = _Exchange(method, path.decode("latin-1"), query, self._url, self._headers, keep_alive=keep_alive)
         exchange.expect_continue = self._expect_continue
         if not keep_alive:
             exchange.version = self._parser.get_http_version()
-        found = self.hot(method, self._url.partition(b"?")[0].decode("latin-1"))
+        found = self.hot(method, exchange.path)
         if found is None:
             exchange.cycle = self._cycle(exchange)
         elif isinstance(found, Streamed):
@@ -352,11 +372,15 @@ class Front(asyncio.Protocol):
 
     def _answer(self, exchange: _Exchange) -> None:
         assert exchange.handler is not None
-        path, _, query = exchange.url.partition(b"?")
         try:
             answer = exchange.handler(
                 Request(
-                    exchange.method, path.decode("latin-1"), query, exchange.headers, exchange.body, exchange.incoming
+                    exchange.method,
+                    exchange.path,
+                    exchange.query,
+                    exchange.headers,
+                    exchange.body,
+                    exchange.incoming,
                 )
             )
         except Exception:
@@ -566,7 +590,7 @@ class Front(asyncio.Protocol):
                 later, self._later = self._later, None
                 self._state.tasks.discard(later)
                 later.cancel()
-        refusal = _Exchange("", b"", [], keep_alive=False)
+        refusal = _Exchange("", "", b"", b"", [], keep_alive=False)
         refusal.handler = lambda _request: error(status, message)
         refusal.complete = True
         if refused is not None and refused in self._waiting:
