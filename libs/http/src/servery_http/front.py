@@ -24,11 +24,14 @@ from uvicorn.server import ServerState
 
 from servery_http.incoming import Incoming
 from servery_http.limits import Limits
-from servery_http.messages import Handler, Request, Response, Router, Stream, Streamed, header
+from servery_http.messages import Handler, Later, Request, Response, Router, Stream, Streamed, header
 
 logger = logging.getLogger(__name__)
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
+_PLAIN = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\ncontent-type: %b\r\n\r\n%b"
+"""What most answers are, written at once."""
+_METHODS = {method.value.encode(): method.value for method in http.HTTPMethod}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _READ_AHEAD_BYTES = 64 * 1024
 _CORK_BYTES = 64 * 1024
@@ -38,6 +41,8 @@ _NO_CONTENT = frozenset({204, 304})
 
 def encode(response: Response, *, close: bool, head: bool = False) -> bytes:
     """Return the bytes of ``response`` on the wire; of a streamed one, what comes before its first piece."""
+    if response.status == 200 and response.body and not (response.headers or close or head or response.stream):
+        return _PLAIN % (len(response.body), response.content_type, response.body)
     parts = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode()]
     # A HEAD's handler may know the length of what GET would have answered.
     knows_length = head and header(response.headers, b"content-length") is not None
@@ -55,6 +60,9 @@ def encode(response: Response, *, close: bool, head: bool = False) -> bytes:
 def error(status: int, message: str) -> Response:
     """Return the error body that KServe's clients read."""
     return Response(status, json.dumps({"error": message}).encode())
+
+
+_GOING_AWAY = error(503, "the server is shutting down")
 
 
 class _Exchange:
@@ -77,13 +85,26 @@ class _Exchange:
         "incoming",
         "keep_alive",
         "method",
+        "path",
+        "query",
         "received_bytes",
         "url",
         "version",
     )
 
-    def __init__(self, method: str, url: bytes, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: bytes,
+        url: bytes,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        keep_alive: bool,
+    ) -> None:
         self.method = method
+        self.path = path
+        self.query = query
         self.url = url
         self.headers = headers
         self.keep_alive = keep_alive
@@ -124,6 +145,7 @@ class Front(asyncio.Protocol):
         self._waiting: deque[_Exchange] = deque()
         self._reading: _Exchange | None = None
         self._task: asyncio.Future[Any] | None = None
+        self._later: Later | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._closing = False
@@ -170,6 +192,8 @@ class Front(asyncio.Protocol):
                 exchange.cycle.message_event.set()
         if self._task is not None:
             self._task.cancel()
+        if self._later is not None:
+            self._later.cancel()
         self._waiting.clear()
         self._flow.resume_writing()
 
@@ -242,14 +266,16 @@ class Front(asyncio.Protocol):
         self._in_head = False
         if self._refused or self._closed:
             return
-        method = self._parser.get_method().decode("ascii")
+        sent = self._parser.get_method()
+        method = _METHODS.get(sent) or sent.decode("ascii")
         keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         keep_alive = keep_alive and not self._closing
-        exchange = _Exchange(method, self._url, self._headers, keep_alive=keep_alive)
+        path, _, query = self._url.partition(b"?")
+        exchange = _Exchange(method, path.decode("latin-1"), query, self._url, self._headers, keep_alive=keep_alive)
         exchange.expect_continue = self._expect_continue
         if not keep_alive:
             exchange.version = self._parser.get_http_version()
-        found = self.hot(method, self._url.partition(b"?")[0].decode("latin-1"))
+        found = self.hot(method, exchange.path)
         if found is None:
             exchange.cycle = self._cycle(exchange)
         elif isinstance(found, Streamed):
@@ -346,11 +372,15 @@ class Front(asyncio.Protocol):
 
     def _answer(self, exchange: _Exchange) -> None:
         assert exchange.handler is not None
-        path, _, query = exchange.url.partition(b"?")
         try:
             answer = exchange.handler(
                 Request(
-                    exchange.method, path.decode("latin-1"), query, exchange.headers, exchange.body, exchange.incoming
+                    exchange.method,
+                    exchange.path,
+                    exchange.query,
+                    exchange.headers,
+                    exchange.body,
+                    exchange.incoming,
                 )
             )
         except Exception:
@@ -359,6 +389,12 @@ class Front(asyncio.Protocol):
         if isinstance(answer, Response):
             self._write(exchange, answer)
             return
+        if isinstance(answer, Later):
+            self._later = answer
+            # uvicorn's drain waits for these, and cancels them when its time is over.
+            self._state.tasks.add(answer)  # type: ignore[arg-type]  # cancelled like a task
+            answer.then(self._on_later)
+            return
         self._run(asyncio.ensure_future(answer, loop=self._loop), self._answered)
 
     def _run(self, task: asyncio.Future[Any], done: Callable[[asyncio.Future[Any]], None]) -> None:
@@ -366,6 +402,28 @@ class Front(asyncio.Protocol):
         self._task = task
         self._state.tasks.add(task)  # type: ignore[arg-type]  # a future is cancelled like a task
         task.add_done_callback(done)
+
+    def _on_later(self, response: Response | None) -> None:
+        later, self._later = self._later, None
+        if later is None:
+            return
+        if response is None:
+            # Whoever cancels may be walking through the set.
+            self._loop.call_soon(self._state.tasks.discard, later)
+        else:
+            self._state.tasks.discard(later)
+        exchange = self._current
+        if exchange is None or self._closed or self._transport.is_closing():
+            if response is not None:
+                self._abandon(response)
+            return
+        if response is None:
+            exchange.keep_alive = False
+            response = _GOING_AWAY
+        self._write(exchange, response)
+        # Inside data_received or _pump, which look for more themselves.
+        if self._waiting and not self._corked:
+            self._pump()
 
     def _answered(self, task: asyncio.Future[Response]) -> None:
         self._task = None
@@ -377,7 +435,7 @@ class Front(asyncio.Protocol):
             return
         if task.cancelled():
             exchange.keep_alive = False
-            self._write(exchange, error(503, "the server is shutting down"))
+            self._write(exchange, _GOING_AWAY)
             return
         failure = task.exception()
         self._write(exchange, task.result() if failure is None else self._broken(exchange, failure))
@@ -528,7 +586,11 @@ class Front(asyncio.Protocol):
                 return
             if refused is self._current and self._task is not None:
                 self._task.cancel()
-        refusal = _Exchange("", b"", [], keep_alive=False)
+            if refused is self._current and self._later is not None:
+                later, self._later = self._later, None
+                self._state.tasks.discard(later)
+                later.cancel()
+        refusal = _Exchange("", "", b"", b"", [], keep_alive=False)
         refusal.handler = lambda _request: error(status, message)
         refusal.complete = True
         if refused is not None and refused in self._waiting:

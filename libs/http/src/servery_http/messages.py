@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from servery_http.incoming import Incoming
 
@@ -66,8 +67,62 @@ class Response:
     stream: Stream | None = None
 
 
-Handler: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
-"""Answers at once, or with something to wait for, which is cancelled when the client goes away."""
+class Later:
+    """An answer to come, of a handler that can say itself when it is here: no task, and no turn of the loop to wait.
+
+    Args:
+        abandoned: Called once where nobody waits any more: the client went away, or a drain's time is over.
+    """
+
+    __slots__ = ("_abandoned", "_is_over", "_response", "_waiter")
+
+    def __init__(self, abandoned: Callable[[], None] | None = None) -> None:
+        self._abandoned = abandoned
+        self._waiter: Callable[[Response | None], None] | None = None
+        self._response: Response | None = None
+        self._is_over = False
+
+    def answer(self, response: Response) -> None:
+        """Give the answer; nothing happens where nobody waits any more."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._response = response
+        if self._waiter is not None:
+            self._waiter(response)
+
+    def then(self, waiter: Callable[[Response | None], None]) -> None:
+        """Call ``waiter`` with the answer, which may be now, or with None when it was cancelled."""
+        self._waiter = waiter
+        if self._is_over:
+            waiter(self._response)
+
+    def cancel(self, msg: object = None) -> bool:
+        """Give up, as one cancels a task."""
+        if self._is_over:
+            return False
+        self._is_over = True
+        if self._abandoned is not None:
+            self._abandoned()
+        if self._waiter is not None:
+            self._waiter(None)
+        return True
+
+    def __await__(self) -> Generator[Any, None, Response]:
+        answered: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
+        self.then(lambda response: None if answered.done() else answered.set_result(response))
+        try:
+            response = yield from answered
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if response is None:
+            raise asyncio.CancelledError
+        return response
+
+
+Handler: TypeAlias = Callable[[Request], Response | Later | Awaitable[Response]]
+"""Answers at once, or later, or with something to wait for, which is cancelled when the client goes away."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain as uvicorn does, then cut what would not end: nothing outlives the bound."""
         await super().shutdown(sockets)
-        if tasks := set(self.server_state.tasks):
+        if tasks := {task for task in self.server_state.tasks if isinstance(task, asyncio.Future)}:
             await asyncio.wait(tasks, timeout=1.0)
         for connection in list(self.server_state.connections):
             connection.abort()  # type: ignore[union-attr]  # all are ours

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError
 
-from servery_predictor.errors import TooLate
+from servery_predictor.batching.loop import Outcome, Ticket
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository
 
@@ -17,10 +19,9 @@ from servery_predictor.repository import Repository
 class DataPlane:
     """Answers inference requests, whatever they came as."""
 
-    def __init__(self, repository: Repository, metrics: Metrics, *, timeout_seconds: float = 300.0) -> None:
+    def __init__(self, repository: Repository, metrics: Metrics) -> None:
         self.repository = repository
         self.metrics = metrics
-        self._timeout_seconds = timeout_seconds
         self.draining = False
 
     @property
@@ -35,41 +36,70 @@ class DataPlane:
         Raises:
             ServeryError: With the code that each wire has a number for.
         """
-        started = time.perf_counter()
-        code = "OK"
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def settle(outcome: Outcome) -> None:
+            if not answer.done():
+                answer.set_result(outcome)
+
+        call = self.submit(request, settle, protocol=protocol)
         try:
-            return _asked(await self._answer(request), request)
-        except ServeryError as error:
-            code = error.code
-            raise
+            outcome = await answer
         except asyncio.CancelledError:
-            code = "CANCELLED"
+            call.cancel()
             raise
-        finally:
-            # An unknown name is the client's invention and would be a label without bounds.
-            model = "" if code == ErrorCode.NOT_FOUND else request.model
-            self.metrics.requests.labels(model, protocol, code).inc()
-            self.metrics.request_seconds.labels(model, protocol).observe(time.perf_counter() - started)
+        if isinstance(outcome, ServeryError):
+            raise outcome
+        return outcome
 
-    async def _answer(self, request: InferRequest) -> InferResponse:
+    def submit(self, request: InferRequest, done: Callable[[Outcome], None], *, protocol: str) -> Call:
+        """Call ``done`` once with what ``infer`` returns or raises, before this returns where nothing need be waited
+        for; it must not raise. What is returned can be cancelled, and then nothing is called.
+        """
+        call = Call(self.metrics, request, done, protocol)
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await self.repository.batcher(request.model, request.version).submit(request)
-        except TimeoutError as error:
-            raise TooLate(f"model {request.model!r} did not answer in {self._timeout_seconds:g} s") from error
+            call.ticket = self.repository.batcher(request.model, request.version).enqueue(request, call.finish)
+        except ServeryError as failure:
+            call.finish(failure)
+        return call
 
 
-def _asked(response: InferResponse, request: InferRequest) -> InferResponse:
-    if not request.outputs:
-        return response
+class Call:
+    """One request on its way through the plane."""
+
+    __slots__ = ("_done", "_metrics", "_protocol", "_request", "_started", "ticket")
+
+    def __init__(self, metrics: Metrics, request: InferRequest, done: Callable[[Outcome], None], protocol: str) -> None:
+        self.ticket: Ticket | None = None
+        self._metrics = metrics
+        self._request = request
+        self._done = done
+        self._protocol = protocol
+        self._started = time.perf_counter()
+
+    def finish(self, outcome: Outcome) -> None:
+        """Count the outcome and hand it on."""
+        if self._request.outputs and isinstance(outcome, InferResponse):
+            outcome = _asked(outcome, self._request)
+        self._count(outcome.code if isinstance(outcome, ServeryError) else "OK")
+        self._done(outcome)
+
+    def cancel(self) -> None:
+        """Give up: nobody waits any more."""
+        if self.ticket is not None and not self.ticket.is_over:
+            self.ticket.cancel()
+            self._count("CANCELLED")
+
+    def _count(self, code: str) -> None:
+        # An unknown name is the client's invention and would be a label without bounds.
+        model = "" if code == ErrorCode.NOT_FOUND else self._request.model
+        self._metrics.requests.labels(model, self._protocol, code).inc()
+        self._metrics.request_seconds.labels(model, self._protocol).observe(time.perf_counter() - self._started)
+
+
+def _asked(response: InferResponse, request: InferRequest) -> Outcome:
     by_name = {output.name: output for output in response.outputs}
     missing = [name for name in request.outputs if name not in by_name]
     if missing:
-        raise RequestError(f"model {request.model!r} has no output {', '.join(missing)}; it has: {', '.join(by_name)}")
-    return InferResponse(
-        model=response.model,
-        version=response.version,
-        id=response.id,
-        outputs=tuple(by_name[name] for name in request.outputs),
-        parameters=response.parameters,
-    )
+        return RequestError(f"model {request.model!r} has no output {', '.join(missing)}; it has: {', '.join(by_name)}")
+    return replace(response, outputs=tuple([by_name[name] for name in request.outputs]))

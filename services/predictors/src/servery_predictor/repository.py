@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -44,15 +45,23 @@ class Repository:
         make_model: Makes an empty model of the process's runtime.
         max_batch_rows: Of one call.
         max_queue_requests: That may wait for one model.
+        timeout_seconds: That a request may wait for its answer; None for any time.
     """
 
     def __init__(
-        self, make_model: Callable[[], Model], metrics: Metrics, *, max_batch_rows: int, max_queue_requests: int
+        self,
+        make_model: Callable[[], Model],
+        metrics: Metrics,
+        *,
+        max_batch_rows: int,
+        max_queue_requests: int,
+        timeout_seconds: float | None = None,
     ) -> None:
         self._make_model = make_model
         self._metrics = metrics
         self._max_batch_rows = max_batch_rows
         self._max_queue_requests = max_queue_requests
+        self._timeout_seconds = timeout_seconds
         self._entries: dict[str, Entry] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -124,13 +133,6 @@ class Repository:
         return model
 
     def _serve(self, entry: Entry, model: Model, executor: Executor) -> None:
-        rows = self._metrics.batch_rows.labels(entry.name)
-        seconds = self._metrics.predict_seconds.labels(entry.name)
-
-        def on_batch(requests: int, batch_rows: int, took: float) -> None:
-            rows.observe(batch_rows)
-            seconds.observe(took)
-
         described = model.metadata() if isinstance(model, DescribedModel) else ModelMetadata(name="", platform="")
         entry.model, entry.executor = model, executor
         entry.metadata = replace(described, name=entry.name)
@@ -140,7 +142,9 @@ class Repository:
             batchable=not isinstance(model, UnbatchedModel) or model.batchable,
             max_rows=self._max_batch_rows,
             max_requests=self._max_queue_requests,
-            on_batch=on_batch,
+            timeout_seconds=self._timeout_seconds,
+            on_batch=partial(self._metrics.ran, entry.name),
+            on_wait=self._metrics.queue_requests.labels(entry.name).set,
         )
         entry.state, entry.reason = ModelState.LOADED, ""
         self._metrics.ready.labels(entry.name).set(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +13,20 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from servery_http.messages import Handler, Request, Response, header
+from servery_http import front
+from servery_http.messages import Handler, Later, Request, Response, header
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
-from servery_sdk.protocol import RequestError, v1, v2
+from servery_sdk.protocol import InferRequest, InferResponse, RequestError, v1, v2
 from servery_sdk.runtimes import VERSION
 from starlette.exceptions import HTTPException
 
 from servery_predictor import errors
+from servery_predictor.batching.loop import Outcome
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.openapi import INFERENCE_PATHS, INFERENCE_SCHEMAS
+
+logger = logging.getLogger(__name__)
 
 JSON_LENGTH = b"inference-header-content-length"
 _BINARY = b"application/octet-stream"
@@ -54,27 +59,65 @@ class HotRoutes:
         return handler
 
     def _predict(self, model: str) -> Handler:
-        async def predict(request: Request) -> Response:
+        def predict(request: Request) -> Response | Later:
             try:
-                answer = await self._plane.infer(v1.decode_request(request.body, model=model), protocol="v1")
-                return Response(body=v1.encode_response(answer))
+                asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
                 return errors.response(failure)
+            return _Asking(self._plane, asked, "v1", _v1_response)
 
         return predict
 
     def _infer(self, model: str, version: str | None) -> Handler:
-        async def infer(request: Request) -> Response:
+        def infer(request: Request) -> Response | Later:
             try:
                 asked = v2.decode_request(request.body, model=model, version=version, json_length=_json_length(request))
-                encoded = v2.encode_response(await self._plane.infer(asked, protocol="v2"), asked)
             except ServeryError as failure:
                 return errors.response(failure)
-            if encoded.json_length is None:
-                return Response(body=encoded.body)
-            return Response(200, encoded.body, _BINARY, ((JSON_LENGTH, b"%d" % encoded.json_length),))
+            return _Asking(self._plane, asked, "v2", _v2_response)
 
         return infer
+
+
+class _Asking(Later):
+    """An inference, answered where its outcome is known: on the same turn of the loop as its whole batch."""
+
+    __slots__ = ("_asked", "_encode")
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        asked: InferRequest,
+        protocol: str,
+        encode: Callable[[InferResponse, InferRequest], Response],
+    ) -> None:
+        self._asked = asked
+        self._encode = encode
+        super().__init__()
+        call = plane.submit(asked, self._on_outcome, protocol=protocol)
+        self._abandoned = call.cancel
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        if isinstance(outcome, ServeryError):
+            self.answer(errors.response(outcome))
+            return
+        try:
+            self.answer(self._encode(outcome, self._asked))
+        except Exception:
+            # The rim of one request: its batch's other requests are answered after it.
+            logger.exception("answer cannot be encoded", extra={"model": self._asked.model})
+            self.answer(front.error(500, "internal error; the server's log has the traceback"))
+
+
+def _v1_response(outcome: InferResponse, _: InferRequest) -> Response:
+    return Response(body=v1.encode_response(outcome))
+
+
+def _v2_response(outcome: InferResponse, asked: InferRequest) -> Response:
+    encoded = v2.encode_response(outcome, asked)
+    if encoded.json_length is None:
+        return Response(body=encoded.body)
+    return Response(200, encoded.body, _BINARY, ((JSON_LENGTH, b"%d" % encoded.json_length),))
 
 
 def _json_length(request: Request) -> int | None:

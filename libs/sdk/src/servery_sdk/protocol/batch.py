@@ -26,8 +26,13 @@ class Merged:
 
 def rows(request: InferRequest) -> int | None:
     """Return the rows of ``request``, or None where its inputs have no common batch axis."""
-    lengths = {tensor.data.shape[0] if tensor.data.ndim else None for tensor in request.inputs}
-    return lengths.pop() if len(lengths) == 1 else None
+    first: int | None = None
+    for tensor in request.inputs:
+        shape = tensor.data.shape
+        if not shape or (first is not None and shape[0] != first):
+            return None
+        first = shape[0]
+    return first
 
 
 def key(request: InferRequest) -> Hashable:
@@ -42,13 +47,15 @@ def key(request: InferRequest) -> Hashable:
         request.outputs,
         repr(request.parameters) if request.parameters else "",
         tuple(
-            (
-                tensor.name,
-                tensor.datatype,
-                tensor.data.shape[1:],
-                repr(tensor.parameters) if tensor.parameters else "",
-            )
-            for tensor in request.inputs
+            [
+                (
+                    tensor.name,
+                    tensor.datatype,
+                    tensor.data.shape[1:],
+                    repr(tensor.parameters) if tensor.parameters else "",
+                )
+                for tensor in request.inputs
+            ]
         ),
     )
 
@@ -70,15 +77,23 @@ def merge(requests: Sequence[InferRequest], *, max_batch_rows: int) -> Merged:
     """
     first = requests[0]
     wanted = key(first)
-    offsets = [0]
     for request in requests:
         if wanted is None or key(request) != wanted:
             raise ShapeMismatch(
                 f"requests {first.id!r} {_shapes(first)} and {request.id!r} {_shapes(request)} cannot be merged"
             )
-        offsets.append(offsets[-1] + request.inputs[0].data.shape[0])
-    if len(requests) > 1 and offsets[-1] > max_batch_rows:
-        raise ShapeMismatch(f"{len(requests)} requests have {offsets[-1]} rows, more than {max_batch_rows}")
+    merged = merged_alike(requests)
+    if len(requests) > 1 and merged.offsets[-1] > max_batch_rows:
+        raise ShapeMismatch(f"{len(requests)} requests have {merged.offsets[-1]} rows, more than {max_batch_rows}")
+    return merged
+
+
+def merged_alike(requests: Sequence[InferRequest]) -> Merged:
+    """Do what ``merge`` does for requests whose keys the caller has found to be equal, and not None."""
+    first = requests[0]
+    offsets = [0]
+    for request in requests:
+        offsets.append(offsets[-1] + len(request.inputs[0].data))
     if len(requests) == 1:
         return Merged(first, tuple(offsets))
     inputs = tuple(
@@ -102,13 +117,23 @@ def split(response: InferResponse, offsets: Sequence[int]) -> tuple[InferRespons
                 "a model whose outputs have no row per row of input sets batchable = False"
             )
     return tuple(
-        replace(response, outputs=tuple(_rows_of(output, start, stop) for output in response.outputs))
-        for start, stop in itertools.pairwise(offsets)
+        [
+            InferResponse(
+                model=response.model,
+                version=response.version,
+                id=response.id,
+                outputs=tuple([_rows_of(output, start, stop) for output in response.outputs]),
+                parameters=response.parameters,
+            )
+            for start, stop in itertools.pairwise(offsets)
+        ]
     )
 
 
 def _rows_of(output: Tensor, start: int, stop: int) -> Tensor:
-    return replace(output, data=output.data[start:stop])
+    return Tensor(
+        name=output.name, data=output.data[start:stop], datatype=output.datatype, parameters=output.parameters
+    )
 
 
 def _shapes(request: InferRequest) -> str:

@@ -8,6 +8,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from servery_sdk.manifests import Json
+
 
 class Datatype(enum.StrEnum):
     """Element types on the wire.
@@ -36,6 +38,11 @@ class Datatype(enum.StrEnum):
         return _DTYPES[self]
 
     @classmethod
+    def named(cls, name: Json) -> Datatype | None:
+        """Return the datatype that a wire calls ``name``, None where there is none such."""
+        return _NAMED.get(name) if isinstance(name, str) else None
+
+    @classmethod
     def of(cls, data: npt.NDArray[np.generic]) -> Datatype:
         """Return the wire's name for an array's element type; text and objects are BYTES."""
         return _DATATYPES.get(data.dtype, cls.BYTES)
@@ -57,4 +64,5 @@ _DTYPES: dict[Datatype, np.dtype[np.generic]] = {
     Datatype.FP64: np.dtype("<f8"),
     Datatype.BYTES: np.dtype(object),
 }
+_NAMED = {str(datatype): datatype for datatype in Datatype}
 _DATATYPES = {dtype: datatype for datatype, dtype in _DTYPES.items()}

@@ -16,6 +16,9 @@ from servery_sdk.protocol.errors import RequestError
 Array = npt.NDArray[np.generic]
 
 _LENGTH = struct.Struct("<I")
+BYTES_ONLY = frozenset({Datatype.FP16, Datatype.BF16})
+"""Datatypes that JSON has no form for."""
+
 _INTEGER_KINDS = "iu"
 _MAX_RANK = 32
 
@@ -26,14 +29,22 @@ def checked_shape(name: str, shape: Sequence[Json]) -> tuple[int, ...]:
     Raises:
         RequestError: Something in it is not a length.
     """
-    if not isinstance(shape, list | tuple) or not all(
-        isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63 for n in shape
-    ):
-        raise RequestError(f"input {name!r}: shape {shape!r} must be a list of integers that are not negative")
-    # numpy refuses what overflows even where a length of zero makes it empty.
-    if math.prod(n or 1 for n in shape) >= 2**48 or len(shape) > _MAX_RANK:
+    if not isinstance(shape, list | tuple):
+        raise _no_shape(name, shape)
+    elements = 1
+    for length in shape:
+        # A bool is no length, though Python takes it for an integer.
+        if type(length) is not int or not 0 <= length < 2**63:
+            raise _no_shape(name, shape)
+        # numpy refuses what overflows even where a length of zero makes it empty.
+        elements *= length or 1
+    if elements >= 2**48 or len(shape) > _MAX_RANK:
         raise RequestError(f"input {name!r}: shape {shape!r} is too large")
     return tuple(shape)
+
+
+def _no_shape(name: str, shape: Json) -> RequestError:
+    return RequestError(f"input {name!r}: shape {shape!r} must be a list of integers that are not negative")
 
 
 def from_json(name: str, datatype: Datatype, shape: tuple[int, ...], data: Json) -> Array:
@@ -46,7 +57,7 @@ def from_json(name: str, datatype: Datatype, shape: tuple[int, ...], data: Json)
         raise RequestError(f"input {name!r}: data must be a list, found {_kind(data)}")
     if datatype is Datatype.BYTES:
         return _texts(name, shape, data)
-    if datatype in {Datatype.FP16, Datatype.BF16}:
+    if datatype in BYTES_ONLY:
         raise RequestError(f"input {name!r}: {datatype} has no JSON form; send it as a binary tensor")
     array = _numbers(name, datatype, data)
     return reshaped(name, array, shape)
@@ -72,8 +83,11 @@ def _numbers(name: str, datatype: Datatype, data: list[Json]) -> Array:
         found = np.asarray(data)
     except (ValueError, OverflowError) as error:
         raise RequestError(f"input {name!r}: data is ragged: rows differ in length") from error
+    wanted = datatype.dtype
+    if found.dtype == wanted and wanted.kind != "O":
+        return found
     if found.size == 0:
-        return found.astype(datatype.dtype)
+        return found.astype(wanted)
     if datatype.dtype.kind in _INTEGER_KINDS and found.dtype.kind in "fO":
         # Integers of which some need 64 bits without a sign and some a sign become floats, which lose digits.
         exact = np.asarray(data, dtype=object)
@@ -81,7 +95,6 @@ def _numbers(name: str, datatype: Datatype, data: list[Json]) -> Array:
             return _integers(name, datatype, exact)
     if found.dtype.kind not in "biuf":
         raise RequestError(f"input {name!r}: datatype {datatype} takes numbers, data holds {_kind_of(found)}")
-    wanted = datatype.dtype
     if wanted.kind == "b":
         if found.dtype.kind != "b" and not np.isin(found, (0, 1)).all():
             raise RequestError(f"input {name!r}: datatype BOOL takes true and false")

@@ -1,4 +1,8 @@
-"""The one request and response under every protocol: named numpy arrays."""
+"""The one request and response under every protocol: named numpy arrays.
+
+What each request makes anew is not frozen: half a dozen frozen values cost 4 microseconds of the 20 that a request
+takes. Nobody changes them all the same: a merged batch and its requests share arrays and parameters.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from servery_sdk.manifests import Json
 from servery_sdk.protocol.datatypes import Datatype
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Tensor:
     """A named array.
 
@@ -28,7 +32,7 @@ class Tensor:
     parameters: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class InferRequest:
     """One inference.
 
@@ -46,7 +50,7 @@ class InferRequest:
     parameters: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class InferResponse:
     """The answer to one ``InferRequest``."""
 

@@ -21,6 +21,9 @@ from servery_sdk.protocol.tensors import InferRequest, InferResponse, Tensor
 INPUT = "input-0"
 """The name of the one tensor of instances that are not objects."""
 
+_OF_KIND = {"f": Datatype.FP64, "u": Datatype.UINT64, "i": Datatype.INT64, "b": Datatype.BOOL}
+"""What numpy makes of JSON's numbers, by its letter."""
+
 
 def decode_request(body: bytes | memoryview, *, model: str) -> InferRequest:
     """Return the request that a v1 body spells.
@@ -100,15 +103,10 @@ def _tensor(name: str, values: Json) -> Tensor:
         raise RequestError(f"input {name!r}: rows differ in shape") from error
     except OverflowError as error:
         raise RequestError(f"input {name!r}: holds an integer of more than 64 bits") from error
-    if data.dtype.kind == "f":
-        return Tensor(name=name, data=data, datatype=Datatype.FP64)
-    if data.dtype.kind == "u":
-        return Tensor(name=name, data=data, datatype=Datatype.UINT64)
-    if data.dtype.kind == "i":
-        return Tensor(name=name, data=data, datatype=Datatype.INT64)
-    if data.dtype.kind == "b":
-        return Tensor(name=name, data=data, datatype=Datatype.BOOL)
-    return _bytes_tensor(name, values)
+    datatype = _OF_KIND.get(data.dtype.kind)
+    if datatype is None:
+        return _bytes_tensor(name, values)
+    return Tensor(name=name, data=data, datatype=datatype)
 
 
 def _bytes_tensor(name: str, values: list[Json]) -> Tensor:

@@ -6,7 +6,7 @@ Source: Open Inference Protocol v2, "HTTP/REST"; Triton's binary tensor data ext
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
@@ -22,8 +22,7 @@ BINARY_OUTPUT = "binary_data"
 BINARY_OUTPUTS = "binary_data_output"
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """A body; ``json_length`` is the ``Inference-Header-Content-Length``, None where the body is JSON alone."""
 
     body: bytes
@@ -48,22 +47,32 @@ def decode_request(
     inputs = _tensors(document.get("inputs"), "inputs", binary)
     if not inputs:
         raise RequestError('"inputs" is missing or empty; send at least one tensor')
-    outputs = document.get("outputs") or []
-    if not isinstance(outputs, list) or not all(isinstance(output, dict) and "name" in output for output in outputs):
-        raise RequestError('"outputs" must be a list of objects with a "name"')
-    parameters = dict(_parameters(document))
-    for output in outputs:
-        if BINARY_OUTPUT in _parameters(output):
-            # Per output in the JSON; carried by the request, whose codec alone reads it again.
-            parameters.setdefault(BINARY_OUTPUT, {})[str(output["name"])] = bool(_parameters(output)[BINARY_OUTPUT])
+    parameters = _parameters(document)
+    outputs, as_bytes = _wanted(document.get("outputs") or [])
+    if as_bytes:
+        # Per output in the JSON; carried by the request, whose codec alone reads it again.
+        parameters = {**parameters, BINARY_OUTPUT: as_bytes}
     return InferRequest(
         model=model,
         version=version,
         id=_text(document.get("id")),
         inputs=inputs,
-        outputs=tuple(str(output["name"]) for output in outputs),
+        outputs=outputs,
         parameters=parameters,
     )
+
+
+def _wanted(outputs: Json) -> tuple[tuple[str, ...], dict[str, bool]]:
+    # The names of the outputs that a request asks for, and which of them it wants as bytes or not.
+    if not outputs:
+        return (), {}
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) and "name" in output for output in outputs):
+        raise RequestError('"outputs" must be a list of objects with a "name"')
+    return tuple(str(output["name"]) for output in outputs), {
+        str(output["name"]): bool(parameters[BINARY_OUTPUT])
+        for output in outputs
+        if BINARY_OUTPUT in (parameters := _parameters(output))
+    }
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
@@ -71,29 +80,39 @@ def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
 
     NaN and infinities become null in JSON, which has no word for them; ask for binary outputs to get them.
     """
-    asked = request.parameters.get(BINARY_OUTPUT, {})
-    default = bool(request.parameters.get(BINARY_OUTPUTS, False))
-    return _encode(
-        {"model_name": response.model, "model_version": response.version, "id": response.id},
-        response.parameters,
-        {"outputs": response.outputs},
-        [
-            asked.get(output.name, default) or output.datatype in {Datatype.FP16, Datatype.BF16}
-            for output in response.outputs
-        ],
-    )
+    document: dict[str, Json] = {"model_name": response.model}
+    if response.version is not None:
+        document["model_version"] = response.version
+    if response.id is not None:
+        document["id"] = response.id
+    if response.parameters:
+        document["parameters"] = dict(response.parameters)
+    raw: list[bytes] = []
+    if request.parameters:
+        asked = request.parameters.get(BINARY_OUTPUT)
+        default = bool(request.parameters.get(BINARY_OUTPUTS, False))
+        by_name = asked if isinstance(asked, dict) else {}
+        document["outputs"] = [
+            _encoded(output, raw, as_bytes=by_name.get(output.name, default)) for output in response.outputs
+        ]
+    else:
+        document["outputs"] = [_encoded(output, raw, as_bytes=False) for output in response.outputs]
+    return _written(document, raw)
 
 
 def encode_request(request: InferRequest, *, binary: bool = False) -> Encoded:
     """Return the v2 body of ``request``; ``binary`` sends every tensor as bytes and asks for the same back."""
-    parameters = {**request.parameters, BINARY_OUTPUTS: True} if binary else request.parameters
-    return _encode(
-        {"id": request.id},
-        {name: value for name, value in parameters.items() if name != BINARY_OUTPUT},
-        {"inputs": request.inputs},
-        [binary or tensor.datatype in {Datatype.FP16, Datatype.BF16} for tensor in request.inputs],
-        [{"name": name} for name in request.outputs],
-    )
+    parameters = {name: value for name, value in request.parameters.items() if name != BINARY_OUTPUT}
+    if binary:
+        parameters[BINARY_OUTPUTS] = True
+    document: dict[str, Json] = {} if request.id is None else {"id": request.id}
+    if parameters:
+        document["parameters"] = parameters
+    raw: list[bytes] = []
+    document["inputs"] = [_encoded(tensor, raw, as_bytes=binary) for tensor in request.inputs]
+    if request.outputs:
+        document["outputs"] = [{"name": name} for name in request.outputs]
+    return _written(document, raw)
 
 
 def decode_response(body: bytes | memoryview, *, json_length: int | None = None) -> InferResponse:
@@ -132,6 +151,8 @@ def _described(name: str, datatype: Datatype, shape: Sequence[int]) -> dict[str,
 class _Binary:
     """The bytes behind the JSON, taken from the front."""
 
+    __slots__ = ("_raw",)
+
     def __init__(self, raw: memoryview) -> None:
         self._raw = raw
 
@@ -148,9 +169,12 @@ class _Binary:
             raise RequestError(f"{len(self._raw)} bytes are left over behind the last binary tensor")
 
 
+_NOTHING = memoryview(b"")
+
+
 def _split(body: bytes | memoryview, json_length: int | None) -> tuple[dict[str, Json], _Binary]:
     if json_length is None:
-        return load(body), _Binary(memoryview(b""))
+        return load(body), _Binary(_NOTHING)
     if not 0 <= json_length <= len(body):
         raise RequestError(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
     view = memoryview(body)
@@ -160,10 +184,10 @@ def _split(body: bytes | memoryview, json_length: int | None) -> tuple[dict[str,
 def _tensors(found: Json, field: str, binary: _Binary) -> tuple[Tensor, ...]:
     if not isinstance(found, list):
         raise RequestError(f'"{field}" must be a list of tensors')
-    tensors = tuple(_tensor(tensor, field, index, binary) for index, tensor in enumerate(found))
-    names = [tensor.name for tensor in tensors]
-    if len(set(names)) != len(names):
-        raise RequestError(f'"{field}" names a tensor twice: {", ".join(sorted(names))}')
+    tensors = tuple([_tensor(tensor, field, index, binary) for index, tensor in enumerate(found)])
+    if len(tensors) > 1 and len({tensor.name for tensor in tensors}) != len(tensors):
+        names = ", ".join(sorted(tensor.name for tensor in tensors))
+        raise RequestError(f'"{field}" names a tensor twice: {names}')
     binary.end()
     return tensors
 
@@ -171,17 +195,15 @@ def _tensors(found: Json, field: str, binary: _Binary) -> tuple[Tensor, ...]:
 def _tensor(found: Json, field: str, index: int, binary: _Binary) -> Tensor:
     if not isinstance(found, dict):
         raise RequestError(f"{field}[{index}] must be an object")
-    missing = [key for key in ("name", "shape", "datatype") if key not in found]
-    if missing:
-        raise RequestError(f"{field}[{index}]: {', '.join(missing)} is missing")
-    name = str(found["name"])
     try:
-        datatype = Datatype(found["datatype"])
-    except ValueError as error:
-        raise RequestError(
-            f"input {name!r}: unknown datatype {found['datatype']!r}; one of {', '.join(sorted(Datatype))}"
-        ) from error
-    shape = elements.checked_shape(name, found["shape"])
+        name, given, sizes = str(found["name"]), found["datatype"], found["shape"]
+    except KeyError as error:
+        missing = [key for key in ("name", "shape", "datatype") if key not in found]
+        raise RequestError(f"{field}[{index}]: {', '.join(missing)} is missing") from error
+    datatype = Datatype.named(given)
+    if datatype is None:
+        raise RequestError(f"input {name!r}: unknown datatype {given!r}; one of {', '.join(sorted(Datatype))}")
+    shape = elements.checked_shape(name, sizes)
     parameters = _parameters(found)
     if BINARY_SIZE in parameters:
         data = elements.from_raw(name, datatype, shape, binary.take(name, parameters[BINARY_SIZE]))
@@ -193,38 +215,26 @@ def _tensor(found: Json, field: str, index: int, binary: _Binary) -> Tensor:
     return Tensor(name=name, data=data, datatype=datatype, parameters=parameters)
 
 
-def _encode(
-    head: Mapping[str, Json],
-    parameters: Mapping[str, Json],
-    tensors: Mapping[str, tuple[Tensor, ...]],
-    binary: Sequence[bool],
-    outputs: Sequence[Json] = (),
-) -> Encoded:
-    document = {key: value for key, value in head.items() if value is not None}
-    if parameters:
-        document["parameters"] = dict(parameters)
-    raw: list[bytes] = []
-    for field, values in tensors.items():
-        document[field] = [
-            _encoded(tensor, raw if as_binary else None) for tensor, as_binary in zip(values, binary, strict=True)
-        ]
-    if outputs:
-        document["outputs"] = list(outputs)
+def _encoded(tensor: Tensor, raw: list[bytes], *, as_bytes: bool) -> dict[str, Json]:
+    # The encoder writes a StrEnum's value, but by way of Python: a plain string is three times as fast.
+    encoded: dict[str, Json] = {
+        "name": tensor.name,
+        "datatype": tensor.datatype.value,
+        "shape": tensor.data.shape,
+    }
+    if not as_bytes and tensor.datatype not in elements.BYTES_ONLY:
+        encoded["data"] = elements.to_json(tensor.data.ravel())
+        if tensor.parameters:
+            encoded["parameters"] = dict(tensor.parameters)
+        return encoded
+    raw.append(elements.to_raw(tensor.datatype, tensor.data))
+    encoded["parameters"] = {**tensor.parameters, BINARY_SIZE: len(raw[-1])}
+    return encoded
+
+
+def _written(document: dict[str, Json], raw: list[bytes]) -> Encoded:
     text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return Encoded(b"".join((text, *raw)), len(text)) if raw else Encoded(text)
-
-
-def _encoded(tensor: Tensor, raw: list[bytes] | None) -> dict[str, Json]:
-    encoded = _described(tensor.name, tensor.datatype, tensor.data.shape)
-    parameters = dict(tensor.parameters)
-    if raw is None:
-        encoded["data"] = elements.to_json(tensor.data.ravel())
-    else:
-        raw.append(elements.to_raw(tensor.datatype, tensor.data))
-        parameters[BINARY_SIZE] = len(raw[-1])
-    if parameters:
-        encoded["parameters"] = parameters
-    return encoded
 
 
 def _parameters(document: Mapping[str, Json]) -> Mapping[str, Json]:

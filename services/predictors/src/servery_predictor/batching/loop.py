@@ -1,38 +1,86 @@
-"""Waits and runs what ``policy`` chooses: one batch at a time for each model."""
+"""Waits and runs what ``policy`` chooses, where ``placement`` says: one batch at a time for each model."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest, InferResponse, batch
 from servery_sdk.serving import InputError
 
-from servery_predictor.batching.policy import Waiting, next_batch
-from servery_predictor.errors import ModelFailed, QueueFull
+from servery_predictor.batching.placement import QUICK_SECONDS, Placement
+from servery_predictor.batching.policy import next_batch
+from servery_predictor.errors import ModelFailed, QueueFull, TooLate
 
 logger = logging.getLogger(__name__)
-
-QUICK_SECONDS = 0.0005
-"""A call under this runs on the event loop: handing it to a thread and back costs about as much."""
-
-_MEASURED_CALLS = 5
-"""Calls that run in the executor before one may run inline: the first ones warm caches and lie."""
 
 _WEIGHT = 0.2
 """Of the newest call in the running mean."""
 
+Outcome: TypeAlias = InferResponse | ServeryError
+Done: TypeAlias = Callable[[Outcome], None]
 
-@dataclass(slots=True)
-class _Entry:
-    request: InferRequest
-    waiting: Waiting
-    answer: asyncio.Future[InferResponse]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """One call of the model.
+
+    Attributes:
+        waits: Seconds that each of its requests waited.
+        rows: Of all of them.
+        seconds: Merging, computing and taking apart.
+    """
+
+    waits: Sequence[float]
+    rows: int
+    seconds: float
+
+
+class Ticket:
+    """A request's place in the queue."""
+
+    __slots__ = ("_done", "came", "is_over", "key", "request", "rows")
+
+    def __init__(self, request: InferRequest, key: Hashable, rows: int, done: Done) -> None:
+        self.request = request
+        self.key = key
+        self.rows = rows
+        self.came = time.perf_counter()
+        self.is_over = False
+        self._done = done
+
+    def cancel(self) -> None:
+        """Ask for no answer: what still waits is not computed."""
+        self.is_over = True
+
+    def finish(self, outcome: Outcome) -> None:
+        """Tell who asked, unless nobody does any more."""
+        if not self.is_over:
+            self.is_over = True
+            self._done(outcome)
+
+
+class _Answer(asyncio.Future[InferResponse]):
+    """A future whose ticket is cancelled with it."""
+
+    ticket: Ticket | None = None
+
+    def settle(self, outcome: Outcome) -> None:
+        if isinstance(outcome, ServeryError):
+            self.set_exception(outcome)
+        else:
+            self.set_result(outcome)
+
+    def cancel(self, msg: object = None) -> bool:
+        if self.ticket is not None:
+            self.ticket.cancel()
+        return super().cancel(msg)
 
 
 class Batcher:
@@ -44,7 +92,9 @@ class Batcher:
         batchable: Whether requests may be merged at all.
         max_rows: Of one call.
         max_requests: That may wait.
-        on_batch: Told of every call: requests, rows, seconds.
+        timeout_seconds: That a request may wait for its answer; None for any time.
+        on_batch: Told of every call.
+        on_wait: Told how many requests wait, when that changes.
     """
 
     def __init__(
@@ -55,19 +105,24 @@ class Batcher:
         batchable: bool = True,
         max_rows: int = 1024,
         max_requests: int = 1000,
-        on_batch: Callable[[int, int, float], None] = lambda requests, rows, seconds: None,
+        timeout_seconds: float | None = None,
+        on_batch: Callable[[Ran], None] = lambda ran: None,
+        on_wait: Callable[[int], None] = lambda requests: None,
     ) -> None:
         self._predict = predict
         self._executor = executor
         self._batchable = batchable
         self._max_rows = max_rows
         self._max_requests = max_requests
+        self._timeout_seconds = timeout_seconds
         self._on_batch = on_batch
-        self._queue: list[_Entry] = []
-        self._busy = False
+        self._on_wait = on_wait
+        self._queue: list[Ticket] = []
+        self._running: list[Ticket] = []
         self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
         self._mean_seconds = QUICK_SECONDS
-        self._calls = 0
+        self._placement = Placement()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -77,6 +132,18 @@ class Batcher:
         Raises:
             QueueFull: Too many wait.
         """
+        answer = _Answer()
+        answer.ticket = self.enqueue(request, answer.settle)
+        return answer
+
+    def enqueue(self, request: InferRequest, done: Done) -> Ticket:
+        """Call ``done`` with the answer, once and never before this returns; it must not raise.
+
+        Raises:
+            QueueFull: Too many wait.
+        """
+        if len(self._queue) >= self._max_requests:
+            self._queue = [ticket for ticket in self._queue if not ticket.is_over]
         if len(self._queue) >= self._max_requests:
             raise QueueFull(
                 f"model {request.model!r}: {len(self._queue)} requests wait; try again",
@@ -84,50 +151,81 @@ class Batcher:
             )
         loop = asyncio.get_running_loop()
         key: Hashable = batch.key(request) if self._batchable else None
-        answer: asyncio.Future[InferResponse] = loop.create_future()
-        self._queue.append(_Entry(request, Waiting(key, batch.rows(request) or 1), answer))
+        ticket = Ticket(request, key, batch.rows(request) or 1, done)
+        self._queue.append(ticket)
+        self._on_wait(len(self._queue))
         self._idle.clear()
+        if self._timer is None and self._timeout_seconds is not None:
+            self._timer = loop.call_later(self._timeout_seconds, self._expire, loop, self._timeout_seconds)
         self._schedule(loop)
-        return answer
+        return ticket
 
     async def drained(self) -> None:
         """Return when nothing waits and nothing runs."""
         await self._idle.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         # Not now but when this turn of the loop ends: what other sockets hold ready goes in the same batch.
-        if not self._busy and not self._scheduled:
+        if not self._running and not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._flush, loop)
 
+    def _expire(self, loop: asyncio.AbstractEventLoop, timeout_seconds: float) -> None:
+        # One timer for all: they wait equally long, so those that came first are late first.
+        self._timer = None
+        now = time.perf_counter()
+        for ticket in (*self._running, *self._queue):
+            if ticket.is_over:
+                continue
+            left = ticket.came + timeout_seconds - now
+            if left > 0:
+                self._timer = loop.call_later(left, self._expire, loop, timeout_seconds)
+                break
+            ticket.finish(TooLate(f"model {ticket.request.model!r} did not answer in {timeout_seconds:g} s"))
+
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         self._scheduled = False
-        self._queue = [entry for entry in self._queue if not entry.answer.cancelled()]
-        chosen = next_batch([entry.waiting for entry in self._queue], max_rows=self._max_rows)
+        queue = [ticket for ticket in self._queue if not ticket.is_over]
+        chosen = next_batch(queue, max_rows=self._max_rows)
         if not chosen:
+            self._queue = []
+            self._on_wait(0)
             self._idle.set()
             return
-        picked = set(chosen)
-        entries = [self._queue[index] for index in chosen]
-        self._queue = [entry for index, entry in enumerate(self._queue) if index not in picked]
-        self._busy = True
-        if self._calls >= _MEASURED_CALLS and self._mean_seconds < QUICK_SECONDS:
-            self._finish(loop, entries, self._run(entries))
-            return
-        running = loop.run_in_executor(self._executor, self._run, entries)
-        running.add_done_callback(lambda done: self._finish(loop, entries, done.result()))
-
-    def _run(self, entries: list[_Entry]) -> tuple[list[InferResponse | ServeryError], float]:
+        if len(chosen) == len(queue):
+            self._running, self._queue = queue, []
+        else:
+            picked = set(chosen)
+            self._running = [queue[index] for index in chosen]
+            self._queue = [ticket for index, ticket in enumerate(queue) if index not in picked]
+        self._on_wait(len(self._queue))
+        requests = [ticket.request for ticket in self._running]
         started = time.perf_counter()
-        answers = self._answers([entry.request for entry in entries])
-        return answers, time.perf_counter() - started
+        if self._placement.is_inline:
+            self._finish(loop, started, self._run(requests))
+            return
+        running = loop.run_in_executor(self._executor, self._run, requests)
+        running.add_done_callback(lambda done: self._finish(loop, started, done.result()))
 
-    def _answers(self, requests: list[InferRequest]) -> list[InferResponse | ServeryError]:
+    def _run(self, requests: list[InferRequest]) -> tuple[list[Outcome], float, float]:
+        started, cpu_started = time.perf_counter(), time.thread_time()
+        answers = self._answers(requests)
+        return answers, time.perf_counter() - started, time.thread_time() - cpu_started
+
+    def _answers(self, requests: list[InferRequest]) -> list[Outcome]:
         try:
-            # The policy kept to max_rows; a single request may be larger.
-            merged = batch.merge(requests, max_batch_rows=self._max_rows)
-            response = self._predict(merged.request)
-            return list(batch.split(response, merged.offsets)) if len(requests) > 1 else [response]
+            if len(requests) == 1:
+                (request,) = requests
+                return [replace(self._predict(request), model=request.model, id=request.id)]
+            # The queue has compared their keys; the policy kept to max_rows.
+            merged = batch.merged_alike(requests)
+            answers = batch.split(self._predict(merged.request), merged.offsets)
+            for answer, request in zip(answers, requests, strict=True):
+                answer.model, answer.id = request.model, request.id
+            return list(answers)
         except BaseException as error:
             # BaseException: a model may call sys.exit(), and the queue would wait for this call's end for ever.
             # One bad request must not fail its neighbours: each is asked alone.
@@ -136,23 +234,22 @@ class Batcher:
             return [_failure(requests[0], error)]
 
     def _finish(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        entries: list[_Entry],
-        outcome: tuple[list[InferResponse | ServeryError], float],
+        self, loop: asyncio.AbstractEventLoop, started: float, outcome: tuple[list[Outcome], float, float]
     ) -> None:
-        answers, seconds = outcome
-        self._busy = False
-        self._calls += 1
+        answers, seconds, cpu_seconds = outcome
+        tickets, self._running = self._running, []
+        self._placement = self._placement.after(seconds=seconds, cpu_seconds=cpu_seconds)
         self._mean_seconds += _WEIGHT * (seconds - self._mean_seconds)
-        for entry, answer in zip(entries, answers, strict=True):
-            if entry.answer.done():
-                continue
-            if isinstance(answer, ServeryError):
-                entry.answer.set_exception(answer)
-            else:
-                entry.answer.set_result(replace(answer, model=entry.request.model, id=entry.request.id))
-        self._on_batch(len(entries), sum(entry.waiting.rows for entry in entries), seconds)
+        # Before the answers: who has one may look at what was counted.
+        self._on_batch(
+            Ran(
+                waits=[started - ticket.came for ticket in tickets],
+                rows=sum([ticket.rows for ticket in tickets]),
+                seconds=seconds,
+            )
+        )
+        for ticket, answer in zip(tickets, answers, strict=True):
+            ticket.finish(answer)
         if self._queue:
             self._schedule(loop)
         else:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+
+class Queued(Protocol):
+    """A request as the policy sees it; a ``key`` of None stands alone."""
+
+    @property
+    def key(self) -> Hashable: ...
+
+    @property
+    def rows(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request as the policy sees it; a ``key`` of None stands alone."""
+    """Nothing but what the policy sees."""
 
     key: Hashable
     rows: int
 
 
-def next_batch(waiting: Sequence[Waiting], *, max_rows: int) -> list[int]:
+def next_batch(waiting: Sequence[Queued], *, max_rows: int) -> list[int]:
     """Return the indices to send together: the oldest, and all later ones that may go with it and still fit.
 
     A request that does not fit is passed over, but never by another of its own key: order within a key holds.
@@ -23,14 +34,15 @@ def next_batch(waiting: Sequence[Waiting], *, max_rows: int) -> list[int]:
     if not waiting:
         return []
     first = waiting[0]
-    chosen, rows = [0], first.rows
-    if first.key is None:
+    chosen, rows, key = [0], first.rows, first.key
+    if key is None:
         return chosen
     for index in range(1, len(waiting)):
-        if waiting[index].key != first.key:
+        other = waiting[index]
+        if other.key != key:
             continue
-        if rows + waiting[index].rows > max_rows:
+        rows += other.rows
+        if rows > max_rows:
             break
         chosen.append(index)
-        rows += waiting[index].rows
     return chosen
