@@ -11,6 +11,7 @@ from servery_http.server import Server
 from servery_sdk.model import Runtime
 
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.grpc_front import FastGrpcServer
 from servery_predictor.grpc_server import GrpcServer
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository, model_factory
@@ -51,6 +52,13 @@ def settle() -> None:
     gc.set_threshold(_YOUNG_OBJECTS)
 
 
+def _grpc_server(plane: DataPlane, settings: Settings) -> GrpcServer | FastGrpcServer:
+    most = settings.max_body_bytes
+    if settings.grpc_front == "grpcio":
+        return GrpcServer(plane, address=f"{settings.host}:{settings.grpc_port}", max_message_bytes=most)
+    return FastGrpcServer(plane, host=settings.host, port=settings.grpc_port, max_message_bytes=most)
+
+
 class Predictor:
     """One process's server. Use ``run``, or ``start`` and ``stop`` inside another loop."""
 
@@ -66,13 +74,7 @@ class Predictor:
             limits=Limits(max_body_bytes=settings.max_body_bytes),
             drain_seconds=settings.drain_seconds,
         )
-        self.grpc = (
-            GrpcServer(
-                self.plane, host=settings.host, port=settings.grpc_port, max_message_bytes=settings.max_body_bytes
-            )
-            if settings.enable_grpc
-            else None
-        )
+        self.grpc = _grpc_server(self.plane, settings) if settings.enable_grpc else None
 
     async def start(self) -> None:
         """Load, then listen: a probe that only opens the port, as KServe's default does, must not see a model half loaded.
