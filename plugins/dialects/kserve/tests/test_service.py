@@ -181,7 +181,7 @@ WRONG: list[Any] = [
             f"{P}.maxReplicas: Invalid value: 1: must be greater than or equal to minReplicas (3)",
             f'{P}.sklearn.storageUri: Invalid value: "": must not be empty',
             f"{P}.xgboost.name: Forbidden: the 'name' field is not allowed in standard predictor",
-            f'{P}.xgboost.resources.limits.cpu: Invalid value: "lots": {QUANTITY}',
+            f'{P}.xgboost.resources.limits[cpu]: Invalid value: "lots": must be {QUANTITY}',
         ],
         id="two-wrong-models",
     ),
