@@ -83,3 +83,13 @@ def test_controller_leads_and_reports_with_the_role_of_the_overlay(
             runs.terminate()
     assert "forbidden" not in log.read_text()
     assert shell("kubectl get deployment sklearn-iris-gs-predictor -o name").strip()
+
+
+def test_component_leaves_omes_kinds_out(shell: Callable[[str], str], tmp_path: Path) -> None:
+    deploy = os.path.relpath(ROOT / "deploy" / "kustomize", tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{deploy}/overlays/raw]\ncomponents: [{deploy}/components/without-ome]\n"
+    )
+    built = shell(f"kubectl kustomize {tmp_path}")
+    assert "inferenceservices.serving.kserve.io" in built
+    assert "group: ome.io" not in built

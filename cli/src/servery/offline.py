@@ -16,7 +16,7 @@ from servery_sdk.model import Capability, Catalog
 from servery_sdk.plugins import Plugins
 
 from servery.local.configuration import as_stored
-from servery.sources import DEFAULT_NAMESPACE, NAMED, read, reference
+from servery.sources import DEFAULT_NAMESPACE, NAMED, examine, read, reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Offline:
     catalog: Catalog
     settings: PlanningSettings
     manifests: tuple[Manifest, ...]
+    problems: tuple[str, ...] = ()
+    """What is wrong with files and documents that hold no manifest."""
 
     def services(self) -> Iterator[Manifest]:
         """Yield the manifests that a dialect takes for services."""
@@ -40,21 +42,24 @@ def offline(
     mode: str | None = None,
     namespace: str = DEFAULT_NAMESPACE,
     capabilities: Sequence[Capability] = (Capability.GATEWAY_API,),
+    lenient: bool = False,
 ) -> Offline:
     """Read everything once.
 
     Raises:
-        ServeryError: A file cannot be read.
+        Unreadable: A catalogue cannot be read; without ``lenient``, nor can a source.
     """
     found = plugins.load()
-    manifests = tuple(_in_namespace(manifest, namespace) for manifest in read(sources))
+    as_written, problems = examine(sources) if lenient else (read(sources), [])
+    manifests = tuple(_in_namespace(manifest, namespace) for manifest in as_written)
     schemes = {scheme for provider in found.storage_providers.values() for scheme in provider.schemes}
     settings = PlanningSettings()
     settings = replace(
         settings, storage_schemes=settings.storage_schemes | schemes, default_mode=mode or settings.default_mode
     )
     catalog = render.catalog_from([*manifests, *read(catalogs)], found, frozenset(capabilities))
-    return Offline(found, replace(catalog, objects={**catalog.objects, **dict(_named(manifests))}), settings, manifests)
+    catalog = replace(catalog, objects={**catalog.objects, **dict(_named(manifests))})
+    return Offline(found, catalog, settings, manifests, tuple(problems))
 
 
 def _named(manifests: Sequence[Manifest]) -> Iterator[tuple[ObjectRef, Manifest]]:

@@ -72,12 +72,22 @@ def host(service: Manifest) -> str:
     return f"{service['metadata']['name']}.{service['metadata']['namespace']}.localhost"
 
 
-def route(name: str, body: bytes) -> str:
-    """Return the path that a request's body is for: v1 has ``instances``, v2 a list of tensors in ``inputs``."""
+def check(body: bytes) -> Json:
+    """Return a request's body as JSON.
+
+    Raises:
+        ServeryError: It is none.
+    """
     try:
         request: Json = json.loads(body)
     except ValueError as error:
         raise ServeryError(f"--data: is not JSON: {error}") from error
+    return request
+
+
+def route(name: str, body: bytes) -> str:
+    """Return the path that a request's body is for: v1 has ``instances``, v2 a list of tensors in ``inputs``."""
+    request = check(body)
     is_v2 = isinstance(request, dict) and "instances" not in request and isinstance(request.get("inputs"), list)
     return f"/v2/models/{name}/infer" if is_v2 else f"/v1/models/{name}:predict"
 

@@ -28,9 +28,15 @@ def read(sources: Iterable[str]) -> list[Manifest]:
     """Return every manifest of ``sources`` as written: files, folders (one level), or ``-``.
 
     Raises:
-        Unreadable: Says the file and what is wrong with it.
+        Unreadable: Says every file and what is wrong with it.
     """
-    return [manifest for source in sources for _, manifest in _documents(source)]
+    return [manifest for _, manifest in _all(sources)]
+
+
+def examine(sources: Iterable[str]) -> tuple[list[Manifest], list[str]]:
+    """Return every manifest of ``sources``, and what is wrong with files and documents that hold none."""
+    problems: list[str] = []
+    return [manifest for source in sources for _, manifest in _documents(source, problems)], problems
 
 
 def read_for_here(sources: Iterable[str], namespace: str = DEFAULT_NAMESPACE) -> list[Manifest]:
@@ -39,9 +45,7 @@ def read_for_here(sources: Iterable[str], namespace: str = DEFAULT_NAMESPACE) ->
     A storage URI ``file://./model`` or ``file://../model`` is looked up beside the file that says it. That is the only
     thing in which a manifest for this machine may differ from one for a cluster.
     """
-    return [
-        _placed(_absolute(manifest, folder), namespace) for source in sources for folder, manifest in _documents(source)
-    ]
+    return [_placed(_absolute(manifest, folder), namespace) for folder, manifest in _all(sources)]
 
 
 def files(sources: Iterable[str]) -> list[Path]:
@@ -56,32 +60,42 @@ def reference(kind: Kind, manifest: Manifest) -> ObjectRef:
     return ObjectRef(kind, namespace, metadata["name"])
 
 
-def _documents(source: str) -> Iterator[tuple[Path, Manifest]]:
+def _all(sources: Iterable[str]) -> list[tuple[Path, Manifest]]:
+    problems: list[str] = []
+    found = [document for source in sources for document in _documents(source, problems)]
+    if problems:
+        raise Unreadable("\n".join(problems))
+    return found
+
+
+def _documents(source: str, problems: list[str]) -> Iterator[tuple[Path, Manifest]]:
     if source == "-":
-        yield from ((Path.cwd(), manifest) for manifest in _parsed(sys.stdin.read(), "standard input"))
+        yield from ((Path.cwd(), manifest) for manifest in _parsed(sys.stdin.read(), "standard input", problems))
         return
     path = Path(source)
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
         if not found:
-            raise Unreadable(f"{source}: no {', '.join(sorted(SUFFIXES))} file in this folder")
+            problems.append(f"{source}: no {', '.join(sorted(SUFFIXES))} file in this folder")
     else:
         found = [path]
     for file in found:
         try:
             text = file.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise Unreadable(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            problems.append(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}")
+            continue
         # A folder of examples holds requests beside manifests; a file that is named must hold manifests.
-        for manifest in _parsed(text, str(file), strict=not path.is_dir()):
+        for manifest in _parsed(text, str(file), problems, strict=not path.is_dir()):
             yield file.resolve().parent, manifest
 
 
-def _parsed(text: str, where: str, *, strict: bool = True) -> Iterator[Manifest]:
+def _parsed(text: str, where: str, problems: list[str], *, strict: bool = True) -> Iterator[Manifest]:
     try:
         documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.YAMLError as error:
-        raise Unreadable(f"{where}: is not YAML: {error}") from error
+        problems.append(f"{where}: is not YAML: {error}")
+        return
     for number, document in enumerate(documents, 1):
         if document is None:
             continue
@@ -89,10 +103,20 @@ def _parsed(text: str, where: str, *, strict: bool = True) -> Iterator[Manifest]
             yield from document.get("items", ())
         elif isinstance(document, dict) and "apiVersion" in document and "kind" in document:
             if not isinstance(document.get("metadata"), dict) or not document["metadata"].get("name"):
-                raise Unreadable(f"{where}: document {number}: metadata.name: Required value")
-            yield document
+                problems.append(f"{where}: document {number}: metadata.name: Required value")
+            else:
+                yield document
         elif strict:
-            raise Unreadable(f"{where}: document {number} is no manifest: it needs apiVersion, kind and metadata.name")
+            problems.append(
+                f"{where}: document {number} is no manifest: it needs apiVersion, kind and metadata.name; "
+                f"found {_found(document)}"
+            )
+
+
+def _found(document: Json) -> str:
+    if isinstance(document, dict):
+        return f"an object with {', '.join(map(str, document)) or 'nothing'}"
+    return f"a {'list' if isinstance(document, list) else 'value'}"
 
 
 def _placed(manifest: Manifest, namespace: str) -> Manifest:

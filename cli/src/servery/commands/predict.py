@@ -13,7 +13,7 @@ from servery_sdk import plugins
 from servery_sdk.errors import ServeryError
 
 from servery.options import InNamespace, Mode, StateDirectory, say, state
-from servery.session import ask, progress, until_signal
+from servery.session import ask, check, progress, until_signal
 
 
 def command(
@@ -29,6 +29,8 @@ def command(
 ) -> None:
     """Print a prediction."""
     body = _body(data)
+    # Before anything is started for it.
+    check(body)
     if filename:
         asyncio.run(until_signal(_serve_and_ask(filename, name, namespace, mode, body)))
     elif name:

@@ -54,6 +54,8 @@ async def _up(filename: list[str], namespace: str, mode: str | None, port: int |
         platform.subscribe(lambda _: here.write_services(platform.services()))
         following = _Following(platform)
         await following.apply(manifests)
+        if not following.has_services:
+            raise ServeryError(f"no service to run in {', '.join(filename)}: {_takes(platform)}")
         here.write_services(platform.services())
         here.write(RunningPlatform(pid=os.getpid(), url=platform.url))
         async with asyncio.TaskGroup() as group:
@@ -76,6 +78,11 @@ class _Following:
         self._known: set[ObjectRef] = set()
         self._services: set[ObjectRef] = set()
         self._announcing: dict[ObjectRef, asyncio.Task[None]] = {}
+
+    @property
+    def has_services(self) -> bool:
+        """Whether the files hold a service."""
+        return bool(self._services)
 
     async def apply(self, manifests: list[Manifest]) -> None:
         """Apply ``manifests``; what was in the files and is no longer goes.
@@ -105,6 +112,11 @@ async def _announce(platform: Platform, ref: ObjectRef) -> None:
     service = await platform.ready(ref)
     say(f"  {ref.name} answers at http://{ref.name}.{ref.namespace}.localhost:{platform.port}")
     say(f"  {await curl(platform.url, service)}")
+
+
+def _takes(platform: Platform) -> str:
+    kinds = {str(kind) for dialect in platform.plugins.dialects.values() for kind in dialect.services}
+    return f"a service is one of {', '.join(sorted(kinds))}"
 
 
 async def _never() -> AsyncIterator[None]:

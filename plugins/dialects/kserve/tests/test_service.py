@@ -169,6 +169,22 @@ WRONG: list[Any] = [
     pytest.param(
         {"sklearn": {}, **model()}, [f'{P}: Invalid value: "sklearn, model": {EXACTLY_ONE}'], id="field-and-model"
     ),
+    pytest.param(
+        {
+            "sklearn": {"storageUri": ""},
+            "xgboost": {"name": "x", "resources": {"limits": {"cpu": "lots"}}},
+            "minReplicas": 3,
+            "maxReplicas": 1,
+        },
+        [
+            f'{P}: Invalid value: "sklearn, xgboost": {EXACTLY_ONE}',
+            f"{P}.maxReplicas: Invalid value: 1: must be greater than or equal to minReplicas (3)",
+            f'{P}.sklearn.storageUri: Invalid value: "": must not be empty',
+            f"{P}.xgboost.name: Forbidden: the 'name' field is not allowed in standard predictor",
+            f'{P}.xgboost.resources.limits[cpu]: Invalid value: "lots": must be {QUANTITY}',
+        ],
+        id="two-wrong-models",
+    ),
     pytest.param({"model": {}}, [f"{M}.modelFormat: Required value: the model's format"], id="no-format"),
     pytest.param({"model": {"modelFormat": {}}}, [f"{M}.modelFormat.name: Required value"], id="no-format-name"),
     pytest.param(

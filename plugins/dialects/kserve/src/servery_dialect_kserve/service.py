@@ -154,16 +154,18 @@ class _Predictor:
                 value=found,
                 detail=f"exactly one of [{choices}] must be specified in PredictorSpec",
             )
-            return
-        yield from self._model_errors()
+        # All at once: what is wrong inside of each that was given, too.
+        for field in self.implementations:
+            yield from self._model_errors(field)
+            yield from self._storage_errors(field)
         yield from self._container_errors()
-        yield from self._storage_errors()
         yield from self._scaling_errors()
 
-    def _model_errors(self) -> Iterator[FieldError]:
-        model, field = self.model, self.model_field
-        if field is None or not isinstance(model, dict):
+    def _model_errors(self, field: str) -> Iterator[FieldError]:
+        model = self.spec[field]
+        if not isinstance(model, dict):
             return
+        yield from _container_errors(f"{_PREDICTOR}.{field}", model)
         path = f"{_PREDICTOR}.{field}"
         if field == "model" and model.get("modelFormat") is None:
             yield FieldError(path=f"{path}.modelFormat", kind=FieldErrorKind.REQUIRED, detail="the model's format")
@@ -191,7 +193,6 @@ class _Predictor:
         for index in unnamed if self.model_field or has_main else unnamed[1:]:
             yield FieldError(path=f"{_PREDICTOR}.containers[{index}].name", kind=FieldErrorKind.REQUIRED)
         if self.model_field:
-            yield from _container_errors(f"{_PREDICTOR}.{self.model_field}", self.model)
             return
         given = [container.get("name") for container in listed if isinstance(container, dict)]
         if len(given) > 1 and MAIN_CONTAINER not in given and None not in given:
@@ -205,11 +206,11 @@ class _Predictor:
             if isinstance(container, dict) and not container.get("image"):
                 yield FieldError(path=f"{_PREDICTOR}.containers[{index}].image", kind=FieldErrorKind.REQUIRED)
 
-    def _storage_errors(self) -> Iterator[FieldError]:
-        model = self.model if isinstance(self.model, dict) else {}
+    def _storage_errors(self, field: str) -> Iterator[FieldError]:
+        model = self.spec[field] if isinstance(self.spec[field], dict) else {}
         uri, storage = model.get("storageUri"), model.get("storage")
         several = self.spec.get("storageUris")
-        path = f"{_PREDICTOR}.{self.model_field}"
+        path = f"{_PREDICTOR}.{field}"
         if uri is not None and several is not None:
             yield FieldError(
                 path=f"{_PREDICTOR}.storageUris",

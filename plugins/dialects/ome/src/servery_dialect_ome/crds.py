@@ -44,7 +44,8 @@ def crds() -> tuple[Manifest, ...]:
                 column("LatestReadyRevision", f"{_TRAFFIC}[?(@.latestRevision==true)].revisionName"),
                 age,
             ),
-            short_names=("isvc",),
+            # OME's is isvc. KServe's users type that, and where both are installed OME's group would come first.
+            short_names=("omeisvc",),
         ),
         definition(kinds.SERVING_RUNTIME, schema.RUNTIME, runtime_columns, has_status=False),
         definition(kinds.CLUSTER_SERVING_RUNTIME, schema.RUNTIME, runtime_columns, has_status=False),

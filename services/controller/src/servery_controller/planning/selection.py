@@ -44,7 +44,8 @@ def select_runtime(request: RuntimeRequest, catalog: Catalog, *, service: Object
     fitting = sorted((r for r in visible if _objection(r, request) is None), key=lambda r: _rank(r, request))
     rejected += [Rejection(runtime=name, reason=why) for name, why in sorted(catalog.broken_runtimes.items())]
     if not fitting:
-        raise NoRuntime(f"no runtime serves {_wanted(request)} in namespace {namespace!r}", rejected)
+        unserved = f'no runtime serves {_wanted(request)} in namespace "{namespace}"'
+        raise NoRuntime(unserved + _offered(visible, request), rejected)
     chosen = fitting[0]
     rejected += [Rejection(runtime=other.name, reason=_outranked(other, chosen, request)) for other in fitting[1:]]
     reason = f"{chosen.name} serves {_wanted(request)} and ranks first of {len(fitting)} that do"
@@ -216,6 +217,19 @@ def _wanted(request: RuntimeRequest) -> str:
 
 def _formats(runtime: Runtime) -> str:
     return ", ".join(str(ModelFormat(name=found.name, version=found.version)) for found in runtime.formats)
+
+
+def _offered(visible: Sequence[Runtime], request: RuntimeRequest) -> str:
+    """Return which formats there are, where the one that was asked for is none of them."""
+    assert request.format is not None
+    known = sorted({found.name for runtime in visible for found in runtime.formats})
+    if not known or request.format.name in known:
+        return ""
+    return f"; formats that runtimes serve: {', '.join(map(_quoted, known))}"
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"'
 
 
 def _spoken(runtime: Runtime) -> str:
