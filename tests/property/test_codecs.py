@@ -103,6 +103,14 @@ def test_v1_predictions_are_the_instances_of_an_echo(data: np.ndarray[Any, Any])
     assert np.array_equal(v1.decode_request(body, model="m").inputs[0].data, data)
 
 
+@pytest.mark.parametrize("letter", ["l", "q"], ids=["long", "long-long"])
+def test_v1_rows_hold_either_of_numpys_types_of_eight_byte_integers(letter: str) -> None:
+    data = np.array([1, 2], dtype=letter)
+    outputs = tuple(Tensor(name=name, data=data, datatype=Datatype.of(data)) for name in "ab")
+    rows = json.loads(v1.encode_response(InferResponse(model="m", outputs=outputs)))
+    assert rows == {"predictions": [{"a": 1, "b": 1}, {"a": 2, "b": 2}]}
+
+
 @given(st.data())
 def test_split_undoes_merge(data: st.DataObject) -> None:
     one = data.draw(requests())

@@ -48,6 +48,10 @@ def test_precedence(
     assert settings_of("--runtime=sklearn", *flags).model_name == expected
 
 
+def test_kserves_name_of_the_threads_is_understood(settings_of: Run) -> None:
+    assert settings_of("--runtime=sklearn", "--nthread=3").threads == 3
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_field_has_its_flag_in_both_spellings_and_its_variable(
     name: str, settings_of: Run, monkeypatch: pytest.MonkeyPatch

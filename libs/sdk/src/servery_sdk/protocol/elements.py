@@ -198,7 +198,8 @@ def as_text(element: Json) -> str:
 def to_json(data: Array) -> Json:
     """Return ``data`` as what the JSON encoder takes: the array itself for numbers, lists of text for BYTES."""
     if data.dtype.kind in "biuf":
-        return np.ascontiguousarray(data)
+        # By its letter: numpy has two types of eight-byte integers here, and the encoder knows the elements of one.
+        return np.ascontiguousarray(data).view(data.dtype.str)
     if data.dtype == Datatype.BF16.dtype:
         return data.astype(np.float32)
     flat = [as_text(element) for element in data.ravel()]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -194,6 +196,35 @@ class RuntimeContract:
             self._same(other.predict(self.good_request), self.good_response)
         for model in (first, again):
             self._same(model.predict(self.good_request), self.good_response)
+
+    def test_model_loaded_again_answers_anew_while_the_old_one_answers_on(
+        self, artifact: Path, other_artifact: Path
+    ) -> None:
+        old = self._loaded(artifact)
+        shutil.rmtree(artifact)
+        other_artifact.rename(artifact)
+        new = self._loaded(artifact)
+        with pytest.raises(AssertionError):
+            self._same(new.predict(self.good_request), self.good_response)
+        self._same(old.predict(self.good_request), self.good_response)
+
+    def test_models_on_threads_of_their_own_answer_as_each_does_alone(
+        self, artifact: Path, other_artifact: Path
+    ) -> None:
+        # Each on the thread that loaded it, as in the predictor.
+        with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+            models = [
+                executor.submit(self._loaded, where).result()
+                for executor, where in ((first, artifact), (second, other_artifact))
+            ]
+            alone = [model.predict(self.good_request) for model in models]
+            together = [
+                [executor.submit(model.predict, self.good_request) for _ in range(50)]
+                for executor, model in zip((first, second), models, strict=True)
+            ]
+            for answers, wanted in zip(together, alone, strict=True):
+                for answer in answers:
+                    self._same(answer.result(), wanted)
 
     def test_answer_survives_the_protocol(self, model: Model, wire: str) -> None:
         match wire:

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command import servery
+
+EXAMPLE = Path(__file__).parents[4] / "examples" / "onnx-iris"
+
+
+@pytest.mark.local
+@pytest.mark.timeout(300)
+def test_the_example_names_the_species_of_two_irises() -> None:
+    done = servery("predict", "-f", str(EXAMPLE / "service.yaml"), "-d", f"@{EXAMPLE / 'request.json'}")
+    assert done.returncode == 0, done.stderr
+    assert [row["species"] for row in json.loads(done.stdout)["predictions"]] == [1, 1]
