@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+from socket import socket
 
 from servery_http.limits import Limits
 from servery_http.server import Server
@@ -52,9 +53,20 @@ def settle() -> None:
 
 
 class Predictor:
-    """One process's server. Use ``run``, or ``start`` and ``stop`` inside another loop."""
+    """One process's server. Use ``run``, or ``start`` and ``stop`` inside another loop.
 
-    def __init__(self, settings: Settings, runtime: Runtime, metrics: Metrics | None = None) -> None:
+    Args:
+        listening: This process's socket of a port that it shares with others; then gRPC's port is shared as well.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        runtime: Runtime,
+        metrics: Metrics | None = None,
+        *,
+        listening: socket | None = None,
+    ) -> None:
         self._settings = settings
         self.plane = data_plane(settings, runtime, metrics)
         self.repository = self.plane.repository
@@ -63,12 +75,17 @@ class Predictor:
             application(self.plane),
             host=settings.host,
             port=settings.http_port,
+            sock=listening,
             limits=Limits(max_body_bytes=settings.max_body_bytes),
             drain_seconds=settings.drain_seconds,
         )
         self.grpc = (
             GrpcServer(
-                self.plane, host=settings.host, port=settings.grpc_port, max_message_bytes=settings.max_body_bytes
+                self.plane,
+                host=settings.host,
+                port=settings.grpc_port,
+                max_message_bytes=settings.max_body_bytes,
+                is_shared=listening is not None,
             )
             if settings.enable_grpc
             else None
@@ -80,7 +97,19 @@ class Predictor:
         Raises:
             LoadError: The model cannot be served.
         """
+        await self.load()
+        await self.listen()
+
+    async def load(self) -> None:
+        """Load the model.
+
+        Raises:
+            LoadError: It cannot be served.
+        """
         await self.repository.load(self._settings.model_name)
+
+    async def listen(self) -> None:
+        """Accept requests."""
         await self.http.start()
         if self.grpc is not None:
             await self.grpc.start()
@@ -110,6 +139,7 @@ class Predictor:
         await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
+            self.plane.metrics.workers.labels().set(1)
             settle()
             await waiting
         await starting

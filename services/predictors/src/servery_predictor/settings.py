@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -32,6 +33,9 @@ class Settings(BaseSettings):
 
     enable_grpc: bool = True
     """Whether gRPC is served."""
+
+    workers: int = Field(default=1, ge=1)
+    """Processes that serve, each with a model of its own; where the framework allows, they share its memory."""
 
     max_batch_rows: int = 1024
     """Upper bound on the rows of one call of the model."""

@@ -27,7 +27,12 @@ class SKLearnModel:
 
     Environment:
         PREDICT_PROBA: ``true`` for probabilities (KServe's variable).
+
+    Attributes:
+        forkable: An unpickled estimator is memory alone.
     """
+
+    forkable = True
 
     def __init__(self) -> None:
         self._estimator: Any = None
