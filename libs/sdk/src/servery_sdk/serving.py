@@ -65,6 +65,17 @@ class ThreadedModel(Protocol):
 
 
 @runtime_checkable
+class ForkableModel(Protocol):
+    """A model that may be loaded before worker processes part, and then shares its memory between them.
+
+    Not one that starts threads or opens devices when it loads: those do not come along.
+    """
+
+    forkable: bool
+    """True: what ``load`` has made answers in a forked process."""
+
+
+@runtime_checkable
 class ClosableModel(Protocol):
     """A model that holds something to be given back."""
 

@@ -16,6 +16,7 @@ from servery_sdk import logs, plugins
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import Runtime
 
+from servery_predictor.crew.supervisor import Supervisor
 from servery_predictor.repository import reason
 from servery_predictor.server import Predictor
 from servery_predictor.settings import Settings
@@ -35,7 +36,6 @@ IGNORED = {
     "max_threads": "a model has one thread; requests gather to batches",
     "protocol": "every protocol is served",
     "timeout_keep_alive": "the front decides",
-    "workers": "one process serves; scale by replicas",
 }
 """Flags of KServe that change nothing here, and why: manifests that set them go on working."""
 
@@ -105,14 +105,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         made.exit(2, f"{made.format_usage()}{made.prog}: error: {error}\n")
     try:
         runtime = find_runtime(settings.runtime)
-        uvloop.run(serve(settings, runtime))
+        serve(settings, runtime)
     except ServeryError as error:
         _leave_word(settings.termination_log, reason(error))
         raise SystemExit(1) from error
 
 
-async def serve(settings: Settings, runtime: Runtime) -> None:
-    """Serve until a signal comes."""
+def serve(settings: Settings, runtime: Runtime) -> None:
+    """Serve until a signal comes, here or in processes of our own.
+
+    Raises:
+        ServeryError: The model cannot be served.
+    """
+    if settings.workers > 1:
+        Supervisor(settings, runtime).run()
+    else:
+        uvloop.run(_alone(settings, runtime))
+
+
+async def _alone(settings: Settings, runtime: Runtime) -> None:
     await Predictor(settings, runtime).run()
 
 

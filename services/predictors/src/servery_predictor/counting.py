@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import mmap
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -101,10 +102,10 @@ class Shelves:
         return {labels: [fold(each) for each in zip(*every, strict=True)] for labels, every in sorted(found.items())}
 
     def clear(self, index: int, family: str) -> None:
-        """Set to 0 what a process that is no more said of its state."""
+        """Forget what a process that is no more said of its state."""
         for name, _, numbers in self._all[index].series():
             if name == family:
-                numbers[0] = 0.0
+                numbers[0] = math.nan
 
 
 class _Value:
@@ -214,10 +215,15 @@ class Gauge(Family[_Value]):
 
     def read(self) -> dict[Labels, list[float]]:
         """Return the values of all processes, folded."""
-        return self._shelves.read(self.name, self._fold)
+        folded = self._shelves.read(self.name, self._present)
+        return {labels: values for labels, values in folded.items() if not math.isnan(values[0])}
+
+    def _present(self, values: Iterable[float]) -> float:
+        present = [value for value in values if not math.isnan(value)]
+        return self._fold(present) if present else math.nan
 
     def clear(self, index: int) -> None:
-        """Set to 0 what a process that is no more has said."""
+        """Forget what a process that is no more has said."""
         self._shelves.clear(index, self.name)
 
     def collect(self) -> Metric:

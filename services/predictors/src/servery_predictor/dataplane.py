@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
@@ -16,12 +17,25 @@ from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository
 
 
+class Changes(Protocol):
+    """Who loads and unloads models: the repository, or all workers' repositories together."""
+
+    async def load(self, name: str) -> None: ...
+
+    async def unload(self, name: str) -> None: ...
+
+
 class DataPlane:
-    """Answers inference requests, whatever they came as."""
+    """Answers inference requests, whatever they came as.
+
+    Attributes:
+        changes: What a client's wish to load or unload goes to.
+    """
 
     def __init__(self, repository: Repository, metrics: Metrics) -> None:
         self.repository = repository
         self.metrics = metrics
+        self.changes: Changes = repository
         self.draining = False
 
     @property

@@ -92,14 +92,20 @@ def _failure(failure: ServeryError) -> Failure:
 
 
 class FastGrpcServer:
-    """Our front on the port, ``grpcio`` on a Unix socket behind it; the port is bound once it is made."""
+    """Our front on the port, ``grpcio`` on a Unix socket behind it; the port is bound once it is made.
 
-    def __init__(self, plane: DataPlane, *, host: str, port: int, max_message_bytes: int) -> None:
+    Args:
+        is_shared: Whether other processes serve the same port.
+    """
+
+    def __init__(
+        self, plane: DataPlane, *, host: str, port: int, max_message_bytes: int, is_shared: bool = False
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="servery-grpc-")
         path = Path(self._folder.name) / "grpcio.sock"
         self._behind = GrpcServer(plane, address=f"unix:{path}", max_message_bytes=max_message_bytes)
         limits = CallLimits(max_message_bytes=max_message_bytes)
-        self._front = RpcServer(handlers(plane), path, host=host, port=port, limits=limits)
+        self._front = RpcServer(handlers(plane), path, host=host, port=port, is_shared=is_shared, limits=limits)
         self.port = self._front.port
 
     async def start(self) -> None:

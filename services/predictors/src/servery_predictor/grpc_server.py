@@ -93,7 +93,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
     async def RepositoryModelLoad(self, request: Any, context: Any) -> pb.RepositoryModelLoadResponse:  # noqa: N802
         name = request.model_name or request.repository_or_model_name
         try:
-            await self._plane.repository.load(name)
+            await self._plane.changes.load(name)
         except ServeryError as failure:
             await _abort(context, failure)
         return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
@@ -101,7 +101,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
     async def RepositoryModelUnload(self, request: Any, context: Any) -> pb.RepositoryModelUnloadResponse:  # noqa: N802
         name = request.model_name or request.repository_or_model_name
         try:
-            await self._plane.repository.unload(name)
+            await self._plane.changes.unload(name)
         except ServeryError as failure:
             await _abort(context, failure)
         return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
@@ -117,18 +117,19 @@ class GrpcServer:
 
     Args:
         address: ``host:port``, or ``unix:`` and a path.
+        is_shared: Whether other processes serve the same port.
 
     Attributes:
         port: Of ``host:port``.
     """
 
-    def __init__(self, plane: DataPlane, *, address: str, max_message_bytes: int) -> None:
+    def __init__(self, plane: DataPlane, *, address: str, max_message_bytes: int, is_shared: bool = False) -> None:
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_send_message_length", max_message_bytes),
                 ("grpc.max_receive_message_length", max_message_bytes),
                 # Two servers that share a port by accident would each get half of the requests.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(is_shared)),
             ]
         )
         stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(plane), self._server)  # type: ignore[no-untyped-call]  # generated

@@ -64,11 +64,16 @@ class Repository:
         self._timeout_seconds = timeout_seconds
         self._entries: dict[str, Entry] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._adopted: dict[str, Model] = {}
 
     def add(self, name: str, artifact: Path) -> None:
         """Make a model known, not loaded yet."""
         self._entries[name] = Entry(name, artifact)
         self._locks[name] = asyncio.Lock()
+
+    def adopt(self, name: str, model: Model) -> None:
+        """Take a model that is loaded already: it is what the next ``load`` serves."""
+        self._adopted[name] = model
 
     def entries(self) -> tuple[Entry, ...]:
         """Return every known model, by name."""
@@ -118,7 +123,7 @@ class Repository:
                 entry.state = ModelState.LOADING
             executor = ThreadPoolExecutor(1, thread_name_prefix=f"model-{name}")
             try:
-                model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry.artifact)
+                model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry)
             except LoadError as error:
                 executor.shutdown(wait=False)
                 if entry.batcher is None:
@@ -127,9 +132,12 @@ class Repository:
             await self._release(entry)
             self._serve(entry, model, executor)
 
-    def _loaded(self, artifact: Path) -> Model:
+    def _loaded(self, entry: Entry) -> Model:
+        adopted = self._adopted.pop(entry.name, None)
+        if adopted is not None:
+            return adopted
         model = self._make_model()
-        model.load(artifact)
+        model.load(entry.artifact)
         return model
 
     def _serve(self, entry: Entry, model: Model, executor: Executor) -> None:

@@ -195,12 +195,12 @@ def application(plane: DataPlane) -> FastAPI:
 
     @app.post("/v2/repository/models/{model}/load", responses=_ERRORS)
     async def load(model: str) -> dict[str, Any]:
-        await repository.load(model)
+        await plane.changes.load(model)
         return {"name": model, "load": True}
 
     @app.post("/v2/repository/models/{model}/unload", responses=_ERRORS)
     async def unload(model: str) -> dict[str, Any]:
-        await repository.unload(model)
+        await plane.changes.unload(model)
         return {"name": model, "unload": True}
 
     @app.get("/metrics")

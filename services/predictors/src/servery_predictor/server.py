@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+from socket import socket
 
 from servery_http.limits import Limits
 from servery_http.server import Server
@@ -52,17 +53,28 @@ def settle() -> None:
     gc.set_threshold(_YOUNG_OBJECTS)
 
 
-def _grpc_server(plane: DataPlane, settings: Settings) -> GrpcServer | FastGrpcServer:
-    most = settings.max_body_bytes
+def _grpc_server(plane: DataPlane, settings: Settings, *, is_shared: bool) -> GrpcServer | FastGrpcServer:
+    most, host, port = settings.max_body_bytes, settings.host, settings.grpc_port
     if settings.grpc_front == "grpcio":
-        return GrpcServer(plane, address=f"{settings.host}:{settings.grpc_port}", max_message_bytes=most)
-    return FastGrpcServer(plane, host=settings.host, port=settings.grpc_port, max_message_bytes=most)
+        return GrpcServer(plane, address=f"{host}:{port}", max_message_bytes=most, is_shared=is_shared)
+    return FastGrpcServer(plane, host=host, port=port, max_message_bytes=most, is_shared=is_shared)
 
 
 class Predictor:
-    """One process's server. Use ``run``, or ``start`` and ``stop`` inside another loop."""
+    """One process's server. Use ``run``, or ``start`` and ``stop`` inside another loop.
 
-    def __init__(self, settings: Settings, runtime: Runtime, metrics: Metrics | None = None) -> None:
+    Args:
+        listening: This process's socket of a port that it shares with others; then gRPC's port is shared as well.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        runtime: Runtime,
+        metrics: Metrics | None = None,
+        *,
+        listening: socket | None = None,
+    ) -> None:
         self._settings = settings
         self.plane = data_plane(settings, runtime, metrics)
         self.repository = self.plane.repository
@@ -71,10 +83,12 @@ class Predictor:
             application(self.plane),
             host=settings.host,
             port=settings.http_port,
+            sock=listening,
             limits=Limits(max_body_bytes=settings.max_body_bytes),
             drain_seconds=settings.drain_seconds,
         )
-        self.grpc = _grpc_server(self.plane, settings) if settings.enable_grpc else None
+        is_shared = listening is not None
+        self.grpc = _grpc_server(self.plane, settings, is_shared=is_shared) if settings.enable_grpc else None
 
     async def start(self) -> None:
         """Load, then listen: a probe that only opens the port, as KServe's default does, must not see a model half loaded.
@@ -82,7 +96,19 @@ class Predictor:
         Raises:
             LoadError: The model cannot be served.
         """
+        await self.load()
+        await self.listen()
+
+    async def load(self) -> None:
+        """Load the model.
+
+        Raises:
+            LoadError: It cannot be served.
+        """
         await self.repository.load(self._settings.model_name)
+
+    async def listen(self) -> None:
+        """Accept requests."""
         await self.http.start()
         if self.grpc is not None:
             await self.grpc.start()
@@ -112,6 +138,7 @@ class Predictor:
         await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
+            self.plane.metrics.workers.labels().set(1)
             settle()
             await waiting
         await starting

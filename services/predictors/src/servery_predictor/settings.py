@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     grpc_front: Literal["fast", "grpcio"] = "fast"
     """Who listens on the gRPC port: our own HTTP/2, which answers quick unary calls itself, or ``grpcio`` alone."""
 
+    workers: int = Field(default=1, ge=1)
+    """Processes that serve, each with a model of its own; where the framework allows, they share its memory."""
+
     max_batch_rows: int = 1024
     """Upper bound on the rows of one call of the model."""
 

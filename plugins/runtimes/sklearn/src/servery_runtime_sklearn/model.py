@@ -35,7 +35,12 @@ class SKLearnModel:
         SERVERY_SKLEARN_PICKLES: ``refuse`` to load no pickle, which may run anything; ``allow`` is the default, since
             most models are pickles.
         SERVERY_SKLEARN_TRUSTED: Types beyond scikit-learn's that a skops file may hold, by commas.
+
+    Attributes:
+        forkable: An unpickled estimator is memory alone.
     """
+
+    forkable = True
 
     def __init__(self) -> None:
         self._estimator: Any = None
