@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -256,6 +257,41 @@ class Shared(Scale):
 @breaks("test_two_models_do_not_disturb_each_other")
 class TestKeepsItsModelInTheClass(Scaled):
     plugin = runtime(Shared)
+
+
+class Late(Scale):
+    def load(self, artifact: Path) -> None:
+        super().load(artifact)
+        self.artifact = artifact
+
+    def predict(self, request: InferRequest) -> InferResponse:
+        self.by = float((self.artifact / "scale.txt").read_text())
+        return super().predict(request)
+
+
+@breaks("test_model_loaded_again_answers_anew_while_the_old_one_answers_on")
+class TestReadsItsFileWhenAsked(Scaled):
+    plugin = runtime(Late)
+
+
+class SharedScratch(Scale):
+    scratch = 0.0
+    both = threading.Barrier(2, timeout=30)
+
+    def predict(self, request: InferRequest) -> InferResponse:
+        by, SharedScratch.scratch = self.by, self.by
+        if threading.current_thread() is not threading.main_thread():
+            self.both.wait()
+        self.by = SharedScratch.scratch
+        try:
+            return super().predict(request)
+        finally:
+            self.by = by
+
+
+@breaks("test_models_on_threads_of_their_own_answer_as_each_does_alone")
+class TestSharesItsScratch(Scaled):
+    plugin = runtime(SharedScratch)
 
 
 class InPlace(Scale):

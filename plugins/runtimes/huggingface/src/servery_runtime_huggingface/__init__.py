@@ -1,1 +1,0 @@
-"""Serves transformers, with OpenAI's API."""

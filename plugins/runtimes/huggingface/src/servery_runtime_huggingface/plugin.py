@@ -1,1 +1,0 @@
-"""The descriptor of the huggingface runtime. Does not import its framework."""

@@ -1,1 +1,0 @@
-"""The descriptor of the mlflow runtime. Does not import its framework."""

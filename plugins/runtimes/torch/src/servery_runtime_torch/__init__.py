@@ -1,1 +1,0 @@
-"""Serves PyTorch models, TorchServe's archives among them."""

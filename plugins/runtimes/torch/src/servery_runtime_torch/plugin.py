@@ -1,1 +1,0 @@
-"""The descriptor of the torch runtime. Does not import its framework."""

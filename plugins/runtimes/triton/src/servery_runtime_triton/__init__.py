@@ -1,1 +1,0 @@
-"""Serves Triton model repositories."""

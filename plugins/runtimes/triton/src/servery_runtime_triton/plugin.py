@@ -1,1 +1,0 @@
-"""The descriptor of the triton runtime. Does not import its framework."""
