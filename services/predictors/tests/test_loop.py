@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from servery_predictor.batching.loop import QUICK_SECONDS, Batcher
-from servery_predictor.errors import ModelFailed
+from servery_predictor.batching.loop import QUICK_SECONDS, Batcher, Ran
+from servery_predictor.errors import ModelFailed, TooLate
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
 
 
@@ -186,3 +186,63 @@ async def test_a_quick_model_that_would_end_the_process_does_not_end_the_loop(
     with pytest.raises(ModelFailed, match=type(error).__name__):
         await batcher.submit(ask(-1))
     assert numbers(await batcher.submit(ask(3))) == [6]
+
+
+async def test_a_quick_model_that_turns_slow_leaves_the_loop_within_one_call(
+    executor: HeldExecutor, model: Doubling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, step = 0.0, QUICK_SECONDS / 10
+
+    def tick() -> float:
+        nonlocal now
+        now += step
+        return now
+
+    monkeypatch.setattr("servery_predictor.batching.loop.time.perf_counter", tick)
+    batcher = Batcher(model, executor=executor)
+    for number in range(5):
+        measured = batcher.submit(ask(number))
+        await turn()
+        executor.release()
+        await measured
+    assert numbers(await batcher.submit(ask(6))) == [12]
+    step = QUICK_SECONDS * 100
+    assert numbers(await batcher.submit(ask(7))) == [14]
+    later = batcher.submit(ask(8))
+    await turn()
+    assert len(executor.held) == 1
+    executor.release()
+    assert numbers(await later) == [16]
+
+
+async def test_who_waits_too_long_is_told_and_the_others_are_not_late(executor: HeldExecutor, model: Doubling) -> None:
+    batcher = Batcher(model, executor=executor, timeout_seconds=0.05)
+    running = batcher.submit(ask(1))
+    await turn()
+    waiting = batcher.submit(ask(2))
+    with pytest.raises(TooLate, match=r"model 'm' did not answer in 0.05 s"):
+        await running
+    with pytest.raises(TooLate):
+        await waiting
+    executor.release()
+    await batcher.drained()
+    in_time = batcher.submit(ask(3))
+    await turn()
+    executor.release()
+    assert numbers(await in_time) == [6]
+    assert model.calls == [[1], [3]]
+    await batcher.drained()
+
+
+async def test_every_call_is_told_with_what_its_requests_waited(executor: HeldExecutor, model: Doubling) -> None:
+    told: list[Ran] = []
+    lengths: list[int] = []
+    batcher = Batcher(model, executor=executor, on_batch=told.append, on_wait=lengths.append)
+    answers = [batcher.submit(ask(1, 2)), batcher.submit(ask(3))]
+    await turn()
+    executor.release()
+    await asyncio.gather(*answers)
+    (ran,) = told
+    assert (len(ran.waits), ran.rows) == (2, 3)
+    assert min(ran.waits) >= 0
+    assert lengths == [1, 2, 0]

@@ -36,7 +36,7 @@ async def test_sigterm_loses_no_request_and_exits_0(iris: Path, client: Client) 
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "servery_predictor.cli", "--runtime=sklearn", "--model_name=iris", "--workers=1"),
+        *(sys.executable, "-m", "servery_predictor.cli", "--runtime=sklearn", "--model_name=iris", "--max_threads=1"),
         *(f"--model_dir={iris}", f"--http_port={port}", "--grpc-port", "0", "--host=127.0.0.1"),
         stderr=asyncio.subprocess.PIPE,
     )
@@ -67,5 +67,5 @@ async def test_sigterm_loses_no_request_and_exits_0(iris: Path, client: Client) 
     assert len(answers) >= 50
     assert set(answers) == {200}
     lines = [orjson.loads(line) for line in log.splitlines()]
-    assert {"level": "WARNING", "message": "flag changes nothing", "flag": "--workers"}.items() <= lines[0].items()
+    assert {"level": "WARNING", "message": "flag changes nothing", "flag": "--max_threads"}.items() <= lines[0].items()
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}Z", line["time"]) for line in lines)

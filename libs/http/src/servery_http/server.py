@@ -93,11 +93,29 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain as uvicorn does, then cut what would not end: nothing outlives the bound."""
+        await self._accept_the_rest()
         await super().shutdown(sockets)
         if tasks := {task for task in self.server_state.tasks if isinstance(task, asyncio.Future)}:
             await asyncio.wait(tasks, timeout=1.0)
         for connection in list(self.server_state.connections):
             connection.abort()  # type: ignore[union-attr]  # all are ours
+
+    async def _accept_the_rest(self) -> None:
+        # The system has accepted connections that we have not: it resets them when their listener is closed.
+        loop = asyncio.get_running_loop()
+        with self._socket.dup() as listener:
+            listener.setblocking(False)
+            for server in self.servers:
+                server.close()
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    await loop.connect_accepted_socket(self._connection, connection, ssl=self.config.ssl)
+
+    def _connection(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg, return-value]  # ours
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
