@@ -55,7 +55,7 @@ class Server(uvicorn.Server):
                 ssl_keyfile=private_key,
             )
         )
-        self._socket = sock or _bound(host, port)
+        self._socket = sock or bound(host, port)
         self.host = self._socket.getsockname()[0] if sock else host
         self.port: int = self._socket.getsockname()[1]
         self._task: asyncio.Task[None] | None = None
@@ -114,7 +114,8 @@ class Server(uvicorn.Server):
             await self.stop()
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
+    """Return a socket that has its port, and does not listen yet; port 0 takes a free one."""
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind((host, port))

@@ -21,6 +21,30 @@ from servery_predictor.errors import GRPC
 SERVICE = "inference.GRPCInferenceService"
 
 
+def server_live(_: pb.ServerLiveRequest, plane: DataPlane) -> pb.ServerLiveResponse:
+    return pb.ServerLiveResponse(live=True)
+
+
+def server_ready(_: pb.ServerReadyRequest, plane: DataPlane) -> pb.ServerReadyResponse:
+    return pb.ServerReadyResponse(ready=plane.ready)
+
+
+def server_metadata(_: pb.ServerMetadataRequest, plane: DataPlane) -> pb.ServerMetadataResponse:
+    return pb.ServerMetadataResponse(name="servery", version=VERSION, extensions=["model_repository"])
+
+
+def model_ready(request: pb.ModelReadyRequest, plane: DataPlane) -> pb.ModelReadyResponse:
+    entry = plane.repository.entry(request.name, request.version or None)
+    return pb.ModelReadyResponse(ready=entry.state is ModelState.LOADED)
+
+
+def model_metadata(request: pb.ModelMetadataRequest, plane: DataPlane) -> pb.ModelMetadataResponse:
+    plane.repository.batcher(request.name, request.version or None)
+    metadata = plane.repository.entry(request.name).metadata
+    assert metadata is not None
+    return codec.encode_metadata(metadata)
+
+
 class Servicer(stubs.GRPCInferenceServiceServicer):
     """``inference.GRPCInferenceService`` over one data plane."""
 
@@ -28,30 +52,25 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
         self._plane = plane
 
     async def ServerLive(self, request: Any, context: Any) -> pb.ServerLiveResponse:  # noqa: N802  # the proto's name
-        return pb.ServerLiveResponse(live=True)
+        return server_live(request, self._plane)
 
     async def ServerReady(self, request: Any, context: Any) -> pb.ServerReadyResponse:  # noqa: N802  # the proto's name
-        return pb.ServerReadyResponse(ready=self._plane.ready)
+        return server_ready(request, self._plane)
 
     async def ServerMetadata(self, request: Any, context: Any) -> pb.ServerMetadataResponse:  # noqa: N802  # likewise
-        return pb.ServerMetadataResponse(name="servery", version=VERSION, extensions=["model_repository"])
+        return server_metadata(request, self._plane)
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:  # noqa: N802
         try:
-            return pb.ModelReadyResponse(
-                ready=self._plane.repository.entry(request.name, request.version or None).state is ModelState.LOADED
-            )
+            return model_ready(request, self._plane)
         except ServeryError as failure:
             await _abort(context, failure)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Any) -> pb.ModelMetadataResponse:  # noqa: N802
         try:
-            self._plane.repository.batcher(request.name, request.version or None)
-            metadata = self._plane.repository.entry(request.name).metadata
+            return model_metadata(request, self._plane)
         except ServeryError as failure:
             await _abort(context, failure)
-        assert metadata is not None
-        return codec.encode_metadata(metadata)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:  # noqa: N802
         try:
@@ -94,15 +113,17 @@ async def _abort(context: Any, failure: ServeryError) -> NoReturn:
 
 
 class GrpcServer:
-    """The gRPC side of the predictor; ``port`` is bound once it is made.
+    """``grpcio``'s server of every call; its address is bound once it is made.
 
     Args:
+        address: ``host:port``, or ``unix:`` and a path.
         is_shared: Whether other processes serve the same port.
+
+    Attributes:
+        port: Of ``host:port``.
     """
 
-    def __init__(
-        self, plane: DataPlane, *, host: str, port: int, max_message_bytes: int, is_shared: bool = False
-    ) -> None:
+    def __init__(self, plane: DataPlane, *, address: str, max_message_bytes: int, is_shared: bool = False) -> None:
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_send_message_length", max_message_bytes),
@@ -115,7 +136,7 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # only where asyncio is
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), self._server, POOL)
-        self.port: int = self._server.add_insecure_port(f"{host}:{port}")
+        self.port: int = self._server.add_insecure_port(address)
 
     async def start(self) -> None:
         """Accept calls."""

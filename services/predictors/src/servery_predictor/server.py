@@ -12,6 +12,7 @@ from servery_http.server import Server
 from servery_sdk.model import Runtime
 
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.grpc_front import FastGrpcServer
 from servery_predictor.grpc_server import GrpcServer
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository, model_factory
@@ -52,6 +53,16 @@ def settle() -> None:
     gc.set_threshold(_YOUNG_OBJECTS)
 
 
+def _grpc_server(plane: DataPlane, settings: Settings, *, is_shared: bool) -> GrpcServer | FastGrpcServer:
+    most = settings.max_body_bytes
+    if settings.grpc_front == "grpcio":
+        address = f"{settings.host}:{settings.grpc_port}"
+        return GrpcServer(plane, address=address, max_message_bytes=most, is_shared=is_shared)
+    return FastGrpcServer(
+        plane, host=settings.host, port=settings.grpc_port, max_message_bytes=most, is_shared=is_shared
+    )
+
+
 class Predictor:
     """One process's server. Use ``run``, or ``start`` and ``stop`` inside another loop.
 
@@ -79,17 +90,8 @@ class Predictor:
             limits=Limits(max_body_bytes=settings.max_body_bytes),
             drain_seconds=settings.drain_seconds,
         )
-        self.grpc = (
-            GrpcServer(
-                self.plane,
-                host=settings.host,
-                port=settings.grpc_port,
-                max_message_bytes=settings.max_body_bytes,
-                is_shared=listening is not None,
-            )
-            if settings.enable_grpc
-            else None
-        )
+        is_shared = listening is not None
+        self.grpc = _grpc_server(self.plane, settings, is_shared=is_shared) if settings.enable_grpc else None
 
     async def start(self) -> None:
         """Load, then listen: a probe that only opens the port, as KServe's default does, must not see a model half loaded.

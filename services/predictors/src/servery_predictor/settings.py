@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,6 +34,9 @@ class Settings(BaseSettings):
 
     enable_grpc: bool = True
     """Whether gRPC is served."""
+
+    grpc_front: Literal["fast", "grpcio"] = "fast"
+    """Who listens on the gRPC port: our own HTTP/2, which answers quick unary calls itself, or ``grpcio`` alone."""
 
     workers: int = Field(default=1, ge=1)
     """Processes that serve, each with a model of its own; where the framework allows, they share its memory."""

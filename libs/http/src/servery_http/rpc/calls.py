@@ -1,0 +1,95 @@
+"""Calls as values: what a handler gets and gives, and how it looks on the wire.
+
+Source: "gRPC over HTTP2" (PROTOCOL-HTTP2.md of grpc/grpc).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from functools import lru_cache
+from typing import TypeAlias
+
+from servery_http.http2.headers import encode
+
+PREFIX = struct.Struct(">BI")
+"""Of a message: whether it is compressed, its length."""
+
+_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_ENCODINGS = b"identity, deflate, gzip"
+"""That the server behind us takes: a call whose messages are compressed goes to it."""
+
+HEAD = encode(((b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", _ENCODINGS)))
+OK = encode(((b"grpc-status", b"0"),))
+
+
+class Status(IntEnum):
+    """How a call ended."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
+class Failure(Exception):
+    """A call ends with ``status`` and words, and no message."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+Done: TypeAlias = Callable[[bytes | Failure], None]
+"""To be called once, with the message or why there is none; nothing happens where nobody waits any more."""
+
+Handler: TypeAlias = Callable[[bytes, Done], Callable[[], None] | None]
+"""Message in; calls ``Done``, before it returns where nothing need be waited for, or raises Failure. What it returns is
+called where nobody waits any more: the client gave up, went away, or it is too late."""
+
+Handlers: TypeAlias = Mapping[bytes, Handler]
+"""By path, ``/package.Service/Method``; unary both ways."""
+
+
+def timeout_seconds(value: bytes | None) -> float | None:
+    """Return what ``grpc-timeout`` says, or None where it says nothing.
+
+    Raises:
+        ValueError: It is no such value.
+    """
+    if value is None:
+        return None
+    number, unit = value[:-1], value[-1:]
+    if unit not in _SECONDS or not number.isdigit() or len(number) > 8:
+        raise ValueError(
+            f"grpc-timeout is up to eight digits and one of {b''.join(_SECONDS).decode()}, found {value!r}"
+        )
+    return int(number) * _SECONDS[unit]
+
+
+@lru_cache(maxsize=256)
+def trailers_only(status: Status, message: str) -> bytes:
+    """Return the block that is a whole answer: a failure before any message."""
+    return encode(
+        (
+            (b":status", b"200"),
+            (b"content-type", b"application/grpc"),
+            (b"grpc-accept-encoding", _ENCODINGS),
+            (b"grpc-status", b"%d" % status),
+            (b"grpc-message", percent_encoded(message)),
+        )
+    )
+
+
+def percent_encoded(message: str) -> bytes:
+    """Return a message as ``grpc-message`` carries it: printable ASCII but ``%`` as it is, other bytes in hex."""
+    return b"".join(
+        b"%c" % byte if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in message.encode()
+    )

@@ -1,0 +1,435 @@
+"""The server's side of a gRPC connection: known unary calls are answered here, all others are relayed.
+
+A call that its handler answers at once is never a task, a context or a queue: frames, one function, one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from servery_http.http2 import connection, frames
+from servery_http.http2.connection import Connection, Stream
+from servery_http.http2.frames import ConnectionBroken, ErrorCode, Setting, StreamBroken
+from servery_http.http2.headers import Fields, check_request, check_trailers, encode, first, list_bytes
+from servery_http.rpc.calls import (
+    HEAD,
+    OK,
+    PREFIX,
+    Failure,
+    Handler,
+    Handlers,
+    Status,
+    timeout_seconds,
+    trailers_only,
+)
+from servery_http.rpc.relay import Upstream, known_code
+
+logger = logging.getLogger(__name__)
+
+_LAST_STREAM = 2**31 - 1
+_DRAIN = b"draining"
+_NO_GRPC = b"this port speaks gRPC; REST has another\n"
+_NOT_GRPC = encode(((b":status", b"415"), (b"content-type", b"text/plain")))
+_RESETS = 1000.0
+"""That a client may give up at once; more come back with time and with each call that it waits for."""
+_RESETS_PER_SECOND = 200.0
+_PREFACE_SECONDS = 10.0
+_BUG = "internal error; the server's log has the traceback"
+_LINGER_SECONDS = 1.0
+"""That a client has to answer the PING of a drain."""
+_PLAIN = frozenset({b"application/grpc", b"application/grpc+proto"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallLimits:
+    """Bounds of one front.
+
+    Attributes:
+        max_message_bytes: RESOURCE_EXHAUSTED.
+        max_streams: Calls of one connection at once; more are refused, and clients wait.
+        max_header_bytes: Of a call's head, as SETTINGS_MAX_HEADER_LIST_SIZE counts; RESOURCE_EXHAUSTED.
+        max_connections: At once; one more is closed.
+    """
+
+    max_message_bytes: int = 256 * 1024 * 1024
+    max_streams: int = 1000
+    max_header_bytes: int = 16 * 1024
+    max_connections: int = 16 * 1024
+
+
+@dataclass(slots=True)
+class _Head:
+    """What a header block asks for.
+
+    Attributes:
+        handler: Of a call that is answered here.
+        block: As it is passed on.
+        seconds: The deadline; None where there is none.
+        refusal: Why it is not answered.
+        is_grpc: Whether gRPC is asked for at all.
+        body_bytes: What ``content-length`` says.
+    """
+
+    fields: Fields
+    handler: Handler | None = None
+    seconds: float | None = None
+    refusal: StreamBroken | Failure | None = None
+    is_grpc: bool = True
+    body_bytes: int | None = None
+    block: bytes = b""
+
+
+class _Call(Stream):
+    """A call that is answered here."""
+
+    __slots__ = ("cancel", "handler", "pieces", "size", "timer")
+
+    def __init__(self, connection: Connection, number: int, window: int, handler: Handler) -> None:
+        super().__init__(connection, number, window)
+        self.handler = handler
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.cancel: Callable[[], None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class RpcFront(Connection):
+    """One client's connection.
+
+    Args:
+        handlers: Of the calls that are answered here.
+        upstream: Unix socket of the server that answers all others.
+        open_connections: All of one server's; this one enters and leaves it.
+    """
+
+    def __init__(self, handlers: Handlers, upstream: Path, limits: CallLimits, open_connections: set[RpcFront]) -> None:
+        # A head that is a little too long is answered; only one that is far too long ends the connection.
+        super().__init__(max_list_bytes=4 * limits.max_header_bytes)
+        self._handlers = handlers
+        self._path = upstream
+        self._limits = limits
+        self._open_connections = open_connections
+        self._upstream: Upstream | None = None
+        self._upstreams: set[Upstream] = set()
+        self._preface = frames.PREFACE
+        self._timer: asyncio.TimerHandle | None = None
+        self._resets = _RESETS
+        self._resets_at = time.monotonic()
+        self._is_draining = False
+        self._is_final = False
+        self.lost = asyncio.Event()
+        """Set when the connection has ended."""
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._open_connections.add(self)
+        settings = {
+            Setting.MAX_CONCURRENT_STREAMS: self._limits.max_streams,
+            Setting.INITIAL_WINDOW_SIZE: connection.STREAM_WINDOW_BYTES,
+            Setting.MAX_HEADER_LIST_SIZE: self._limits.max_header_bytes,
+        }
+        self._out.append(frames.settings(settings))
+        self._out.append(frames.window_update(0, connection.CONNECTION_WINDOW_BYTES - frames.DEFAULT_WINDOW_BYTES))
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
+            self.close(ErrorCode.HTTP_1_1_REQUIRED, "this port speaks HTTP/2 only; offer h2 by ALPN")
+        elif len(self._open_connections) > self._limits.max_connections:
+            self.close(ErrorCode.ENHANCE_YOUR_CALM, f"{self._limits.max_connections} connections are open, the limit")
+        else:
+            self._timer = self._loop.call_later(_PREFACE_SECONDS, self._on_silence)
+
+    def _on_silence(self) -> None:
+        if not self._is_settled:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._open_connections.discard(self)
+        self.lost.set()
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for stream in list(self._streams.values()):
+            self._drop(stream)
+            self._give_up(stream)
+        self._streams.clear()
+        for upstream in self._upstreams:
+            upstream.abort()
+
+    def _feed(self, data: bytes) -> None:
+        if self._preface:
+            size = min(len(data), len(self._preface))
+            if data[:size] != self._preface[:size]:
+                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "no HTTP/2 preface; this port speaks gRPC")
+            self._preface = self._preface[size:]
+            data = data[size:]
+        super()._feed(data)
+
+    # Heads.
+
+    def is_idle(self, number: int) -> bool:
+        return number > self._last or number % 2 == 0
+
+    def on_head(self, number: int, block: bytes, *, end: bool) -> None:
+        if number % 2 == 0:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"stream {number} is the server's to open")
+        head: _Head | None = self._heads.get(block)
+        if head is None:
+            fields, is_stable = self.decode(block)
+            if number <= self._last:
+                self._on_trailers(number, fields, end=end)
+                return
+            head = self._head(fields)
+            if is_stable:
+                self._heads[block] = head
+        elif number <= self._last:
+            self._on_trailers(number, head.fields, end=end)
+            return
+        self._last = number
+        if self._is_final:
+            self._remember_cut(number)
+            return
+        if len(self._streams) >= self._limits.max_streams:
+            if not end:
+                self._remember_cut(number)
+            raise StreamBroken(ErrorCode.REFUSED_STREAM, f"{len(self._streams)} streams are open, the limit")
+        self._begin(number, head, end=end)
+
+    def _head(self, fields: Fields) -> _Head:
+        head = _Head(fields)
+        try:
+            check_request(fields)
+            length = first(fields, b"content-length")
+            if length is not None:
+                if not length.isdigit():
+                    raise StreamBroken(ErrorCode.PROTOCOL_ERROR, f"content-length is {length!r}")
+                head.body_bytes = int(length)
+            if list_bytes(fields) > self._limits.max_header_bytes:
+                head.refusal = Failure(
+                    Status.RESOURCE_EXHAUSTED,
+                    f"the call's metadata has {list_bytes(fields)} bytes, the limit is {self._limits.max_header_bytes}",
+                )
+                return head
+            head.seconds = timeout_seconds(first(fields, b"grpc-timeout"))
+        except StreamBroken as broken:
+            head.refusal = broken
+            return head
+        except ValueError as wrong:
+            head.refusal = Failure(Status.INTERNAL, str(wrong))
+            return head
+        kind = first(fields, b"content-type") or b""
+        is_post = first(fields, b":method") == b"POST"
+        head.is_grpc = is_post and kind.startswith(b"application/grpc")
+        if kind in _PLAIN and (first(fields, b"grpc-encoding") or b"identity") == b"identity" and is_post:
+            head.handler = self._handlers.get(first(fields, b":path") or b"")
+        if head.handler is None:
+            head.block = encode(fields)
+        return head
+
+    def _begin(self, number: int, head: _Head, *, end: bool) -> None:
+        if head.handler is not None:
+            call = _Call(self, number, self._peer_window, head.handler)
+            self._streams[number] = call
+            call.expected_bytes = head.body_bytes
+            if head.seconds is not None:
+                call.timer = self._loop.call_later(head.seconds, self._on_late, call)
+            if end:
+                call.receiving = False
+                self._ask(call)
+            return
+        stream = Stream(self, number, self._peer_window)
+        self._streams[number] = stream
+        stream.receiving = not end
+        stream.expected_bytes = head.body_bytes
+        if isinstance(head.refusal, StreamBroken) or (end and head.body_bytes):
+            raise head.refusal or StreamBroken(ErrorCode.PROTOCOL_ERROR, "content-length of a body that never came")
+        if head.refusal is not None:
+            self._refuse(stream, head.refusal)
+        elif not head.is_grpc:
+            self.send_block(stream, _NOT_GRPC, end=False)
+            self.send_data(stream, _NO_GRPC, end=True)
+        else:
+            self._relay_to().open(stream, head.block, end=end)
+
+    def _relay_to(self) -> Upstream:
+        if self._upstream is None or self._upstream.is_leaving:
+            self._upstreams = {upstream for upstream in self._upstreams if not upstream.is_done}
+            self._upstream = Upstream(self._path)
+            self._upstreams.add(self._upstream)
+        return self._upstream
+
+    def _on_trailers(self, number: int, fields: Fields, *, end: bool) -> None:
+        stream = self._streams.get(number)
+        if stream is None:
+            if number in self._cut:
+                return
+            raise ConnectionBroken(ErrorCode.STREAM_CLOSED, f"HEADERS of stream {number}, which has ended")
+        if not stream.receiving:
+            raise StreamBroken(ErrorCode.STREAM_CLOSED, "HEADERS after the end")
+        if not end:
+            raise StreamBroken(ErrorCode.PROTOCOL_ERROR, "a second head that does not end the stream")
+        check_trailers(fields)
+        if stream.expected_bytes:
+            raise StreamBroken(ErrorCode.PROTOCOL_ERROR, "the body is shorter than content-length says")
+        stream.receiving = False
+        if isinstance(stream, _Call):
+            self._ask(stream)
+        elif stream.twin is not None:
+            stream.twin.connection.send_block(stream.twin, encode(fields), end=True)
+        if not stream.sending:
+            self._streams.pop(number, None)
+
+    # Bodies.
+
+    def on_data(self, stream: Stream, data: bytes, *, end: bool) -> None:
+        if isinstance(stream, _Call):
+            self._on_piece(stream, data, end=end)
+        elif stream.twin is not None:
+            stream.twin.connection.send_data(stream.twin, data, end=end)
+
+    def _on_piece(self, call: _Call, data: bytes, *, end: bool) -> None:
+        if not call.sending:
+            return
+        call.pieces.append(data)
+        call.size += len(data)
+        if not end:
+            limit = self._limits.max_message_bytes
+            announced = PREFIX.unpack_from(call.pieces[0])[1] if len(call.pieces[0]) >= PREFIX.size else 0
+            if announced > limit or call.size > limit + PREFIX.size:
+                self._refuse(call, self._too_long(max(announced, call.size - PREFIX.size)))
+            return
+        self._ask(call)
+
+    def _too_long(self, size: int) -> Failure:
+        limit = self._limits.max_message_bytes
+        return Failure(Status.RESOURCE_EXHAUSTED, f"the message has {size} bytes, the limit is {limit}")
+
+    def _ask(self, call: _Call) -> None:
+        body = call.pieces[0] if len(call.pieces) == 1 else b"".join(call.pieces)
+        call.pieces.clear()
+        try:
+            call.cancel = call.handler(self._message(body), partial(self._on_done, call))
+        except Failure as failure:
+            self._refuse(call, failure)
+        except Exception:
+            # The rim of the process: a handler that raises is a bug, and its client must still hear something.
+            logger.exception("handler failed")
+            self._refuse(call, Failure(Status.INTERNAL, _BUG))
+
+    def _message(self, body: bytes) -> bytes:
+        if len(body) < PREFIX.size:
+            raise Failure(Status.INTERNAL, "a unary call has one message, found none or part of one")
+        is_compressed, size = PREFIX.unpack_from(body)
+        if size > self._limits.max_message_bytes:
+            raise self._too_long(size)
+        if is_compressed:
+            raise Failure(Status.INTERNAL, "the message is compressed, but grpc-encoding does not say how")
+        if size != len(body) - PREFIX.size:
+            raise Failure(
+                Status.INTERNAL, f"a unary call has one message; its {size} bytes come in a body of {len(body)}"
+            )
+        return body[PREFIX.size :]
+
+    # Answers.
+
+    def _on_done(self, call: _Call, outcome: bytes | Failure) -> None:
+        if isinstance(outcome, bytes):
+            self._answer(call, outcome)
+        else:
+            self._refuse(call, outcome)
+
+    def _answer(self, call: _Call, message: bytes) -> None:
+        if not call.sending:
+            return
+        if call.timer is not None:
+            call.timer.cancel()
+        self._resets = min(self._resets + 1.0, _RESETS)
+        number, size = call.id, len(message) + PREFIX.size
+        if size > self._peer_frame or size > self._window or size > call.window or not self._has_sent_block:
+            self.send_block(call, HEAD, end=False)
+            self.send_data(call, PREFIX.pack(0, len(message)) + message, end=False)
+            self.send_block(call, OK, end=True)
+        else:
+            self._window -= size
+            pack = frames.HEADER.pack
+            self._send(
+                pack(0, len(HEAD), frames.HEADERS, frames.END_HEADERS, number)
+                + HEAD
+                + pack(0, size, frames.DATA, 0, number)
+                + PREFIX.pack(0, size - PREFIX.size)
+                + message
+                + pack(0, len(OK), frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, number)
+                + OK
+            )
+            self._end(call)
+
+    def _refuse(self, stream: Stream, failure: Failure) -> None:
+        if not stream.sending:
+            return
+        if isinstance(stream, _Call) and stream.timer is not None:
+            stream.timer.cancel()
+        self.send_block(stream, trailers_only(failure.status, str(failure)), end=True)
+        if stream.receiving:
+            # It has its answer; the rest of what it would say need not come.
+            self.reset(stream, ErrorCode.NO_ERROR)
+
+    def _on_late(self, call: _Call) -> None:
+        call.timer = None
+        self._refuse(call, Failure(Status.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+        self._give_up(call)
+
+    # Ends.
+
+    def on_reset(self, stream: Stream, code: int) -> None:
+        self._give_up(stream, code)
+        now = time.monotonic()
+        self._resets = min(self._resets + (now - self._resets_at) * _RESETS_PER_SECOND, _RESETS) - 1.0
+        self._resets_at = now
+        if self._resets < 0:
+            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many calls are given up")
+
+    def _give_up(self, stream: Stream, code: int = ErrorCode.CANCEL) -> None:
+        if isinstance(stream, _Call):
+            stream.sending = False
+            if stream.timer is not None:
+                stream.timer.cancel()
+            if stream.cancel is not None:
+                stream.cancel()
+        elif stream.twin is not None:
+            stream.twin.connection.reset(stream.twin, known_code(code))
+
+    def on_goaway(self, last: int) -> None:
+        # We open no streams; the client goes when it has its answers.
+        pass
+
+    def shutdown(self) -> None:
+        """Take no new calls, finish those that are there, close."""
+        if self._closing or self._is_draining:
+            return
+        self._is_draining = True
+        # Calls may be on their way: only what is asked after the answer to this PING was asked in spite of the GOAWAY.
+        self._send(frames.goaway(_LAST_STREAM, ErrorCode.NO_ERROR) + frames.frame(frames.PING, 0, 0, _DRAIN))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(_LINGER_SECONDS, self._finish)
+
+    def on_ping_ack(self, payload: bytes) -> None:
+        if payload == _DRAIN and self._is_draining:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self._is_final:
+            self._is_final = True
+            self._send(frames.goaway(self._last, ErrorCode.NO_ERROR))
+
+    def _flush(self) -> None:
+        if self._is_final and not self._streams:
+            self._closing = True
+        super()._flush()

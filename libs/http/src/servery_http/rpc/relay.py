@@ -1,0 +1,133 @@
+"""The client's side of a connection to the server behind the front: streams pass through as they are."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from servery_http.http2 import connection, frames
+from servery_http.http2.connection import Connection, Stream
+from servery_http.http2.frames import ErrorCode, Setting
+from servery_http.http2.headers import encode, first
+from servery_http.rpc.calls import Status, trailers_only
+
+logger = logging.getLogger(__name__)
+
+_CODES = frozenset(int(code) for code in ErrorCode)
+_MAX_LIST_BYTES = 256 * 1024
+"""Of what the server behind us may answer; it is our own."""
+
+
+class Relayed(Stream):
+    """A call on its way through; ``began`` once the server has begun to answer."""
+
+    __slots__ = ("began",)
+
+    def __init__(self, connection: Connection, number: int, window: int, caller: Stream) -> None:
+        super().__init__(connection, number, window)
+        self.began = False
+        self.twin, caller.twin = caller, self
+
+
+class Upstream(Connection):
+    """One connection to the server behind, for one client's streams. It may be used before it is connected.
+
+    Args:
+        path: Of the Unix socket that the server listens on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(max_list_bytes=_MAX_LIST_BYTES)
+        self.is_leaving = False
+        self._next = 1
+        self._corked = True
+        settings = {Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: connection.STREAM_WINDOW_BYTES}
+        self._out.append(frames.PREFACE + frames.settings(settings))
+        self._out.append(frames.window_update(0, connection.CONNECTION_WINDOW_BYTES - frames.DEFAULT_WINDOW_BYTES))
+        self._opening = self._loop.create_task(self._open(path), name="grpc-relay")
+
+    async def _open(self, path: Path) -> None:
+        try:
+            await self._loop.create_unix_connection(lambda: self, str(path))
+        except OSError as error:
+            logger.exception("the gRPC server behind the front does not answer")
+            self.connection_lost(error)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the connection has ended."""
+        return self._closing
+
+    def open(self, caller: Stream, block: bytes, *, end: bool) -> None:
+        """Pass on the head of ``caller``'s call; the rest of it follows as it comes."""
+        stream = Relayed(self, self._next, self._peer_window, caller)
+        self._next += 2
+        self._streams[stream.id] = stream
+        self.send_block(stream, block, end=end)
+
+    def is_idle(self, number: int) -> bool:
+        return number >= self._next or number % 2 == 0
+
+    def on_head(self, number: int, block: bytes, *, end: bool) -> None:
+        known = self._heads.get(block)
+        if known is None:
+            fields, is_stable = self.decode(block)
+            status = first(fields, b":status")
+            known = (encode(fields), status is not None and status[:1] == b"1")
+            if is_stable:
+                self._heads[block] = known
+        encoded, is_interim = known
+        stream = self._streams.get(number)
+        if stream is None or not stream.receiving:
+            return
+        assert isinstance(stream, Relayed)
+        assert stream.twin is not None
+        stream.began = stream.began or not is_interim
+        stream.receiving = not end
+        stream.twin.connection.send_block(stream.twin, encoded, end=end)
+        if end and not stream.sending:
+            self._streams.pop(number, None)
+
+    def on_data(self, stream: Stream, data: bytes, *, end: bool) -> None:
+        assert stream.twin is not None
+        stream.twin.connection.send_data(stream.twin, data, end=end)
+
+    def on_reset(self, stream: Stream, code: int) -> None:
+        caller = stream.twin
+        assert caller is not None
+        if code == ErrorCode.NO_ERROR and caller.queue:
+            # It has answered without reading on; the client must get that answer whole before it hears so.
+            return
+        caller.connection.reset(caller, known_code(code))
+
+    def on_goaway(self, last: int) -> None:
+        self.is_leaving = True
+        for stream in [stream for number, stream in self._streams.items() if number > last]:
+            self._lose(stream)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self.is_leaving = True
+        for stream in list(self._streams.values()):
+            self._lose(stream)
+
+    def _lose(self, stream: Stream) -> None:
+        self._streams.pop(stream.id, None)
+        self._drop(stream)
+        caller = stream.twin
+        assert caller is not None
+        assert isinstance(stream, Relayed)
+        if not stream.began:
+            lost = trailers_only(Status.UNAVAILABLE, "the server went away before it answered")
+            caller.connection.send_block(caller, lost, end=True)
+        caller.connection.reset(caller, ErrorCode.INTERNAL_ERROR if stream.began else ErrorCode.NO_ERROR)
+
+    def abort(self) -> None:
+        """Cut the connection, made or not."""
+        self._opening.cancel()
+        super().abort()
+
+
+def known_code(code: int) -> ErrorCode:
+    """Return a peer's code; one that has no meaning counts as an internal error, as RFC 9113, 7, has it."""
+    return ErrorCode(code) if code in _CODES else ErrorCode.INTERNAL_ERROR

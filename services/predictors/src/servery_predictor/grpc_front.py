@@ -1,0 +1,119 @@
+"""The gRPC port where our own front listens: quick unary calls are answered here, all others by ``grpcio`` behind it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+from servery_http.rpc.calls import Done, Failure, Handler, Status
+from servery_http.rpc.front import CallLimits
+from servery_http.rpc.server import RpcServer
+from servery_sdk.errors import ServeryError
+from servery_sdk.protocol import grpc as codec
+from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
+
+from servery_predictor import grpc_server
+from servery_predictor.batching.loop import Outcome
+from servery_predictor.dataplane import DataPlane
+from servery_predictor.errors import GRPC
+from servery_predictor.grpc_server import SERVICE, GrpcServer
+
+logger = logging.getLogger(__name__)
+
+
+def handlers(plane: DataPlane) -> dict[bytes, Handler]:
+    """Return the calls that need neither a task nor a context, by path."""
+    unary: dict[str, tuple[type[Message], Callable[[Any, DataPlane], Message]]] = {
+        "ServerLive": (pb.ServerLiveRequest, grpc_server.server_live),
+        "ServerReady": (pb.ServerReadyRequest, grpc_server.server_ready),
+        "ServerMetadata": (pb.ServerMetadataRequest, grpc_server.server_metadata),
+        "ModelReady": (pb.ModelReadyRequest, grpc_server.model_ready),
+        "ModelMetadata": (pb.ModelMetadataRequest, grpc_server.model_metadata),
+    }
+    return {
+        **{_path(name): _quick(kind, answer, plane) for name, (kind, answer) in unary.items()},
+        _path("ModelInfer"): _infer(plane),
+    }
+
+
+def _path(method: str) -> bytes:
+    return f"/{SERVICE}/{method}".encode()
+
+
+def _quick(kind: type[Message], answer: Callable[[Any, DataPlane], Message], plane: DataPlane) -> Handler:
+    def quick(message: bytes, done: Done) -> None:
+        request = _decoded(kind, message)
+        try:
+            done(answer(request, plane).SerializeToString())
+        except ServeryError as failure:
+            raise _failure(failure) from failure
+
+    return quick
+
+
+def _infer(plane: DataPlane) -> Handler:
+    def infer(message: bytes, done: Done) -> Callable[[], None]:
+        request = _decoded(pb.ModelInferRequest, message)
+        try:
+            asked = codec.decode_request(request)
+        except ServeryError as failure:
+            raise _failure(failure) from failure
+        # A client that sends typed contents reads typed contents.
+        raw = bool(request.raw_input_contents)
+        return plane.submit(asked, lambda outcome: done(_encoded(outcome, raw=raw)), protocol="grpc-v2").cancel
+
+    return infer
+
+
+def _encoded(outcome: Outcome, *, raw: bool) -> bytes | Failure:
+    if isinstance(outcome, ServeryError):
+        return _failure(outcome)
+    try:
+        return codec.encode_response(outcome, raw=raw).SerializeToString()
+    except Exception:
+        # The rim of one request: its batch's other requests are answered after it.
+        logger.exception("answer cannot be encoded", extra={"model": outcome.model})
+        return Failure(Status.INTERNAL, "internal error; the server's log has the traceback")
+
+
+def _decoded(kind: type[Any], message: bytes) -> Any:
+    try:
+        return kind.FromString(message)
+    except DecodeError as error:
+        raise Failure(Status.INTERNAL, f"not a {kind.DESCRIPTOR.full_name}: {error}") from error
+
+
+def _failure(failure: ServeryError) -> Failure:
+    return Failure(Status(GRPC[failure.code].value[0]), str(failure))
+
+
+class FastGrpcServer:
+    """Our front on the port, ``grpcio`` on a Unix socket behind it; the port is bound once it is made."""
+
+    def __init__(self, plane: DataPlane, *, host: str, port: int, max_message_bytes: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="servery-grpc-")
+        path = Path(self._folder.name) / "grpcio.sock"
+        self._behind = GrpcServer(plane, address=f"unix:{path}", max_message_bytes=max_message_bytes)
+        limits = CallLimits(max_message_bytes=max_message_bytes)
+        self._front = RpcServer(handlers(plane), path, host=host, port=port, limits=limits)
+        self.port = self._front.port
+
+    async def start(self) -> None:
+        """Accept calls."""
+        await self._behind.start()
+        await self._front.start()
+
+    async def set_ready(self, *, ready: bool) -> None:
+        """Tell health checks."""
+        await self._behind.set_ready(ready=ready)
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Accept no more and finish what is in flight."""
+        await self._front.stop(drain_seconds)
+        # Whom the front has let go has nothing in flight.
+        await self._behind.stop(0)
+        self._folder.cleanup()
