@@ -34,6 +34,8 @@ _CONTENTS = {
 }
 """FP16 and BF16 have raw contents only."""
 
+_DATATYPES = {str(datatype): datatype for datatype in Datatype}
+
 
 def decode_request(message: pb.ModelInferRequest) -> InferRequest:
     """Return the request in ``message``, its contents typed or raw.
@@ -41,14 +43,15 @@ def decode_request(message: pb.ModelInferRequest) -> InferRequest:
     Raises:
         RequestError: Names the input, what was found and what to send.
     """
-    if not message.inputs:
+    inputs = message.inputs
+    if not inputs:
         raise RequestError("the request has no inputs; send at least one tensor")
     return InferRequest(
         model=message.model_name,
         version=message.model_version or None,
         id=message.id or None,
-        inputs=_tensors(message.inputs, message.raw_input_contents),
-        outputs=tuple(output.name for output in message.outputs),
+        inputs=_tensors(inputs, message.raw_input_contents),
+        outputs=tuple([output.name for output in message.outputs]),
         parameters=_parameters(message.parameters),
     )
 
@@ -106,20 +109,18 @@ def encode_metadata(metadata: ModelMetadata) -> pb.ModelMetadataResponse:
 def _tensors(found: Sequence[Any], raw: Sequence[bytes]) -> tuple[Tensor, ...]:
     if raw and len(raw) != len(found):
         raise RequestError(f"{len(found)} tensors, but {len(raw)} raw contents; send one for each, or none")
-    names = [tensor.name for tensor in found]
-    if len(set(names)) != len(names):
-        raise RequestError(f"a tensor is named twice: {', '.join(sorted(names))}")
-    return tuple(_tensor(tensor, raw[index] if raw else None) for index, tensor in enumerate(found))
+    if len(found) > 1:
+        names = [tensor.name for tensor in found]
+        if len(set(names)) != len(names):
+            raise RequestError(f"a tensor is named twice: {', '.join(sorted(names))}")
+    return tuple([_tensor(tensor, raw[index] if raw else None) for index, tensor in enumerate(found)])
 
 
 def _tensor(found: Any, raw: bytes | None) -> Tensor:
     name = found.name
-    try:
-        datatype = Datatype(found.datatype)
-    except ValueError as error:
-        raise RequestError(
-            f"input {name!r}: unknown datatype {found.datatype!r}; one of {', '.join(sorted(Datatype))}"
-        ) from error
+    datatype = _DATATYPES.get(found.datatype)
+    if datatype is None:
+        raise RequestError(f"input {name!r}: unknown datatype {found.datatype!r}; one of {', '.join(sorted(Datatype))}")
     shape = elements.checked_shape(name, list(found.shape))
     if raw is not None:
         data = elements.from_raw(name, datatype, shape, raw)
@@ -132,9 +133,9 @@ def _typed(name: str, datatype: Datatype, shape: tuple[int, ...], contents: pb.I
     field = _CONTENTS.get(datatype)
     if field is None:
         raise RequestError(f"input {name!r}: {datatype} has raw contents only")
-    used = [descriptor.name for descriptor, _ in contents.ListFields()]
-    if used not in ([], [field]):
-        raise RequestError(f"input {name!r}: {datatype} belongs in {field}, found {', '.join(used)}")
+    used = contents.ListFields()
+    if len(used) > 1 or (used and used[0][0].name != field):
+        raise RequestError(f"input {name!r}: {datatype} belongs in {field}, found {', '.join(one.name for one, _ in used)}")
     values = getattr(contents, field)
     if datatype is Datatype.BYTES:
         return elements.reshaped(name, elements.objects(list(values)), shape)
@@ -162,6 +163,8 @@ def _encode(tensors: Sequence[Tensor], described: Any, raw_contents: Any, *, raw
 
 
 def _parameters(found: Mapping[str, pb.InferParameter]) -> dict[str, Json]:
+    if not found:
+        return {}
     chosen = {name: value.WhichOneof("parameter_choice") for name, value in found.items()}
     return {name: getattr(found[name], choice) for name, choice in chosen.items() if choice}
 
