@@ -24,6 +24,7 @@ CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024
 _KNOWN_BLOCKS = 64
 _CUT_STREAMS = 1000
 _CORK_BYTES = 256 * 1024
+_LINGER_SECONDS = 1.0
 
 
 class Stream:
@@ -92,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._closing = False
         self._has_sent_block = False
+        self._has_ended = False
 
     # What a side says.
 
@@ -499,12 +501,21 @@ class Connection(asyncio.Protocol):
             # Not connected yet: the next send must not wait for a flush that has been.
             self._corked = True
             return
-        if self._out:
+        if self._out and not self._has_ended:
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out.clear()
             self._out_bytes = 0
             transport.write(data)
-        if self._closing:
+        if self._closing and not self._has_ended:
+            self._has_ended = True
+            self._hang_up(transport)
+
+    def _hang_up(self, transport: asyncio.Transport) -> None:
+        # Closed with words unread, a socket takes back what it has said: the peer would never see the GOAWAY.
+        if transport.can_write_eof() and not transport.is_closing():
+            transport.write_eof()
+            self._loop.call_later(_LINGER_SECONDS, transport.abort)
+        else:
             transport.close()
 
     def close(self, code: ErrorCode = ErrorCode.NO_ERROR, why: str = "") -> None:

@@ -352,7 +352,7 @@ class RpcFront(Connection):
             call.timer.cancel()
         self._resets = min(self._resets + 1.0, _RESETS)
         number, size = call.id, len(message) + PREFIX.size
-        if size > self._peer_frame or size > self._window or size > call.window or not self._has_sent_block:
+        if size > frames.MAX_FRAME_BYTES or size > self._window or size > call.window or not self._has_sent_block:
             self.send_block(call, HEAD, end=False)
             self.send_data(call, PREFIX.pack(0, len(message)) + message, end=False)
             self.send_block(call, OK, end=True)
