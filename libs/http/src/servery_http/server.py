@@ -114,9 +114,15 @@ class Server(uvicorn.Server):
             await self.stop()
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """Return a socket that has its port, and does not listen yet; port 0 takes a free one."""
+def bound(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    """Return a socket that has its port, and does not listen yet; port 0 takes a free one.
+
+    Args:
+        is_shared: Whether others may bind the same port; the kernel deals connections out among them.
+    """
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     bound.bind((host, port))
     return bound

@@ -91,15 +91,29 @@ def _failure(failure: ServeryError) -> Failure:
     return Failure(Status(GRPC[failure.code].value[0]), str(failure))
 
 
-class FastGrpcServer:
-    """Our front on the port, ``grpcio`` on a Unix socket behind it; the port is bound once it is made."""
+def _private_folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="servery-grpc-")
+    except FileNotFoundError:
+        # A container whose root is read-only has no place for files, but still has this one.
+        return tempfile.TemporaryDirectory(prefix="servery-grpc-", dir="/dev/shm")  # noqa: S108  # private in itself
 
-    def __init__(self, plane: DataPlane, *, host: str, port: int, max_message_bytes: int) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="servery-grpc-")
+
+class FastGrpcServer:
+    """Our front on the port, ``grpcio`` on a Unix socket behind it; the port is bound once it is made.
+
+    Args:
+        is_shared: Whether other processes serve the same port.
+    """
+
+    def __init__(
+        self, plane: DataPlane, *, host: str, port: int, max_message_bytes: int, is_shared: bool = False
+    ) -> None:
+        self._folder = _private_folder()
         path = Path(self._folder.name) / "grpcio.sock"
         self._behind = GrpcServer(plane, address=f"unix:{path}", max_message_bytes=max_message_bytes)
         limits = CallLimits(max_message_bytes=max_message_bytes)
-        self._front = RpcServer(handlers(plane), path, host=host, port=port, limits=limits)
+        self._front = RpcServer(handlers(plane), path, host=host, port=port, limits=limits, is_shared=is_shared)
         self.port = self._front.port
 
     async def start(self) -> None:

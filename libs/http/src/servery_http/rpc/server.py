@@ -32,6 +32,7 @@ class RpcServer:
     Args:
         handlers: Of the calls that are answered here.
         upstream: Unix socket of the gRPC server that answers all others.
+        is_shared: Whether other processes serve the same port.
         tls: As ``server_tls`` makes it; without it clients speak HTTP/2 with prior knowledge.
     """
 
@@ -44,12 +45,13 @@ class RpcServer:
         port: int = 0,
         tls: ssl.SSLContext | None = None,
         limits: CallLimits | None = None,
+        is_shared: bool = False,
     ) -> None:
         self._handlers = handlers
         self._upstream = upstream
         self._tls = tls
         self._limits = limits or CallLimits()
-        self._socket: socket.socket = bound(host, port)
+        self._socket: socket.socket = bound(host, port, is_shared=is_shared)
         self.port: int = self._socket.getsockname()[1]
         self._connections: set[RpcFront] = set()
         self._server: asyncio.Server | None = None

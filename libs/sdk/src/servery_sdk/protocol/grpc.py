@@ -135,7 +135,9 @@ def _typed(name: str, datatype: Datatype, shape: tuple[int, ...], contents: pb.I
         raise RequestError(f"input {name!r}: {datatype} has raw contents only")
     used = contents.ListFields()
     if len(used) > 1 or (used and used[0][0].name != field):
-        raise RequestError(f"input {name!r}: {datatype} belongs in {field}, found {', '.join(one.name for one, _ in used)}")
+        raise RequestError(
+            f"input {name!r}: {datatype} belongs in {field}, found {', '.join(one.name for one, _ in used)}"
+        )
     values = getattr(contents, field)
     if datatype is Datatype.BYTES:
         return elements.reshaped(name, elements.objects(list(values)), shape)
