@@ -91,6 +91,14 @@ def _failure(failure: ServeryError) -> Failure:
     return Failure(Status(GRPC[failure.code].value[0]), str(failure))
 
 
+def _private_folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="servery-grpc-")
+    except FileNotFoundError:
+        # A container whose root is read-only has no place for files, but still has this one.
+        return tempfile.TemporaryDirectory(prefix="servery-grpc-", dir="/dev/shm")  # private in itself
+
+
 class FastGrpcServer:
     """Our front on the port, ``grpcio`` on a Unix socket behind it; the port is bound once it is made.
 
@@ -101,11 +109,11 @@ class FastGrpcServer:
     def __init__(
         self, plane: DataPlane, *, host: str, port: int, max_message_bytes: int, is_shared: bool = False
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="servery-grpc-")
+        self._folder = _private_folder()
         path = Path(self._folder.name) / "grpcio.sock"
         self._behind = GrpcServer(plane, address=f"unix:{path}", max_message_bytes=max_message_bytes)
         limits = CallLimits(max_message_bytes=max_message_bytes)
-        self._front = RpcServer(handlers(plane), path, host=host, port=port, is_shared=is_shared, limits=limits)
+        self._front = RpcServer(handlers(plane), path, host=host, port=port, limits=limits, is_shared=is_shared)
         self.port = self._front.port
 
     async def start(self) -> None:

@@ -43,9 +43,9 @@ class RpcServer:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        is_shared: bool = False,
         tls: ssl.SSLContext | None = None,
         limits: CallLimits | None = None,
+        is_shared: bool = False,
     ) -> None:
         self._handlers = handlers
         self._upstream = upstream
