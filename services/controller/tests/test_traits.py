@@ -11,6 +11,7 @@ from servery_controller.planning.selection import select_runtime
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import (
     Artifact,
+    Batching,
     Catalog,
     Component,
     ComponentKind,
@@ -234,3 +235,17 @@ def test_artifacts_variables_are_the_initializers() -> None:
     token = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "token"}}}
     found = planned(Part(container={"image": "i"}), artifacts=(Artifact(uri="s3://a/b", env=(token,)),))
     assert found.pod["initContainers"][0]["env"] == [token]
+
+
+@pytest.mark.parametrize(
+    ("model_class", "args"),
+    [
+        pytest.param("acme:Model", ["--a", "--max_batch_rows=32"], id="our-own-server"),
+        pytest.param(None, ["--a"], id="another's"),
+    ],
+)
+def test_a_batch_size_is_told_to_our_own_server(model_class: str | None, args: list[str]) -> None:
+    made = Runtime(name="r", model_class=model_class)
+    batching = Batching(max_batch_rows=32, max_latency_seconds=0.1)
+    workload = planned(Part(container={"image": "i", "args": ["--a"]}), made, batching=batching)
+    assert workload.pod["containers"][0]["args"] == args

@@ -113,7 +113,7 @@ class Server(uvicorn.Server):
                     await loop.connect_accepted_socket(self._connection, connection, ssl=self.config.ssl)
 
     def _connection(self) -> asyncio.Protocol:
-        return self.config.http_protocol_class(  # type: ignore[call-arg, return-value]  # ours
+        return self.config.http_protocol_class(  # type: ignore[call-arg]  # ours
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
