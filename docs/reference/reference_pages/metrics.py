@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics import MetricWrapperBase
-from servery_predictor.metrics import Metrics
+from servery_predictor.batching.loop import Ran
+from servery_predictor.metrics import Metrics, known
 
 from reference_pages.markdown import table
 
 
 def page() -> str:
-    """Return a table of what the predictor counts."""
-    rows = []
-    for metric in vars(Metrics(CollectorRegistry())).values():
-        if isinstance(metric, MetricWrapperBase):
-            (described,) = metric.describe()
-            name = described.name + ("_total" if described.type == "counter" else "")
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001  # told nowhere else
-            rows.append([f"`{name}`", described.type, labels, described.documentation])
+    """Return tables of what the predictor counts: under its own names, and under those of others."""
+    metrics = Metrics(CollectorRegistry())
+    own = [
+        [
+            f"`{family.name}{'_total' if family.kind == 'counter' else ''}`",
+            family.kind,
+            ", ".join(f"`{label}`" for label in family.label_names),
+            family.documentation,
+        ]
+        for family in metrics.families()
+    ]
+    metrics.requests.labels("m", "v2", "OK").inc()
+    metrics.requests.labels("m", "v2", "INTERNAL").inc()
+    metrics.request_seconds.labels("m", "v2").observe(0)
+    metrics.queue_requests.labels("m").set(0)
+    metrics.ran("m", Ran(waits=[0.0], rows=1, seconds=0.0))
+    others = [
+        [
+            f"`{metric.name}`",
+            metric.type if metric.type != "unknown" else "counter or gauge, untyped",
+            ", ".join(f"`{label}`" for label in metric.samples[0].labels if label != "le"),
+            metric.documentation,
+        ]
+        for metric in known(metrics, "host")
+    ]
+    columns = ["metric", "type", "labels", "meaning"]
     return (
         "# Metrics\n\n## servery-predictor\n\nAt `/metrics` of the HTTP port. Units are in the names; a histogram "
-        f"has `_bucket`, `_sum` and `_count`.\n\n{table(['metric', 'type', 'labels', 'meaning'], rows)}"
+        "has `_bucket`, `_sum` and `_count`. With several workers, whichever answers has added up the numbers of all; "
+        "what a worker has counted outlives it.\n\n"
+        f"{table(columns, own)}\n\nThe same numbers under the names that dashboards of KServe, Triton and TorchServe "
+        f"ask for:\n\n{table(columns, others)}"
     )

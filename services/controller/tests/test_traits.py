@@ -11,6 +11,7 @@ from servery_controller.planning.selection import select_runtime
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import (
     Artifact,
+    Batching,
     Catalog,
     Component,
     ComponentKind,
@@ -257,3 +258,17 @@ def test_what_looks_at_pods_keeps_its_token(reads_pods: bool, expected: bool | N
     settings = PlanningSettings(automount_service_account_token=False)
     found = planned(Part(container={"image": "i"}), settings=settings, reads_pods=reads_pods)
     assert found.pod.get("automountServiceAccountToken") is expected
+
+
+@pytest.mark.parametrize(
+    ("model_class", "args"),
+    [
+        pytest.param("acme:Model", ["--a", "--max_batch_rows=32"], id="our-own-server"),
+        pytest.param(None, ["--a"], id="another's"),
+    ],
+)
+def test_a_batch_size_is_told_to_our_own_server(model_class: str | None, args: list[str]) -> None:
+    made = Runtime(name="r", model_class=model_class)
+    batching = Batching(max_batch_rows=32, max_latency_seconds=0.1)
+    workload = planned(Part(container={"image": "i", "args": ["--a"]}), made, batching=batching)
+    assert workload.pod["containers"][0]["args"] == args

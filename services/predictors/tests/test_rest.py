@@ -161,3 +161,16 @@ async def test_a_model_that_exits_answers_500_and_then_the_next_request(
     answers = [await client.request("POST", url, body=b'{"instances": [%d]}' % number) for number in (0, 5)]
     assert [answer.status for answer in answers] == [500, 200]
     assert orjson.loads(answers[0].body) == {"error": "model 'quits' failed: SystemExit: no zero"}
+
+
+async def test_metadata_says_how_requests_are_batched(rest: Rest, start: Any, tmp_path: Path, client: Client) -> None:
+    _, answer = await rest("/v2/models/iris")
+    assert answer["parameters"] == {
+        "batching": {"mode": "natural", "max_batch_rows": 1024, "max_latency_seconds": 0, "max_queue_requests": 1000}
+    }
+    (tmp_path / "model.py").write_text(
+        "class Model:\n    batchable = False\n\n    def predict(self, inputs):\n        return inputs['input-0']\n"
+    )
+    alone = await start(tmp_path, runtime="python", name="alone")
+    answer = orjson.loads((await client.request("GET", f"{alone.http.url}/v2/models/alone")).body)
+    assert answer["parameters"]["batching"]["mode"] == "none"

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from servery_sdk.errors import ServeryError
+from servery_sdk.manifests import Json
 from servery_sdk.model import ModelState, Runtime
 from servery_sdk.protocol import ModelMetadata
 from servery_sdk.serving import ClosableModel, DescribedModel, LoadError, Model, ThreadedModel, UnbatchedModel
@@ -143,11 +144,14 @@ class Repository:
     def _serve(self, entry: Entry, model: Model, executor: Executor) -> None:
         described = model.metadata() if isinstance(model, DescribedModel) else ModelMetadata(name="", platform="")
         entry.model, entry.executor = model, executor
-        entry.metadata = replace(described, name=entry.name)
+        batchable = not isinstance(model, UnbatchedModel) or model.batchable
+        entry.metadata = replace(
+            described, name=entry.name, parameters={**described.parameters, "batching": self._batching(batchable)}
+        )
         entry.batcher = Batcher(
             model.predict,
             executor=executor,
-            batchable=not isinstance(model, UnbatchedModel) or model.batchable,
+            batchable=batchable,
             max_rows=self._max_batch_rows,
             max_requests=self._max_queue_requests,
             timeout_seconds=self._timeout_seconds,
@@ -157,6 +161,12 @@ class Repository:
         entry.state, entry.reason = ModelState.LOADED, ""
         self._metrics.ready.labels(entry.name).set(1)
         logger.info("model loaded", extra={"model": entry.name})
+
+    def _batching(self, batchable: bool) -> dict[str, Json]:
+        bounds = {"max_queue_requests": self._max_queue_requests}
+        if not batchable:
+            return {"mode": "none", "reason": "the model says that its first axis is no batch", **bounds}
+        return {"mode": "natural", "max_batch_rows": self._max_batch_rows, "max_latency_seconds": 0, **bounds}
 
     async def unload(self, name: str) -> None:
         """Finish what is in flight and give the model back.

@@ -72,10 +72,15 @@ class TensorMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelMetadata:
-    """What ``GET /v2/models/{m}`` says, read from the fitted model."""
+    """What ``GET /v2/models/{m}`` says, read from the fitted model.
+
+    Attributes:
+        parameters: How it is served; the protocol leaves them open.
+    """
 
     name: str
     platform: str
     versions: tuple[str, ...] = ()
     inputs: tuple[TensorMetadata, ...] = ()
     outputs: tuple[TensorMetadata, ...] = ()
+    parameters: Mapping[str, Json] = field(default_factory=dict)

@@ -140,6 +140,7 @@ def encode_metadata(metadata: ModelMetadata) -> bytes:
             "platform": metadata.platform,
             "inputs": [_described(tensor.name, tensor.datatype, tensor.shape) for tensor in metadata.inputs],
             "outputs": [_described(tensor.name, tensor.datatype, tensor.shape) for tensor in metadata.outputs],
+            **({"parameters": dict(metadata.parameters)} if metadata.parameters else {}),
         }
     )
 

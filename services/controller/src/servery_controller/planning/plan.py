@@ -211,13 +211,22 @@ def _explanations(
                 "something before its pods that holds the others back"
             )
         if workload.batching is not None and workload.batching.max_batch_rows:
-            # The agent that gathers them is not there yet.
-            yield (
-                f"{workload.component}: batches of up to {workload.batching.max_batch_rows} rows are the agent's work, "
-                "which Servery does not have yet; the server gets requests as they come"
-            )
+            yield f"{workload.component}: {_batching(workload, workload.batching.max_batch_rows)}"
     yield from (f"default {default}" for default in service.defaults)
     yield from (f"warning: {warning}" for warning in service.warnings)
+
+
+def _batching(workload: Workload, max_batch_rows: int) -> str:
+    if workload.selection is not None and workload.selection.runtime.model_class is not None:
+        return (
+            f"batches of up to {max_batch_rows} rows gather in the model server, from what comes while the model "
+            "computes; no request waits for others, so a latency needs no bound"
+        )
+    # The agent that gathers them is not there yet.
+    return (
+        f"batches of up to {max_batch_rows} rows are the agent's work, "
+        "which Servery does not have yet; the server gets requests as they come"
+    )
 
 
 def _runtime_explanations(selection: Selection) -> Iterator[str]:
