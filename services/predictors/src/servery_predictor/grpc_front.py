@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,10 @@ from servery_predictor.errors import GRPC
 from servery_predictor.grpc_server import SERVICE, GrpcServer
 
 logger = logging.getLogger(__name__)
+
+_SOCKET = "grpcio.sock"
+_MOST_BYTES = 107
+"""Of a Unix socket's path, the slash among them. Source: unix(7), ``sun_path``."""
 
 
 def handlers(plane: DataPlane) -> dict[bytes, Handler]:
@@ -91,12 +96,24 @@ def _failure(failure: ServeryError) -> Failure:
     return Failure(Status(GRPC[failure.code].value[0]), str(failure))
 
 
-def _private_folder() -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(prefix="servery-grpc-")
-    except FileNotFoundError:
-        # A container whose root is read-only has no place for files, but still has this one.
-        return tempfile.TemporaryDirectory(prefix="servery-grpc-", dir="/dev/shm")  # private in itself
+def private_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder of this process for a Unix socket, whose path has at most 107 bytes.
+
+    Raises:
+        OSError: There is none.
+    """
+    refused: OSError | None = None
+    # A container whose root is read-only may have no place for files, but has the second one.
+    for place in (None, "/dev/shm", "/tmp"):  # noqa: S108  # private in itself
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="servery-grpc-", dir=place)
+        except OSError as error:
+            refused = error
+            continue
+        if len(os.fsencode(folder.name)) + len(_SOCKET) < _MOST_BYTES:
+            return folder
+        folder.cleanup()
+    raise refused or OSError("no folder has a path that is short enough for a Unix socket")
 
 
 class FastGrpcServer:
@@ -109,8 +126,8 @@ class FastGrpcServer:
     def __init__(
         self, plane: DataPlane, *, host: str, port: int, max_message_bytes: int, is_shared: bool = False
     ) -> None:
-        self._folder = _private_folder()
-        path = Path(self._folder.name) / "grpcio.sock"
+        self._folder = private_folder()
+        path = Path(self._folder.name) / _SOCKET
         self._behind = GrpcServer(plane, address=f"unix:{path}", max_message_bytes=max_message_bytes)
         limits = CallLimits(max_message_bytes=max_message_bytes)
         self._front = RpcServer(handlers(plane), path, host=host, port=port, limits=limits, is_shared=is_shared)
