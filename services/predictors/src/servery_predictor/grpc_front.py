@@ -96,7 +96,7 @@ def _private_folder() -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="servery-grpc-")
     except FileNotFoundError:
         # A container whose root is read-only has no place for files, but still has this one.
-        return tempfile.TemporaryDirectory(prefix="servery-grpc-", dir="/dev/shm")  # noqa: S108  # private in itself
+        return tempfile.TemporaryDirectory(prefix="servery-grpc-", dir="/dev/shm")  # private in itself
 
 
 class FastGrpcServer:
