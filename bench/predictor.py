@@ -1,39 +1,47 @@
-"""Requests per second of one core: Servery's predictor beside KServe's own model server, the same model, one run.
+"""Requests per second of one core: Servery's predictor beside KServe's server, MLServer and Triton, one model, one run.
 
-Run: ``uv run python bench/predictor.py [--seconds 3] [--connections 32]``. The server has core 0, the clients the
-others; each connection sends its next request when it has the last answer. gRPC's clients are Python's own ``grpcio``.
+Run: ``uv run python bench/predictor.py [--seconds 2] [--connections 1 16 64 256] [--peers kserve mlserver triton]``,
+and ``--workers 4`` for the throughput of several workers. Needs ``wrk`` and ``uv``.
+
+All servers run at once on core 0 and wait; ``wrk`` asks one of them at a time from the other cores, the servers by
+turns in each of three repetitions, so that what else the machine does meets all alike. Figures are medians; a ratio is
+the median of the repetitions' ratios. Each peer has a virtual environment of its own, made at the first run below
+``~/.cache/servery-bench``. Triton is the binary of the ``nvidia-pytriton`` wheel with its Python backend and dynamic
+batching; one process is its server and one its model, both on the one core.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import contextlib
 import json
-import multiprocessing
 import os
 import platform
+import re
+import shutil
+import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
-from multiprocessing.queues import Queue
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
 import joblib
-import uvloop
-from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
+import numpy as np
 from sklearn.datasets import load_iris
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
 ROWS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
-V1 = json.dumps({"instances": ROWS}).encode()
-V2 = json.dumps({"inputs": [{"name": "x", "shape": [2, 4], "datatype": "FP64", "data": ROWS}]}).encode()
+CACHE = Path.home() / ".cache" / "servery-bench"
+REPETITIONS = 3
+SERVER_CORE = min(os.sched_getaffinity(0))
+CLIENT_CORES = ",".join(map(str, sorted(os.sched_getaffinity(0) - {SERVER_CORE}))) or str(SERVER_CORE)
 
 KSERVE = """
 import sys, joblib, numpy as np
@@ -50,106 +58,172 @@ class Iris(Model):
         output = InferOutput("output-0", list(answer.shape), "INT64")
         output.set_data_from_numpy(answer, binary_data=False)
         return InferResponse(payload.id or "1", self.name, [output])
-DIRECTORY = sys.argv.pop(1)
+DIRECTORY = sys.argv[1]
 model = Iris("iris")
 model.load()
-ModelServer(http_port=int(sys.argv[1]), grpc_port=int(sys.argv[2]), enable_latency_logging=False, access_log_format="").start([model])
+sys.argv[1:] = []
+ModelServer(http_port=HTTP, grpc_port=GRPC, enable_latency_logging=False, access_log_format="").start([model])
+"""
+
+TRITON_CONFIG = """
+name: "iris"
+backend: "python"
+max_batch_size: 1024
+input [ { name: "x" data_type: TYPE_FP64 dims: [4] } ]
+output [ { name: "output-0" data_type: TYPE_INT64 dims: [1] reshape: { shape: [] } } ]
+dynamic_batching { }
+instance_group [ { kind: KIND_CPU count: 1 } ]
+"""
+
+TRITON_MODEL = """
+import joblib, numpy, triton_python_backend_utils as utils
+class TritonPythonModel:
+    def initialize(self, args):
+        self.estimator = joblib.load("DIRECTORY/model.joblib")
+    def execute(self, requests):
+        inputs = [utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
+        answers = self.estimator.predict(numpy.concatenate(inputs))
+        at, responses = 0, []
+        for one in inputs:
+            responses.append(utils.InferenceResponse([utils.Tensor("output-0", answers[at : at + len(one)])]))
+            at += len(one)
+        return responses
 """
 
 
-class Asker(asyncio.Protocol):
-    """One connection that asks again as soon as it is answered."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One kind of request."""
 
-    def __init__(self, wire: bytes, counts: list[int]) -> None:
-        self._wire, self._counts = wire, counts
-        self._received = b""
+    name: str
+    path: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # a stream's transport
-        self._transport.write(self._wire)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, found, body = self._received.partition(b"\r\n\r\n")
-        if not found:
-            return
-        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-        if len(body) < length:
-            return
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise SystemExit(self._received.decode())
-        self._received = b""
-        self._counts[0] += 1
-        self._transport.write(self._wire)
+    def script(self, folder: Path) -> Path:
+        """Return the file that tells wrk what to send."""
+        escaped = "".join(f"\\{byte:03d}" for byte in self.body)
+        headers = {"Content-Type": "application/json", **self.headers}
+        lines = [
+            'wrk.method = "POST"',
+            f'wrk.body = "{escaped}"',
+            *(f'wrk.headers["{k}"] = "{v}"' for k, v in headers.items()),
+        ]
+        file = folder / f"{self.name.replace(' ', '-')}.lua"
+        file.write_text("\n".join(lines))
+        return file
 
 
-async def ask_rest(port: int, path: str, body: bytes, connections: int, seconds: float) -> int:
-    """Return how many answers came."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+def cases() -> Mapping[str, Case]:
+    """Return the requests by their names: the same two rows, in v1, v2 JSON and v2 binary."""
+    tensor = {"name": "x", "shape": [2, 4], "datatype": "FP64"}
+    head = json.dumps(
+        {"inputs": [{**tensor, "parameters": {"binary_data_size": 64}}], "parameters": {"binary_data_output": True}}
+    ).encode()
+    infer = "/v2/models/iris/infer"
+    made = (
+        Case(name="v1", path="/v1/models/iris:predict", body=json.dumps({"instances": ROWS}).encode()),
+        Case(name="v2 JSON", path=infer, body=json.dumps({"inputs": [{**tensor, "data": ROWS}]}).encode()),
+        Case(
+            name="v2 binary",
+            path=infer,
+            body=head + np.array(ROWS).tobytes(),
+            headers={"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))},
+        ),
     )
-    counts = [0]
-    loop = asyncio.get_running_loop()
-    askers = [
-        await loop.create_connection(lambda: Asker(head.encode() + body, counts), "127.0.0.1", port)
-        for _ in range(connections)
-    ]
-    await asyncio.sleep(seconds)
-    for transport, _ in askers:
-        transport.abort()
-    return counts[0]
+    return {case.name: case for case in made}
 
 
-async def ask_grpc(port: int, connections: int, seconds: float) -> int:
-    """Return how many answers came."""
-    tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP64", shape=[2, 4])
-    tensor.contents.fp64_contents.extend(number for row in ROWS for number in row)
-    request = pb.ModelInferRequest(model_name="iris", inputs=[tensor])
-    until = time.monotonic() + seconds
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A server of another make: what its environment needs, and what it cannot be asked."""
 
-    async def ask() -> int:
-        answers = 0
-        while time.monotonic() < until:
-            await infer(request)
-            answers += 1
-        return answers
+    packages: tuple[str, ...]
+    shows: str
+    lacks: tuple[str, ...] = ()
 
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        infer = channel.unary_unary(
-            "/inference.GRPCInferenceService/ModelInfer",
-            request_serializer=pb.ModelInferRequest.SerializeToString,
-            response_deserializer=pb.ModelInferResponse.FromString,
+
+PEERS = {
+    "kserve": Peer(packages=("kserve", "scikit-learn", "joblib"), shows="kserve", lacks=("v2 binary",)),
+    "mlserver": Peer(packages=("mlserver", "mlserver-sklearn"), shows="mlserver", lacks=("v1", "v2 binary")),
+    "triton": Peer(packages=("nvidia-pytriton", "scikit-learn", "joblib"), shows="nvidia-pytriton", lacks=("v1",)),
+}
+
+
+def environment(name: str) -> Path:
+    """Return the peer's virtual environment, made if it is not there."""
+    folder = CACHE / name
+    if not (folder / "ready").exists():
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        subprocess.run(["uv", "venv", "-q", "--clear", "--python", version, folder], check=True)
+        subprocess.run(["uv", "pip", "install", "-q", "--python", folder, *PEERS[name].packages], check=True)
+        (folder / "ready").touch()
+    return folder
+
+
+def version_in(folder: Path, package: str) -> str:
+    """Return a package's version in an environment."""
+    shown = subprocess.run(
+        ["uv", "pip", "show", "--python", folder, package], check=True, capture_output=True, text=True
+    ).stdout
+    return next(line.split()[1] for line in shown.splitlines() if line.startswith("Version"))
+
+
+def command(name: str, model: Path, http: int, grpc: int, scratch: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the arguments and the variables that start a server."""
+    if name == "servery":
+        return predictor(model, http, grpc), {}
+    folder = environment(name)
+    python = str(folder / "bin" / "python")
+    if name == "kserve":
+        return [python, "-c", KSERVE.replace("HTTP", str(http)).replace("GRPC", str(grpc)), str(model)], {}
+    if name == "mlserver":
+        settings = scratch / "mlserver"
+        settings.mkdir()
+        ports = {"http_port": http, "grpc_port": grpc, "metrics_port": free_port()}
+        (settings / "settings.json").write_text(json.dumps({**ports, "parallel_workers": 0, "debug": False}))
+        described = {"name": "iris", "implementation": "mlserver_sklearn.SKLearnModel"}
+        (settings / "model-settings.json").write_text(
+            json.dumps({**described, "parameters": {"uri": str(model / "model.joblib")}})
         )
-        return sum(await asyncio.gather(*(ask() for _ in range(connections))))
+        return [str(folder / "bin" / "mlserver"), "start", str(settings)], {"PATH": f"{folder / 'bin'}:/usr/bin:/bin"}
+    return triton(folder, model, http, grpc, scratch / "triton")
 
 
-def client(case: str, http_port: int, grpc_port: int, connections: int, seconds: float, results: Queue[int]) -> None:
-    """Be one client process."""
-    os.sched_setaffinity(0, os.sched_getaffinity(0) - {SERVER_CORE} or {SERVER_CORE})
-    if case == "gRPC v2":
-        results.put(asyncio.run(ask_grpc(grpc_port, connections, seconds)))
-        return
-    path, body = {"REST v1": ("/v1/models/iris:predict", V1), "REST v2": ("/v2/models/iris/infer", V2)}[case]
-    results.put(uvloop.run(ask_rest(http_port, path, body, connections, seconds)))
+def predictor(model: Path, http: int, grpc: int, *flags: str) -> list[str]:
+    """Return our own server's arguments."""
+    return [
+        *(sys.executable, "-m", "servery_predictor.cli", "--runtime=sklearn", "--model_name=iris", "--host=127.0.0.1"),
+        *(f"--model_dir={model}", f"--http_port={http}", f"--grpc_port={grpc}", *flags),
+    ]
 
 
-SERVER_CORE = min(os.sched_getaffinity(0))
-CLIENTS = 2
-CASES = ("REST v1", "REST v2", "gRPC v2")
-
-
-def rate(case: str, http_port: int, grpc_port: int, connections: int, seconds: float) -> float:
-    """Return answers per second over all client processes."""
-    context = multiprocessing.get_context("spawn")
-    results: Queue[int] = context.Queue()
-    share = (case, http_port, grpc_port, connections // CLIENTS, seconds, results)
-    clients = [context.Process(target=client, args=share) for _ in range(CLIENTS)]
-    for process in clients:
-        process.start()
-    answers = sum(results.get(timeout=60 + seconds) for _ in clients)
-    for process in clients:
-        process.join()
-    return answers / seconds
+def triton(folder: Path, model: Path, http: int, grpc: int, scratch: Path) -> tuple[list[str], dict[str, str]]:
+    """Return how the wheel's own Triton is started with a Python backend."""
+    (site,) = folder.glob("lib/python*/site-packages")
+    installed = site / "pytriton" / "tritonserver"
+    shutil.copytree(installed / "backends", scratch / "backends")
+    stub = f"python_backend_stubs/{sys.version_info.major}.{sys.version_info.minor}/triton_python_backend_stub"
+    shutil.copy(installed / stub, scratch / "backends" / "python")
+    (scratch / "models" / "iris" / "1").mkdir(parents=True)
+    (scratch / "models" / "iris" / "config.pbtxt").write_text(TRITON_CONFIG)
+    (scratch / "models" / "iris" / "1" / "model.py").write_text(TRITON_MODEL.replace("DIRECTORY", str(model)))
+    library = subprocess.run(
+        [folder / "bin" / "python", "-c", "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    ports = {"http-port": http, "grpc-port": grpc, "metrics-port": free_port()}
+    paths = {"model-repository": scratch / "models", "backend-directory": scratch / "backends"}
+    return (
+        [str(installed / "bin" / "tritonserver"), *(f"--{key}={value}" for key, value in {**ports, **paths}.items())],
+        {
+            "PATH": f"{folder / 'bin'}:/usr/bin:/bin",
+            "PYTHONPATH": str(site),
+            "LD_LIBRARY_PATH": f"{library}:{site / 'nvidia_pytriton.libs'}",
+        },
+    )
 
 
 def free_port() -> int:
@@ -159,63 +233,174 @@ def free_port() -> int:
         return int(held.getsockname()[1])
 
 
-@contextmanager
-def server(command: Callable[[int, int], list[str]]) -> Iterator[tuple[int, int]]:
-    """Run a server on one core; yields its ports once it is ready."""
-    http_port, grpc_port = free_port(), free_port()
-    process = subprocess.Popen(
-        command(http_port, grpc_port),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),  # no threads yet
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+@contextlib.contextmanager
+def serving(name: str, started: list[str], variables: Mapping[str, str], http: int, cores: set[int]) -> Iterator[None]:
+    """Run a server on some cores until the block ends; begins when it is ready."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            started,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),  # no threads yet
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **variables},
+        )
+        try:
+            until = time.monotonic() + 180
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{http}/v2/models/iris/ready", timeout=5)
+                    break
+                except OSError:
+                    if process.poll() is not None or time.monotonic() > until:
+                        log.seek(0)
+                        raise SystemExit(f"{name} did not start:\n{log.read().decode()[-3000:]}") from None
+                    time.sleep(0.1)
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What wrk saw in one repetition."""
+
+    rate: float
+    p50_ms: float
+    p99_ms: float
+
+
+def ask(port: int, case: Case, connections: int, seconds: int, scratch: Path, cores: str) -> Measured:
+    """Return what wrk sees of one server.
+
+    Raises:
+        SystemExit: An answer was not 200, or none came.
+    """
+    threads = min(2, connections)
+    said = subprocess.run(
+        [
+            *("taskset", "-c", cores, "wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--latency"),
+            *("--timeout", "10s", "-s", str(case.script(scratch)), f"http://127.0.0.1:{port}{case.path}"),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    if rate is None or not float(rate[1]) or "Non-2xx" in said:
+        raise SystemExit(f"{case.name}, {connections} connections:\n{said}")
+    p50, p99 = (_milliseconds(said, share) for share in ("50", "99"))
+    return Measured(rate=float(rate[1]), p50_ms=p50, p99_ms=p99)
+
+
+def _milliseconds(said: str, share: str) -> float:
+    found = re.search(rf"^\s+{share}%\s+([\d.]+)(us|ms|s)\s*$", said, re.MULTILINE)
+    assert found is not None
+    return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]]
+
+
+def machine() -> str:
+    """Return what was measured on, and with how much else going on."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        "CPU",
     )
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{http_port}/v2/models/iris/ready", timeout=5)
-                break
-            except OSError:
-                if process.poll() is not None:
-                    raise SystemExit(f"the server ended with {process.returncode}") from None
-                time.sleep(0.1)
-        yield http_port, grpc_port
-    finally:
-        process.terminate()
-        process.wait()
+    return (
+        f"{platform.machine()} ({cpu}), {os.cpu_count()} cores, Linux {platform.release()}, "
+        f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f} at the start"
+    )
+
+
+def against_peers(names: Sequence[str], counts: Sequence[int], seconds: int, scratch: Path) -> None:
+    """Print one table for each kind of request."""
+    data = load_iris()
+    model = scratch / "model"
+    model.mkdir()
+    joblib.dump(SVC(gamma="scale").fit(data.data, data.target), model / "model.joblib")
+    ports = {name: free_port() for name in ("servery", *names)}
+    with contextlib.ExitStack() as stack:
+        for name, port in ports.items():
+            started, variables = command(name, model, port, free_port(), scratch)
+            stack.enter_context(serving(name, started, variables, port, {SERVER_CORE}))
+        for case in cases().values():
+            asked = [name for name in ports if name == "servery" or case.name not in PEERS[name].lacks]
+            print(f"\n{case.name}: requests/s, p50 and p99 in ms, times Servery's rate\n")
+            print("| connections | " + " | ".join(asked) + " |")
+            print("| --- |" + " --- |" * len(asked))
+            for count in counts:
+                found: dict[str, list[Measured]] = {name: [] for name in asked}
+                for _ in range(REPETITIONS):
+                    for name in asked:
+                        ask(ports[name], case, count, 1, scratch, CLIENT_CORES)
+                        found[name].append(ask(ports[name], case, count, seconds, scratch, CLIENT_CORES))
+                print(f"| {count} | " + " | ".join(_cell(found, name) for name in asked) + " |", flush=True)
+
+
+def _cell(found: Mapping[str, Sequence[Measured]], name: str) -> str:
+    rate, p50, p99 = (
+        statistics.median(getattr(one, field) for one in found[name]) for field in ("rate", "p50_ms", "p99_ms")
+    )
+    cell = f"{rate:,.0f}, {p50:.2g}/{p99:.2g}"
+    if name == "servery":
+        return cell
+    ratio = statistics.median(
+        ours.rate / theirs.rate for ours, theirs in zip(found["servery"], found[name], strict=True)
+    )
+    return f"{cell} ({ratio:.1f}x)"
+
+
+def workers(count: int, connections: int, seconds: int, scratch: Path) -> None:
+    """Print the throughput of one worker and of several, and what memory each has for itself.
+
+    The model is made to weigh, 0.3 ms a row: wrk shares the cores with the workers, and its part must not count.
+    """
+    random = np.random.default_rng(0)
+    features = random.random((40_000, 4))
+    model = scratch / "heavy"
+    model.mkdir()
+    joblib.dump(KNeighborsClassifier(1, algorithm="brute").fit(features, features[:, 0] > 0.5), model / "model.joblib")
+    case = cases()["v2 JSON"]
+    cores = sorted(os.sched_getaffinity(0))[:count]
+    ports = {number: free_port() for number in (1, count)}
+    rates: dict[int, list[float]] = {1: [], count: []}
+    with contextlib.ExitStack() as stack:
+        for number, port in ports.items():
+            started = predictor(model, port, free_port(), f"--workers={number}")
+            on = set(cores) if number > 1 else {SERVER_CORE}
+            stack.enter_context(serving("servery", started, {}, port, on))
+        for _ in range(REPETITIONS):
+            for number, port in ports.items():
+                ask(port, case, connections, 1, scratch, ",".join(map(str, cores)))
+                rates[number].append(ask(port, case, connections, seconds, scratch, ",".join(map(str, cores))).rate)
+    ratio = statistics.median(many / one for one, many in zip(rates[1], rates[count], strict=True))
+    one, many = (statistics.median(rates[number]) for number in (1, count))
+    print(f"\n{count} workers on {count} cores: {many:,.0f} requests/s, one worker on one: {one:,.0f} ({ratio:.2f}x)")
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--connections", type=int, default=32)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=2, help="of one repetition")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64, 256])
+    parser.add_argument("--peers", nargs="*", default=sorted(PEERS), choices=sorted(PEERS))
+    parser.add_argument("--workers", type=int, help="measure this many workers instead")
     options = parser.parse_args()
-    packages = ("kserve", "scikit-learn", "numpy", "grpcio", "uvicorn", "uvloop")
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(", ".join(f"{package} {version(package)}" for package in packages))
-    print(f"iris SVC, 2 rows, {options.connections} connections, {options.seconds:g} s a case, server on one core\n")
-    with tempfile.TemporaryDirectory() as directory:
-        data = load_iris()
-        joblib.dump(SVC(gamma="scale").fit(data.data, data.target), Path(directory) / "model.joblib")
-        flags = ("-m", "servery_predictor.cli", "--runtime=sklearn", "--model_name=iris", "--host=127.0.0.1")
-        servers: dict[str, Callable[[int, int], list[str]]] = {
-            "servery": lambda http, rpc: [
-                *(sys.executable, *flags),
-                *(f"--model_dir={directory}", f"--http_port={http}", f"--grpc_port={rpc}"),
-            ],
-            "kserve": lambda http, rpc: [sys.executable, "-c", KSERVE, directory, str(http), str(rpc)],
-        }
-        rates = {}
-        for name, command in servers.items():
-            with server(command) as (http_port, grpc_port):
-                for case in CASES:
-                    rate(case, http_port, grpc_port, options.connections, 0.5)
-                    rates[name, case] = rate(case, http_port, grpc_port, options.connections, options.seconds)
-    print(f"{'requests/s':<12}{'servery':>10}{'kserve':>10}{'ratio':>8}")
-    for case in CASES:
-        ours, theirs = rates["servery", case], rates["kserve", case]
-        print(f"{case:<12}{ours:>10.0f}{theirs:>10.0f}{ours / theirs:>7.1f}x")
+    for needed in ("wrk", "uv", "taskset"):
+        if shutil.which(needed) is None:
+            raise SystemExit(f"{needed} is not installed")
+    print(machine())
+    with tempfile.TemporaryDirectory() as folder:
+        if options.workers:
+            workers(options.workers, 64, options.seconds, Path(folder))
+            return
+        versions = [f"{PEERS[name].shows} {version_in(environment(name), PEERS[name].shows)}" for name in options.peers]
+        print(f"{', '.join(versions)}; iris SVC, 2 rows, {options.seconds} s by {REPETITIONS}, servers on one core")
+        against_peers(options.peers, options.connections, options.seconds, Path(folder))
 
 
 if __name__ == "__main__":
