@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
+from servery.local.platform import is_ready
 from servery.options import InNamespace, Output, StateDirectory, print_data, state
-from servery.session import headline
+from servery.session import headline, host
 
 
 def command(
@@ -24,10 +26,12 @@ def command(
     if output is not None:
         print_data(services, output)
         return
+    port = urlsplit(here.platform().url).port
     rows = [("NAMESPACE", "NAME", "URL", "STATE")]
     for service in services:
         metadata = service["metadata"]
-        url = service.get("status", {}).get("url", "")
+        # The status has the cluster's URL, which nobody answers here.
+        url = f"http://{host(service)}:{port}" if is_ready(service) else ""
         state_words = headline(service).partition(": ")[2]
         rows.append((metadata["namespace"], metadata["name"], url, state_words))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
