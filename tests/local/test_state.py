@@ -14,11 +14,19 @@ import pytest
 pytestmark = [pytest.mark.local, pytest.mark.timeout(120)]
 
 
+STOPPED = """
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: a, annotations: {serving.kserve.io/stop: "true"}}
+spec: {predictor: {sklearn: {storageUri: file:///model}}}
+"""
+
+
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     """Starts platforms on one folder; of a manifest that starts no model."""
-    manifest = tmp_path / "config.yaml"
-    manifest.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")
+    manifest = tmp_path / "stopped.yaml"
+    manifest.write_text(STOPPED)
     started: list[subprocess.Popen[str]] = []
 
     def up() -> subprocess.Popen[str]:

@@ -18,7 +18,7 @@ from servery_sdk.manifests import Manifest, ObjectRef
 
 from servery.local.platform import Platform, failure, is_ready
 from servery.options import Files, InNamespace, Mode, StateDirectory, say, state
-from servery.session import changes, curl, headline, platform_on, progress, until_signal
+from servery.session import changes, curl, platform_on, progress, until_signal
 from servery.sources import files, read_for_here
 from servery.state import NotRunning, RunningPlatform, State
 
@@ -142,12 +142,13 @@ def _detach(filename: list[str], namespace: str, mode: str | None, port: int | N
         )
     try:
         _wait_until_announced(here, process, log)
-    except ServeryError:
+    except ServeryError as error:
         process.terminate()
         process.wait()
-        words = log.read_text().strip()
+        said, why = log.read_text().strip(), str(error)
         log.unlink()
-        raise ServeryError(words) from None
+        # Of several components another one's words may have been the last.
+        raise ServeryError(said if why in said else f"{said}\n{why}") from None
     say(log.read_text().strip())
     log.replace(here.directory / "platform.log")
 
@@ -162,7 +163,8 @@ def _wait_until_announced(here: State, process: subprocess.Popen[bytes], log: Pa
         if services and announced >= len(services) and all(map(is_ready, services)):
             return
         for service in services:
-            if failure(service):
-                raise ServeryError(headline(service))
+            if words := failure(service):
+                metadata = service["metadata"]
+                raise ServeryError(f"{metadata['namespace']}/{metadata['name']}: {words}")
         time.sleep(0.05)
     raise ServeryError("the platform ended")
