@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
@@ -81,6 +82,19 @@ class _Answer(asyncio.Future[InferResponse]):
         if self.ticket is not None:
             self.ticket.cancel()
         return super().cancel(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class _Called:
+    outcomes: list[Outcome]
+    seconds: float
+    cpu_seconds: float
+    waited: bool
+
+
+def _waits() -> int:
+    """Return how often this thread has given the processor away; it has a number for that on Linux."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 class Batcher:
@@ -210,10 +224,12 @@ class Batcher:
         running = loop.run_in_executor(self._executor, self._run, requests)
         running.add_done_callback(lambda done: self._finish(loop, started, done.result()))
 
-    def _run(self, requests: list[InferRequest]) -> tuple[list[Outcome], float, float]:
-        started, cpu_started = time.perf_counter(), time.thread_time()
+    def _run(self, requests: list[InferRequest]) -> _Called:
+        waits, started, cpu_started = _waits(), time.perf_counter(), time.thread_time()
         answers = self._answers(requests)
-        return answers, time.perf_counter() - started, time.thread_time() - cpu_started
+        return _Called(
+            answers, time.perf_counter() - started, time.thread_time() - cpu_started, waited=_waits() > waits
+        )
 
     def _answers(self, requests: list[InferRequest]) -> list[Outcome]:
         try:
@@ -233,12 +249,10 @@ class Batcher:
                 return [answer for request in requests for answer in self._answers([request])]
             return [_failure(requests[0], error)]
 
-    def _finish(
-        self, loop: asyncio.AbstractEventLoop, started: float, outcome: tuple[list[Outcome], float, float]
-    ) -> None:
-        answers, seconds, cpu_seconds = outcome
+    def _finish(self, loop: asyncio.AbstractEventLoop, started: float, called: _Called) -> None:
+        seconds = called.seconds
         tickets, self._running = self._running, []
-        self._placement = self._placement.after(seconds=seconds, cpu_seconds=cpu_seconds)
+        self._placement = self._placement.after(seconds=seconds, cpu_seconds=called.cpu_seconds, waited=called.waited)
         self._mean_seconds += _WEIGHT * (seconds - self._mean_seconds)
         # Before the answers: who has one may look at what was counted.
         self._on_batch(
@@ -248,7 +262,7 @@ class Batcher:
                 seconds=seconds,
             )
         )
-        for ticket, answer in zip(tickets, answers, strict=True):
+        for ticket, answer in zip(tickets, called.outcomes, strict=True):
             ticket.finish(answer)
         if self._queue:
             self._schedule(loop)

@@ -32,16 +32,18 @@ class Placement:
     quick_calls: int = 0
     needed_calls: int = _FIRST_CALLS
 
-    def after(self, *, seconds: float, cpu_seconds: float) -> Placement:
+    def after(self, *, seconds: float, cpu_seconds: float, waited: bool) -> Placement:
         """Return the placement of the next call.
 
         Args:
             seconds: That the last call took.
             cpu_seconds: Of them, those that its thread worked. In a thread a call also waits for the interpreter's
                 lock, and a quick model of a busy server would never look quick.
+            waited: Whether it gave the processor away by itself, as one does that reads or sleeps. A call that did
+                not, and took long without working, was kept from running: a thread would have been, too.
         """
         if self.is_inline:
-            if seconds <= SLOW_SECONDS:
+            if max(cpu_seconds, seconds if waited else 0.0) <= SLOW_SECONDS:
                 return self
             return Placement(needed_calls=min(2 * self.needed_calls, _MOST_CALLS))
         if cpu_seconds >= QUICK_SECONDS or seconds >= QUICK_SECONDS + _LOCK_SECONDS:
