@@ -29,8 +29,8 @@ class DataPlane:
         entries = self.repository.entries()
         return not self.draining and bool(entries) and all(entry.state is ModelState.LOADED for entry in entries)
 
-    async def infer(self, request: InferRequest, *, protocol: str) -> InferResponse:
-        """Return the model's answer with the outputs that were asked for.
+    async def infer(self, request: InferRequest, *, protocol: str, explain: bool = False) -> InferResponse:
+        """Return the model's answer with the outputs that were asked for, or what that answer comes from.
 
         Raises:
             ServeryError: With the code that each wire has a number for.
@@ -38,7 +38,7 @@ class DataPlane:
         started = time.perf_counter()
         code = "OK"
         try:
-            return _asked(await self._answer(request), request)
+            return _asked(await self._answer(request, explain=explain), request)
         except ServeryError as error:
             code = error.code
             raise
@@ -51,10 +51,12 @@ class DataPlane:
             self.metrics.requests.labels(model, protocol, code).inc()
             self.metrics.request_seconds.labels(model, protocol).observe(time.perf_counter() - started)
 
-    async def _answer(self, request: InferRequest) -> InferResponse:
+    async def _answer(self, request: InferRequest, *, explain: bool) -> InferResponse:
+        batcher = self.repository.batcher(request.model, request.version)
+        ability = self.repository.explainer(request.model, request.version) if explain else None
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await self.repository.batcher(request.model, request.version).submit(request)
+                return await batcher.submit(request, ability)
         except TimeoutError as error:
             raise TooLate(f"model {request.model!r} did not answer in {self._timeout_seconds:g} s") from error
 

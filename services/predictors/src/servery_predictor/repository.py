@@ -13,8 +13,17 @@ from pathlib import Path
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.model import ModelState, Runtime
-from servery_sdk.protocol import ModelMetadata
-from servery_sdk.serving import ClosableModel, DescribedModel, LoadError, Model, UnbatchedModel
+from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
+from servery_sdk.serving import (
+    ClosableModel,
+    DescribedModel,
+    Explainer,
+    LoadError,
+    Model,
+    ModelStore,
+    UnbatchedModel,
+    Unimplemented,
+)
 
 from servery_predictor.batching.loop import Batcher
 from servery_predictor.errors import ModelNotReady, UnknownModel
@@ -29,6 +38,7 @@ class Entry:
 
     name: str
     artifact: Path
+    make_model: Callable[[], Model]
     state: ModelState = ModelState.PENDING
     reason: str = ""
     model: Model | None = None
@@ -57,9 +67,15 @@ class Repository:
         self._locks: dict[str, asyncio.Lock] = {}
 
     def add(self, name: str, artifact: Path) -> None:
-        """Make a model known, not loaded yet."""
-        self._entries[name] = Entry(name, artifact)
-        self._locks[name] = asyncio.Lock()
+        """Make known what ``artifact`` brings, not loaded yet: one model, or several under names of their own.
+
+        Raises:
+            LoadError: The artifact says which, but cannot be read.
+        """
+        stored = self._make_model.stored(artifact) if isinstance(self._make_model, ModelStore) else {}
+        for model, make_model in (stored or {name: self._make_model}).items():
+            self._entries[model] = Entry(model, artifact, make_model)
+            self._locks[model] = asyncio.Lock()
 
     def entries(self) -> tuple[Entry, ...]:
         """Return every known model, by name."""
@@ -92,9 +108,30 @@ class Repository:
             raise ModelNotReady(f"Model with name {name} is not ready, but {entry.state}{why}")
         return entry.batcher
 
+    def explainer(self, name: str, version: str | None) -> Callable[[InferRequest], InferResponse]:
+        """Return the ability of a model to explain its answers.
+
+        Raises:
+            UnknownModel: No such model or version.
+            Unimplemented: It has none.
+        """
+        model = self.entry(name, version).model
+        if isinstance(model, Explainer):
+            return model.explain
+        raise Unimplemented(f"model {name!r} does not explain its answers")
+
     @staticmethod
     def _versions(entry: Entry) -> tuple[str, ...]:
         return entry.metadata.versions if entry.metadata is not None else ()
+
+    async def load_all(self) -> None:
+        """Load every known model.
+
+        Raises:
+            LoadError: One cannot be served.
+        """
+        for entry in self.entries():
+            await self.load(entry.name)
 
     async def load(self, name: str) -> None:
         """Load or load again; while loading, the old one goes on answering.
@@ -109,7 +146,7 @@ class Repository:
                 entry.state = ModelState.LOADING
             executor = ThreadPoolExecutor(1, thread_name_prefix=f"model-{name}")
             try:
-                model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry.artifact)
+                model = await asyncio.get_running_loop().run_in_executor(executor, _loaded, entry)
             except LoadError as error:
                 executor.shutdown(wait=False)
                 if entry.batcher is None:
@@ -117,11 +154,6 @@ class Repository:
                 raise
             await self._release(entry)
             self._serve(entry, model, executor)
-
-    def _loaded(self, artifact: Path) -> Model:
-        model = self._make_model()
-        model.load(artifact)
-        return model
 
     def _serve(self, entry: Entry, model: Model, executor: Executor) -> None:
         rows = self._metrics.batch_rows.labels(entry.name)
@@ -175,6 +207,12 @@ class Repository:
         for entry in self.entries():
             if entry.batcher is not None:
                 await self.unload(entry.name)
+
+
+def _loaded(entry: Entry) -> Model:
+    model = entry.make_model()
+    model.load(entry.artifact)
+    return model
 
 
 def model_factory(runtime: Runtime) -> Callable[[], Model]:

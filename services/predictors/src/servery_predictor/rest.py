@@ -26,11 +26,12 @@ from servery_predictor.openapi import INFERENCE_PATHS, INFERENCE_SCHEMAS
 JSON_LENGTH = b"inference-header-content-length"
 _BINARY = b"application/octet-stream"
 _PREDICT = re.compile(r"/v1/models/([^/]+):predict")
+_EXPLAIN = re.compile(r"/v1/models/([^/]+):explain")
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 
 class HotRoutes:
-    """``POST /v1/models/{m}:predict`` and ``POST /v2/models/{m}[/versions/{v}]/infer``."""
+    """``POST /v1/models/{m}:predict``, ``:explain`` and ``POST /v2/models/{m}[/versions/{v}]/infer``."""
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
@@ -49,6 +50,8 @@ class HotRoutes:
             handler = self._predict(unquote(found[1]))
         elif found := _INFER.fullmatch(path):
             handler = self._infer(unquote(found[1]), found[2] and unquote(found[2]))
+        elif found := _EXPLAIN.fullmatch(path):
+            handler = self._explain(unquote(found[1]))
         if handler is not None and len(self._known) < 1000:
             self._known[path] = handler
         return handler
@@ -62,6 +65,17 @@ class HotRoutes:
                 return errors.response(failure)
 
         return predict
+
+    def _explain(self, model: str) -> Handler:
+        async def explain(request: Request) -> Response:
+            try:
+                asked = v1.decode_request(request.body, model=model)
+                answer = await self._plane.infer(asked, protocol="v1", explain=True)
+                return Response(body=v1.encode_response(answer, member="explanations"))
+            except ServeryError as failure:
+                return errors.response(failure)
+
+        return explain
 
     def _infer(self, model: str, version: str | None) -> Handler:
         async def infer(request: Request) -> Response:

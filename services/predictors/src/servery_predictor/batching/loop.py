@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest, InferResponse, batch
-from servery_sdk.serving import InputError
+from servery_sdk.serving import InputError, Unimplemented
 
 from servery_predictor.batching.policy import Waiting, next_batch
 from servery_predictor.errors import ModelFailed, QueueFull
@@ -33,6 +33,7 @@ class _Entry:
     request: InferRequest
     waiting: Waiting
     answer: asyncio.Future[InferResponse]
+    ability: Callable[[InferRequest], InferResponse] | None
 
 
 class Batcher:
@@ -71,8 +72,14 @@ class Batcher:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def submit(self, request: InferRequest) -> asyncio.Future[InferResponse]:
+    def submit(
+        self, request: InferRequest, ability: Callable[[InferRequest], InferResponse] | None = None
+    ) -> asyncio.Future[InferResponse]:
         """Return the future answer; cancelling it while it waits takes the request out of the queue.
+
+        Args:
+            request: For the model.
+            ability: Another than ``predict``: called for this request alone, and never on the event loop.
 
         Raises:
             QueueFull: Too many wait.
@@ -83,9 +90,9 @@ class Batcher:
                 retry_after_seconds=max(1.0, self._mean_seconds * len(self._queue)),
             )
         loop = asyncio.get_running_loop()
-        key: Hashable = batch.key(request) if self._batchable else None
+        key: Hashable = batch.key(request) if self._batchable and ability is None else None
         answer: asyncio.Future[InferResponse] = loop.create_future()
-        self._queue.append(_Entry(request, Waiting(key, batch.rows(request) or 1), answer))
+        self._queue.append(_Entry(request, Waiting(key, batch.rows(request) or 1), answer, ability))
         self._idle.clear()
         self._schedule(loop)
         return answer
@@ -111,7 +118,7 @@ class Batcher:
         entries = [self._queue[index] for index in chosen]
         self._queue = [entry for index, entry in enumerate(self._queue) if index not in picked]
         self._busy = True
-        if self._calls >= _MEASURED_CALLS and self._mean_seconds < QUICK_SECONDS:
+        if entries[0].ability is None and self._calls >= _MEASURED_CALLS and self._mean_seconds < QUICK_SECONDS:
             self._finish(loop, entries, self._run(entries))
             return
         running = loop.run_in_executor(self._executor, self._run, entries)
@@ -119,20 +126,22 @@ class Batcher:
 
     def _run(self, entries: list[_Entry]) -> tuple[list[InferResponse | ServeryError], float]:
         started = time.perf_counter()
-        answers = self._answers([entry.request for entry in entries])
+        answers = self._answers([entry.request for entry in entries], entries[0].ability or self._predict)
         return answers, time.perf_counter() - started
 
-    def _answers(self, requests: list[InferRequest]) -> list[InferResponse | ServeryError]:
+    def _answers(
+        self, requests: list[InferRequest], ask: Callable[[InferRequest], InferResponse]
+    ) -> list[InferResponse | ServeryError]:
         try:
             # The policy kept to max_rows; a single request may be larger.
             merged = batch.merge(requests, max_batch_rows=self._max_rows)
-            response = self._predict(merged.request)
+            response = ask(merged.request)
             return list(batch.split(response, merged.offsets)) if len(requests) > 1 else [response]
         except BaseException as error:
             # BaseException: a model may call sys.exit(), and the queue would wait for this call's end for ever.
             # One bad request must not fail its neighbours: each is asked alone.
             if len(requests) > 1:
-                return [answer for request in requests for answer in self._answers([request])]
+                return [answer for request in requests for answer in self._answers([request], ask)]
             return [_failure(requests[0], error)]
 
     def _finish(
@@ -143,8 +152,10 @@ class Batcher:
     ) -> None:
         answers, seconds = outcome
         self._busy = False
-        self._calls += 1
-        self._mean_seconds += _WEIGHT * (seconds - self._mean_seconds)
+        if entries[0].ability is None:
+            self._calls += 1
+            self._mean_seconds += _WEIGHT * (seconds - self._mean_seconds)
+            self._on_batch(len(entries), sum(entry.waiting.rows for entry in entries), seconds)
         for entry, answer in zip(entries, answers, strict=True):
             if entry.answer.done():
                 continue
@@ -152,7 +163,6 @@ class Batcher:
                 entry.answer.set_exception(answer)
             else:
                 entry.answer.set_result(replace(answer, model=entry.request.model, id=entry.request.id))
-        self._on_batch(len(entries), sum(entry.waiting.rows for entry in entries), seconds)
         if self._queue:
             self._schedule(loop)
         else:
@@ -160,7 +170,7 @@ class Batcher:
 
 
 def _failure(request: InferRequest, error: BaseException) -> ServeryError:
-    if isinstance(error, InputError):
+    if isinstance(error, InputError | Unimplemented):
         return error
     logger.error("model failed", exc_info=error, extra={"model": request.model})
     failure = ModelFailed(f"model {request.model!r} failed: {type(error).__name__}: {error}")
