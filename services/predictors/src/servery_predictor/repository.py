@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -72,7 +72,9 @@ class Repository:
         Raises:
             LoadError: The artifact says which, but cannot be read.
         """
-        stored = self._make_model.stored(artifact) if isinstance(self._make_model, ModelStore) else {}
+        stored: Mapping[str, Callable[[], Model]] = {}
+        if isinstance(self._make_model, ModelStore):
+            stored = self._make_model.stored(artifact)
         for model, make_model in (stored or {name: self._make_model}).items():
             self._entries[model] = Entry(model, artifact, make_model)
             self._locks[model] = asyncio.Lock()
