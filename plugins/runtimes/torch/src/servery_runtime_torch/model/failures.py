@@ -7,8 +7,8 @@ from PIL import UnidentifiedImageError
 from servery_sdk.protocol import InferRequest
 from servery_sdk.serving import InputError
 
-_CALLERS = (ValueError, TypeError, KeyError, IndexError, RuntimeError, UnidentifiedImageError)
-"""What a request of a wrong kind or shape makes PyTorch, PIL and handlers raise."""
+_CALLERS = (ValueError, TypeError, LookupError, AssertionError, RuntimeError, UnidentifiedImageError)
+"""What a request of a wrong kind or shape makes PyTorch, PIL, Captum and handlers raise; programs assert their guards."""
 
 _OURS = (torch.OutOfMemoryError, torch.AcceleratorError, NotImplementedError)
 """RuntimeErrors that no other request would have avoided."""

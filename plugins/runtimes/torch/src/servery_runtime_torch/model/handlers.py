@@ -9,15 +9,17 @@ import contextlib
 import importlib
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from servery_sdk.importing import make_importable
@@ -58,7 +60,7 @@ class HandledModel:
     def __init__(self, stored: StoredModel, found: Store) -> None:
         self._stored, self._store = stored, found
         self._versions: dict[str, _Version] = {}
-        self._directories = contextlib.ExitStack()
+        self._directories: list[weakref.finalize[..., Self]] = []
         self._takes_requests = found.envelope in WHOLE_REQUESTS
         sizes = [version.batch_size for version in stored.versions.values()]
         self.batchable = not self._takes_requests and 1 not in sizes
@@ -77,8 +79,7 @@ class HandledModel:
             raise
 
     def _initialized(self, found: Archive) -> _Version:
-        unpacked = Path(self._directories.enter_context(tempfile.TemporaryDirectory(prefix="servery-mar-")))
-        directory = archive.unpack(found.path, unpacked)
+        directory = archive.unpack(found.path, self._directory())
         make_importable(directory)
         self._require(found, directory)
         try:
@@ -96,6 +97,12 @@ class HandledModel:
             raise LoadError(f"{found.path}: {_because(error, found.manifest.handler)}") from error
         return _Version(handle, context, found.batch_size)
 
+    def _directory(self) -> Path:
+        """Return a new directory, which goes with the model even if nobody closes it."""
+        made = tempfile.mkdtemp(prefix="servery-mar-")
+        self._directories.append(weakref.finalize(self, shutil.rmtree, made, ignore_errors=True))
+        return Path(made)
+
     def _require(self, found: Archive, directory: Path) -> None:
         if found.manifest.requirements is None:
             return
@@ -108,7 +115,7 @@ class HandledModel:
             return
         if not file.is_file():
             raise LoadError(f"{found.path}: its manifest names {file.name}, which it does not hold")
-        target = Path(self._directories.enter_context(tempfile.TemporaryDirectory(prefix="servery-requirements-")))
+        target = self._directory()
         allowed = os.environ.get(requirements.ALLOWED, "").lower() == "true"
         if requirements.satisfy(file, target, is_allowed=allowed, archive=found.path):
             make_importable(target)
@@ -184,7 +191,8 @@ class HandledModel:
     def close(self) -> None:
         """Remove what was unpacked."""
         self._versions.clear()
-        self._directories.close()
+        for remove in self._directories:
+            remove()
 
 
 def _processor(headers: dict[str, str]) -> Any:

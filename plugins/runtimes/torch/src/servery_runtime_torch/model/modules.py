@@ -38,6 +38,7 @@ _UNREADABLE = (
     OSError,
     EOFError,
     pickle.UnpicklingError,
+    zipfile.BadZipFile,
     SafetensorError,
 )
 
