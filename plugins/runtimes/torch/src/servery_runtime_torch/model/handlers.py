@@ -48,6 +48,7 @@ _CLIENT_ERRORS = range(400, 500)
 class _Version:
     handle: Callable[[Any, Any], Any]
     context: Any
+    processor: Callable[[dict[str, str]], Any]
     batch_size: int | None
 
 
@@ -95,7 +96,8 @@ class HandledModel:
         except Exception as error:
             # Somebody else's code may raise anything.
             raise LoadError(f"{found.path}: {_because(error, found.manifest.handler)}") from error
-        return _Version(handle, context, found.batch_size)
+        processor = importlib.import_module("ts.context").RequestProcessor
+        return _Version(handle, context, processor, found.batch_size)
 
     def _directory(self) -> Path:
         """Return a new directory, which goes with the model even if nobody closes it."""
@@ -170,7 +172,7 @@ class HandledModel:
     def _handled(
         self, version: _Version, items: list[Any], headers: dict[str, str], request: InferRequest
     ) -> list[Any]:
-        processors = [_processor(headers) for _ in items]
+        processors = [version.processor(headers) for _ in items]
         version.context.request_processor = processors
         version.context.request_ids = dict.fromkeys(range(len(items)), request.id or "")
         try:
@@ -193,10 +195,6 @@ class HandledModel:
         self._versions.clear()
         for remove in self._directories:
             remove()
-
-
-def _processor(headers: dict[str, str]) -> Any:
-    return importlib.import_module("ts.context").RequestProcessor(headers)
 
 
 def _is_ours(module: ModuleType) -> bool:
