@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from servery_sdk.importing import make_importable
@@ -61,7 +61,7 @@ class HandledModel:
     def __init__(self, stored: StoredModel, found: Store) -> None:
         self._stored, self._store = stored, found
         self._versions: dict[str, _Version] = {}
-        self._directories: list[weakref.finalize[..., Self]] = []
+        self._directories: list[Callable[[], Any]] = []
         self._takes_requests = found.envelope in WHOLE_REQUESTS
         sizes = [version.batch_size for version in stored.versions.values()]
         self.batchable = not self._takes_requests and 1 not in sizes
