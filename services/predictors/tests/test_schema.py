@@ -60,8 +60,8 @@ def test_no_made_up_request_is_a_server_error(served: str) -> None:
                 case.path_parameters["model"] = "iris"
             answer = case.call()
             asked += 1
-            # 503 is what a model says that another example has unloaded.
-            assert answer.status_code < 500 or answer.status_code == 503, answer.text
+            # 503 is what a model says that another example has unloaded; 501, one that does not explain its answers.
+            assert answer.status_code < 500 or answer.status_code in {501, 503}, answer.text
             if answer.status_code >= 400 and not answer.request.url.endswith(("/ready", "/iris")):
                 assert isinstance(answer.json()["error"], str)
 

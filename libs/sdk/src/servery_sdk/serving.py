@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -19,6 +20,12 @@ class InputError(ServeryError):
     """The request does not fit the model. Says the input's name and shape; becomes a 400."""
 
     code = ErrorCode.INVALID_ARGUMENT
+
+
+class Unimplemented(ServeryError):
+    """The model has not the ability that was asked for."""
+
+    code = ErrorCode.UNIMPLEMENTED
 
 
 @runtime_checkable
@@ -81,3 +88,31 @@ class ClosableModel(Protocol):
 
     def close(self) -> None:
         """Release it; called once after the last ``predict``."""
+
+
+@runtime_checkable
+class Explainer(Protocol):
+    """A model that can say what its answers come from."""
+
+    def explain(self, request: InferRequest) -> InferResponse:
+        """Return attributions, such as a number for each pixel; called alone, like ``predict`` one call at a time.
+
+        Raises:
+            InputError: The request does not fit the model.
+            Unimplemented: This one cannot, although others of its class can.
+        """
+
+
+@runtime_checkable
+class ModelStore(Protocol):
+    """A class of models whose artifact may bring several of them, under names of their own."""
+
+    @classmethod
+    def stored(cls, artifact: Path) -> Mapping[str, Callable[[], Model]]:
+        """Return what makes each model, by name; each is then given ``artifact`` to load itself from.
+
+        Empty where the artifact is one model, which is served under the name that the server was given.
+
+        Raises:
+            LoadError: The artifact cannot be read.
+        """

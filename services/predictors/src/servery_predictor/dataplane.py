@@ -66,13 +66,20 @@ class DataPlane:
             raise outcome
         return outcome
 
-    def submit(self, request: InferRequest, done: Callable[[Outcome], None], *, protocol: str) -> Call:
+    def submit(
+        self, request: InferRequest, done: Callable[[Outcome], None], *, protocol: str, explain: bool = False
+    ) -> Call:
         """Call ``done`` once with what ``infer`` returns or raises, before this returns where nothing need be waited
         for; it must not raise. What is returned can be cancelled, and then nothing is called.
+
+        Args:
+            explain: Ask not for the answer but for what it comes from.
         """
         call = Call(self.metrics, request, done, protocol)
         try:
-            call.ticket = self.repository.batcher(request.model, request.version).enqueue(request, call.finish)
+            batcher = self.repository.batcher(request.model, request.version)
+            ability = self.repository.explainer(request.model, request.version) if explain else None
+            call.ticket = batcher.enqueue(request, call.finish, ability)
         except ServeryError as failure:
             call.finish(failure)
         return call

@@ -12,11 +12,11 @@ from servery_sdk.protocol import Datatype
 _JSON = "application/json"
 
 
-def _path(request: str, answer: str, *parameters: str) -> dict[str, Any]:
+def _path(request: str, answer: str, *parameters: str, summary: str = "Infer") -> dict[str, Any]:
     errors = {"400": "the request is wrong", "404": "no such model", "429": "too many wait", "503": "not ready"}
     return {
         "post": {
-            "summary": "Infer",
+            "summary": summary,
             "parameters": [
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters
             ],
@@ -41,8 +41,16 @@ def _path(request: str, answer: str, *parameters: str) -> dict[str, Any]:
     }
 
 
+def _explain_path() -> dict[str, Any]:
+    path = _path("V1Request", "V1Explanation", "model", summary="Explain")
+    error = {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
+    path["post"]["responses"]["501"] = {"description": "the model does not explain", "content": error}
+    return path
+
+
 INFERENCE_PATHS: dict[str, Any] = {
     "/v1/models/{model}:predict": _path("V1Request", "V1Response", "model"),
+    "/v1/models/{model}:explain": _explain_path(),
     "/v2/models/{model}/infer": _path("V2Request", "V2Response", "model"),
     "/v2/models/{model}/versions/{version}/infer": _path("V2Request", "V2Response", "model", "version"),
 }
@@ -71,6 +79,11 @@ INFERENCE_SCHEMAS: dict[str, Any] = {
         "type": "object",
         "required": ["predictions"],
         "properties": {"predictions": {"type": "array", "items": {}}},
+    },
+    "V1Explanation": {
+        "type": "object",
+        "required": ["explanations"],
+        "properties": {"explanations": {"type": "array", "items": {}}},
     },
     "V2Request": {
         "type": "object",

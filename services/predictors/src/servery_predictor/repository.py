@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Json
-from servery_sdk.model import ModelState, Runtime
-from servery_sdk.protocol import ModelMetadata
-from servery_sdk.serving import ClosableModel, DescribedModel, LoadError, Model, ThreadedModel, UnbatchedModel
+from servery_sdk.model import ModelState
+from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
+from servery_sdk.serving import (
+    ClosableModel,
+    DescribedModel,
+    Explainer,
+    LoadError,
+    Model,
+    UnbatchedModel,
+    Unimplemented,
+)
 
 from servery_predictor.batching.loop import Batcher
 from servery_predictor.errors import ModelNotReady, UnknownModel
+from servery_predictor.factory import MakeModel, ModelFactory
 from servery_predictor.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -31,6 +39,7 @@ class Entry:
 
     name: str
     artifact: Path
+    make_model: MakeModel
     state: ModelState = ModelState.PENDING
     reason: str = ""
     model: Model | None = None
@@ -43,7 +52,7 @@ class Repository:
     """Models by name.
 
     Args:
-        make_model: Makes an empty model of the process's runtime.
+        factory: Of the process's runtime.
         max_batch_rows: Of one call.
         max_queue_requests: That may wait for one model.
         timeout_seconds: That a request may wait for its answer; None for any time.
@@ -51,14 +60,14 @@ class Repository:
 
     def __init__(
         self,
-        make_model: Callable[[], Model],
+        factory: ModelFactory,
         metrics: Metrics,
         *,
         max_batch_rows: int,
         max_queue_requests: int,
         timeout_seconds: float | None = None,
     ) -> None:
-        self._make_model = make_model
+        self._factory = factory
         self._metrics = metrics
         self._max_batch_rows = max_batch_rows
         self._max_queue_requests = max_queue_requests
@@ -68,9 +77,14 @@ class Repository:
         self._adopted: dict[str, Model] = {}
 
     def add(self, name: str, artifact: Path) -> None:
-        """Make a model known, not loaded yet."""
-        self._entries[name] = Entry(name, artifact)
-        self._locks[name] = asyncio.Lock()
+        """Make known what ``artifact`` brings, not loaded yet: one model, or several under names of their own.
+
+        Raises:
+            LoadError: The artifact says which, but cannot be read.
+        """
+        for model, make_model in self._factory.models(name, artifact).items():
+            self._entries[model] = Entry(model, artifact, make_model)
+            self._locks[model] = asyncio.Lock()
 
     def adopt(self, name: str, model: Model) -> None:
         """Take a model that is loaded already: it is what the next ``load`` serves."""
@@ -107,9 +121,31 @@ class Repository:
             raise ModelNotReady(f"Model with name {name} is not ready, but {entry.state}{why}")
         return entry.batcher
 
+    def explainer(self, name: str, version: str | None) -> Callable[[InferRequest], InferResponse]:
+        """Return the ability of a model to explain its answers.
+
+        Raises:
+            UnknownModel: No such model or version.
+            Unimplemented: It has none.
+        """
+        model = self.entry(name, version).model
+        if isinstance(model, Explainer):
+            return model.explain
+        raise Unimplemented(f"model {name!r} does not explain its answers")
+
     @staticmethod
     def _versions(entry: Entry) -> tuple[str, ...]:
         return entry.metadata.versions if entry.metadata is not None else ()
+
+    async def load_all(self, *, without: Collection[str] = ()) -> None:
+        """Load every known model, ``without`` some.
+
+        Raises:
+            LoadError: One cannot be served.
+        """
+        for entry in self.entries():
+            if entry.name not in without:
+                await self.load(entry.name)
 
     async def load(self, name: str) -> None:
         """Load or load again; while loading, the old one goes on answering.
@@ -137,7 +173,7 @@ class Repository:
         adopted = self._adopted.pop(entry.name, None)
         if adopted is not None:
             return adopted
-        model = self._make_model()
+        model = entry.make_model()
         model.load(entry.artifact)
         return model
 
@@ -197,34 +233,6 @@ class Repository:
         for entry in self.entries():
             if entry.batcher is not None:
                 await self.unload(entry.name)
-
-
-def model_factory(runtime: Runtime, *, threads: int = 1) -> Callable[[], Model]:
-    """Return what makes an empty model of ``runtime``; imports its framework.
-
-    Args:
-        threads: That a call of the model may use, where it can be told.
-
-    Raises:
-        LoadError: It has no model class, or that does not import.
-    """
-    module, _, attribute = (runtime.model_class or "").partition(":")
-    if not attribute:
-        raise LoadError(f"runtime {runtime.name!r} has no model class; only its own image serves it")
-    try:
-        made = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise LoadError(f"runtime {runtime.name!r}: cannot import {runtime.model_class}: {error}") from error
-    if not isinstance(made, type) or not callable(getattr(made, "predict", None)):
-        raise LoadError(f"runtime {runtime.name!r}: {runtime.model_class} is not a class with load and predict")
-
-    def empty() -> Model:
-        model: Model = made()
-        if isinstance(model, ThreadedModel):
-            model.threads = threads
-        return model
-
-    return empty
 
 
 def reason(failure: BaseException) -> str:

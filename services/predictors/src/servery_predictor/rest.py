@@ -31,11 +31,12 @@ logger = logging.getLogger(__name__)
 JSON_LENGTH = b"inference-header-content-length"
 _BINARY = b"application/octet-stream"
 _PREDICT = re.compile(r"/v1/models/([^/]+):predict")
+_EXPLAIN = re.compile(r"/v1/models/([^/]+):explain")
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 
 class HotRoutes:
-    """``POST /v1/models/{m}:predict`` and ``POST /v2/models/{m}[/versions/{v}]/infer``."""
+    """``POST /v1/models/{m}:predict``, ``:explain`` and ``POST /v2/models/{m}[/versions/{v}]/infer``."""
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
@@ -54,6 +55,8 @@ class HotRoutes:
             handler = self._predict(unquote(found[1]))
         elif found := _INFER.fullmatch(path):
             handler = self._infer(unquote(found[1]), found[2] and unquote(found[2]))
+        elif found := _EXPLAIN.fullmatch(path):
+            handler = self._explain(unquote(found[1]))
         if handler is not None and len(self._known) < 1000:
             self._known[path] = handler
         return handler
@@ -67,6 +70,16 @@ class HotRoutes:
             return _Asking(self._plane, asked, "v1", _v1_response)
 
         return predict
+
+    def _explain(self, model: str) -> Handler:
+        def explain(request: Request) -> Response | Later:
+            try:
+                asked = v1.decode_request(request.body, model=model)
+            except ServeryError as failure:
+                return errors.response(failure)
+            return _Asking(self._plane, asked, "v1", _v1_explanation, explain=True)
+
+        return explain
 
     def _infer(self, model: str, version: str | None) -> Handler:
         def infer(request: Request) -> Response | Later:
@@ -90,11 +103,13 @@ class _Asking(Later):
         asked: InferRequest,
         protocol: str,
         encode: Callable[[InferResponse, InferRequest], Response],
+        *,
+        explain: bool = False,
     ) -> None:
         self._asked = asked
         self._encode = encode
         super().__init__()
-        call = plane.submit(asked, self._on_outcome, protocol=protocol)
+        call = plane.submit(asked, self._on_outcome, protocol=protocol, explain=explain)
         self._abandoned = call.cancel
 
     def _on_outcome(self, outcome: Outcome) -> None:
@@ -111,6 +126,10 @@ class _Asking(Later):
 
 def _v1_response(outcome: InferResponse, _: InferRequest) -> Response:
     return Response(body=v1.encode_response(outcome))
+
+
+def _v1_explanation(outcome: InferResponse, _: InferRequest) -> Response:
+    return Response(body=v1.encode_response(outcome, member="explanations"))
 
 
 def _v2_response(outcome: InferResponse, asked: InferRequest) -> Response:

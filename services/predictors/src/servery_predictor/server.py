@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+from collections.abc import Collection
 from socket import socket
 
 from servery_http.limits import Limits
@@ -12,10 +13,11 @@ from servery_http.server import Server
 from servery_sdk.model import Runtime
 
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.factory import ModelFactory
 from servery_predictor.grpc_front import FastGrpcServer
 from servery_predictor.grpc_server import GrpcServer
 from servery_predictor.metrics import Metrics
-from servery_predictor.repository import Repository, model_factory
+from servery_predictor.repository import Repository
 from servery_predictor.rest import HotRoutes, application
 from servery_predictor.settings import Settings
 
@@ -24,11 +26,11 @@ def data_plane(settings: Settings, runtime: Runtime, metrics: Metrics | None = N
     """Return what answers requests under every server; its model is not loaded yet.
 
     Raises:
-        LoadError: The runtime's framework is not here.
+        LoadError: The runtime's framework is not here, or the artifact does not say what it holds.
     """
     metrics = metrics or Metrics()
     repository = Repository(
-        model_factory(runtime, threads=settings.threads),
+        ModelFactory(runtime, threads=settings.threads),
         metrics,
         max_batch_rows=settings.max_batch_rows,
         max_queue_requests=settings.max_queue_requests,
@@ -99,13 +101,13 @@ class Predictor:
         await self.load()
         await self.listen()
 
-    async def load(self) -> None:
-        """Load the model.
+    async def load(self, *, without: Collection[str] = ()) -> None:
+        """Load every model that the artifact brings, ``without`` some.
 
         Raises:
-            LoadError: It cannot be served.
+            LoadError: One cannot be served.
         """
-        await self.repository.load(self._settings.model_name)
+        await self.repository.load_all(without=without)
 
     async def listen(self) -> None:
         """Accept requests."""

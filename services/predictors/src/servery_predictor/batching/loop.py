@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest, InferResponse, batch
-from servery_sdk.serving import InputError
+from servery_sdk.serving import InputError, Unimplemented
 
 from servery_predictor.batching.placement import QUICK_SECONDS, Placement
 from servery_predictor.batching.policy import next_batch
@@ -26,6 +26,8 @@ _WEIGHT = 0.2
 
 Outcome: TypeAlias = InferResponse | ServeryError
 Done: TypeAlias = Callable[[Outcome], None]
+Ability: TypeAlias = Callable[[InferRequest], InferResponse]
+"""What a model can be asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +46,15 @@ class Ran:
 
 
 class Ticket:
-    """A request's place in the queue."""
+    """A request's place in the queue; an ``ability`` of None is ``predict``."""
 
-    __slots__ = ("_done", "came", "is_over", "key", "request", "rows")
+    __slots__ = ("_done", "ability", "came", "is_over", "key", "request", "rows")
 
-    def __init__(self, request: InferRequest, key: Hashable, rows: int, done: Done) -> None:
+    def __init__(self, request: InferRequest, key: Hashable, rows: int, done: Done, ability: Ability | None) -> None:
         self.request = request
         self.key = key
         self.rows = rows
+        self.ability = ability
         self.came = time.perf_counter()
         self.is_over = False
         self._done = done
@@ -113,7 +116,7 @@ class Batcher:
 
     def __init__(
         self,
-        predict: Callable[[InferRequest], InferResponse],
+        predict: Ability,
         *,
         executor: Executor,
         batchable: bool = True,
@@ -150,8 +153,11 @@ class Batcher:
         answer.ticket = self.enqueue(request, answer.settle)
         return answer
 
-    def enqueue(self, request: InferRequest, done: Done) -> Ticket:
+    def enqueue(self, request: InferRequest, done: Done, ability: Ability | None = None) -> Ticket:
         """Call ``done`` with the answer, once and never before this returns; it must not raise.
+
+        Args:
+            ability: Another than ``predict``: asked for this request alone, and never on the event loop.
 
         Raises:
             QueueFull: Too many wait.
@@ -164,8 +170,8 @@ class Batcher:
                 retry_after_seconds=max(1.0, self._mean_seconds * len(self._queue)),
             )
         loop = asyncio.get_running_loop()
-        key: Hashable = batch.key(request) if self._batchable else None
-        ticket = Ticket(request, key, batch.rows(request) or 1, done)
+        key: Hashable = batch.key(request) if self._batchable and ability is None else None
+        ticket = Ticket(request, key, batch.rows(request) or 1, done, ability)
         self._queue.append(ticket)
         self._on_wait(len(self._queue))
         self._idle.clear()
@@ -217,28 +223,29 @@ class Batcher:
             self._queue = [ticket for index, ticket in enumerate(queue) if index not in picked]
         self._on_wait(len(self._queue))
         requests = [ticket.request for ticket in self._running]
+        ability = self._running[0].ability
         started = time.perf_counter()
-        if self._placement.is_inline:
-            self._finish(loop, started, self._run(requests))
+        if self._placement.is_inline and ability is None:
+            self._finish(loop, started, self._run(requests, self._predict))
             return
-        running = loop.run_in_executor(self._executor, self._run, requests)
+        running = loop.run_in_executor(self._executor, self._run, requests, ability or self._predict)
         running.add_done_callback(lambda done: self._finish(loop, started, done.result()))
 
-    def _run(self, requests: list[InferRequest]) -> _Called:
+    def _run(self, requests: list[InferRequest], ability: Ability) -> _Called:
         waits, started, cpu_started = _waits(), time.perf_counter(), time.thread_time()
-        answers = self._answers(requests)
+        answers = self._answers(requests, ability)
         return _Called(
             answers, time.perf_counter() - started, time.thread_time() - cpu_started, waited=_waits() > waits
         )
 
-    def _answers(self, requests: list[InferRequest]) -> list[Outcome]:
+    def _answers(self, requests: list[InferRequest], ability: Ability) -> list[Outcome]:
         try:
             if len(requests) == 1:
                 (request,) = requests
-                return [replace(self._predict(request), model=request.model, id=request.id)]
+                return [replace(ability(request), model=request.model, id=request.id)]
             # The queue has compared their keys; the policy kept to max_rows.
             merged = batch.merged_alike(requests)
-            answers = batch.split(self._predict(merged.request), merged.offsets)
+            answers = batch.split(ability(merged.request), merged.offsets)
             for answer, request in zip(answers, requests, strict=True):
                 answer.model, answer.id = request.model, request.id
             return list(answers)
@@ -246,22 +253,13 @@ class Batcher:
             # BaseException: a model may call sys.exit(), and the queue would wait for this call's end for ever.
             # One bad request must not fail its neighbours: each is asked alone.
             if len(requests) > 1:
-                return [answer for request in requests for answer in self._answers([request])]
+                return [answer for request in requests for answer in self._answers([request], ability)]
             return [_failure(requests[0], error)]
 
     def _finish(self, loop: asyncio.AbstractEventLoop, started: float, called: _Called) -> None:
-        seconds = called.seconds
         tickets, self._running = self._running, []
-        self._placement = self._placement.after(seconds=seconds, cpu_seconds=called.cpu_seconds, waited=called.waited)
-        self._mean_seconds += _WEIGHT * (seconds - self._mean_seconds)
-        # Before the answers: who has one may look at what was counted.
-        self._on_batch(
-            Ran(
-                waits=[started - ticket.came for ticket in tickets],
-                rows=sum([ticket.rows for ticket in tickets]),
-                seconds=seconds,
-            )
-        )
+        if tickets[0].ability is None:
+            self._count(started, tickets, called)
         for ticket, answer in zip(tickets, called.outcomes, strict=True):
             ticket.finish(answer)
         if self._queue:
@@ -269,9 +267,23 @@ class Batcher:
         else:
             self._idle.set()
 
+    def _count(self, started: float, tickets: Sequence[Ticket], called: _Called) -> None:
+        """Learn from a ``predict``, before its answers: who has one may look at what was counted."""
+        self._placement = self._placement.after(
+            seconds=called.seconds, cpu_seconds=called.cpu_seconds, waited=called.waited
+        )
+        self._mean_seconds += _WEIGHT * (called.seconds - self._mean_seconds)
+        self._on_batch(
+            Ran(
+                waits=[started - ticket.came for ticket in tickets],
+                rows=sum([ticket.rows for ticket in tickets]),
+                seconds=called.seconds,
+            )
+        )
+
 
 def _failure(request: InferRequest, error: BaseException) -> ServeryError:
-    if isinstance(error, InputError):
+    if isinstance(error, InputError | Unimplemented):
         return error
     logger.error("model failed", exc_info=error, extra={"model": request.model})
     failure = ModelFailed(f"model {request.model!r} failed: {type(error).__name__}: {error}")

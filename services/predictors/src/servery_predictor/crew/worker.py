@@ -77,7 +77,7 @@ async def _serve(place: Place, post: Post) -> None:
         predictor.repository.adopt(name, model)
     crew = Crew(predictor.repository, post, gone=asked.set)
     predictor.plane.changes = crew
-    if place.settings.model_name not in place.unloaded and not await _first(predictor.load(), asked):
+    if not await _first(predictor.load(without=place.unloaded), asked):
         return
     settle()
     post.send(Message(word=Word.LOADED))
