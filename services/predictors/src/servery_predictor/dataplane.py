@@ -25,9 +25,9 @@ class DataPlane:
 
     @property
     def ready(self) -> bool:
-        """Whether every model answers and the server is not going away."""
-        entries = self.repository.entries()
-        return not self.draining and bool(entries) and all(entry.state is ModelState.LOADED for entry in entries)
+        """Whether every model that was not unloaded answers, one at least, and the server is not going away."""
+        states = {entry.state for entry in self.repository.entries()}
+        return not self.draining and ModelState.LOADED in states <= {ModelState.LOADED, ModelState.PENDING}
 
     async def infer(self, request: InferRequest, *, protocol: str) -> InferResponse:
         """Return the model's answer with the outputs that were asked for.

@@ -36,7 +36,7 @@ class ModelReplica:
         settings = settings_from(argv)
         self._limits = Limits(max_body_bytes=settings.max_body_bytes)
         self._plane = data_plane(settings, find_runtime(settings.runtime))
-        await self._plane.repository.load(settings.model_name)
+        await self._plane.repository.load_all()
 
     def __serve_build_asgi_app__(self) -> asgi.Application:
         """Return the same routes as the predictor's own server has."""

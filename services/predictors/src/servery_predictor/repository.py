@@ -5,16 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
 from servery_sdk.errors import ServeryError
+from servery_sdk.manifests import Json
 from servery_sdk.model import ModelState, Runtime
 from servery_sdk.protocol import ModelMetadata
-from servery_sdk.serving import ClosableModel, DescribedModel, LoadError, Model, UnbatchedModel
+from servery_sdk.serving import (
+    ClosableModel,
+    ConfiguredModel,
+    DescribedModel,
+    GatheringModel,
+    LoadError,
+    Model,
+    ModelStore,
+    ScheduledModel,
+    Scheduling,
+    UnbatchedModel,
+)
 
 from servery_predictor.batching.loop import Batcher
 from servery_predictor.errors import ModelNotReady, UnknownModel
@@ -29,12 +41,18 @@ class Entry:
 
     name: str
     artifact: Path
+    make_model: Callable[[], Model]
     state: ModelState = ModelState.PENDING
     reason: str = ""
     model: Model | None = None
     batcher: Batcher | None = None
     metadata: ModelMetadata | None = None
     executor: Executor | None = None
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Those that answer; empty where the model has none, or is not loaded."""
+        return self.metadata.versions if self.metadata is not None and self.batcher is not None else ()
 
 
 class Repository:
@@ -55,11 +73,28 @@ class Repository:
         self._max_queue_requests = max_queue_requests
         self._entries: dict[str, Entry] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._artifacts: dict[str, Path] = {}
+        self._nicknames: dict[str, str] = {}
 
     def add(self, name: str, artifact: Path) -> None:
-        """Make a model known, not loaded yet."""
-        self._entries[name] = Entry(name, artifact)
-        self._locks[name] = asyncio.Lock()
+        """Make known what ``artifact`` brings, not loaded yet: one model, or several under names of their own.
+
+        An only model answers to ``name`` as well: a service of one model is asked by the service's name.
+
+        Raises:
+            LoadError: The artifact says which, but cannot be read.
+        """
+        made = self._make_model
+        stored: Mapping[str, Callable[[], Model]] = made.stored(artifact) if isinstance(made, ModelStore) else {}
+        self._artifacts[name] = artifact
+        for model, make_model in (stored or {name: made}).items():
+            if model not in self._entries:
+                self._entries[model] = Entry(model, artifact, make_model)
+                self._locks[model] = asyncio.Lock()
+        if len(stored) == 1:
+            (self._nicknames[name],) = stored
+        else:
+            self._nicknames.pop(name, None)
 
     def entries(self) -> tuple[Entry, ...]:
         """Return every known model, by name."""
@@ -71,11 +106,11 @@ class Repository:
         Raises:
             UnknownModel: Not here; says what is.
         """
-        found = self._entries.get(name)
+        found = self._entries.get(name) or self._entries.get(self._nicknames.get(name, name))
         if found is None:
             present = ", ".join(sorted(self._entries)) or "none"
             raise UnknownModel(f"Model with name {name} does not exist; this server has: {present}")
-        if version is not None and version not in self._versions(found):
+        if version is not None and version not in (found.metadata.versions if found.metadata is not None else ()):
             raise UnknownModel(f"model {name!r} has no version {version!r}; leave the version out")
         return found
 
@@ -92,24 +127,51 @@ class Repository:
             raise ModelNotReady(f"Model with name {name} is not ready, but {entry.state}{why}")
         return entry.batcher
 
-    @staticmethod
-    def _versions(entry: Entry) -> tuple[str, ...]:
-        return entry.metadata.versions if entry.metadata is not None else ()
+    def configuration(self, name: str, version: str | None = None) -> Mapping[str, Json]:
+        """Return the configuration of a model that is ready.
+
+        Raises:
+            UnknownModel: No such model or version, or it has no configuration.
+            ModelNotReady: It cannot answer; says why.
+        """
+        self.batcher(name, version)
+        model = self.entry(name).model
+        if not isinstance(model, ConfiguredModel):
+            raise UnknownModel(f"model {name!r} has no configuration")
+        return model.configuration()
+
+    async def load_all(self) -> None:
+        """Load every known model.
+
+        Raises:
+            LoadError: Says every model that cannot be served.
+        """
+        names = [entry.name for entry in self.entries()]
+        outcomes = await asyncio.gather(*map(self.load, names), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for failure in failures:
+            if len(failures) == 1 or not isinstance(failure, LoadError):
+                raise failure
+        if failures:
+            raise LoadError("; ".join(map(str, failures)))
 
     async def load(self, name: str) -> None:
-        """Load or load again; while loading, the old one goes on answering.
+        """Load or load again; while loading, the old one goes on answering. Artifacts may have got new models.
 
         Raises:
             UnknownModel: Not here.
             LoadError: It cannot be served.
         """
+        if name not in self._entries:
+            for known, artifact in list(self._artifacts.items()):
+                self.add(known, artifact)
         entry = self.entry(name)
-        async with self._locks[name]:
+        async with self._locks[entry.name]:
             if entry.batcher is None:
                 entry.state = ModelState.LOADING
-            executor = ThreadPoolExecutor(1, thread_name_prefix=f"model-{name}")
+            executor = ThreadPoolExecutor(1, thread_name_prefix=f"model-{entry.name}")
             try:
-                model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry.artifact)
+                model = await asyncio.get_running_loop().run_in_executor(executor, _loaded, entry)
             except LoadError as error:
                 executor.shutdown(wait=False)
                 if entry.batcher is None:
@@ -117,11 +179,6 @@ class Repository:
                 raise
             await self._release(entry)
             self._serve(entry, model, executor)
-
-    def _loaded(self, artifact: Path) -> Model:
-        model = self._make_model()
-        model.load(artifact)
-        return model
 
     def _serve(self, entry: Entry, model: Model, executor: Executor) -> None:
         rows = self._metrics.batch_rows.labels(entry.name)
@@ -132,14 +189,22 @@ class Repository:
             seconds.observe(took)
 
         described = model.metadata() if isinstance(model, DescribedModel) else ModelMetadata(name="", platform="")
+        wishes = model.scheduling() if isinstance(model, ScheduledModel) else Scheduling()
+        if wishes.parallel_calls > 1:
+            executor.shutdown(wait=False)
+            executor = ThreadPoolExecutor(wishes.parallel_calls, thread_name_prefix=f"model-{entry.name}")
         entry.model, entry.executor = model, executor
         entry.metadata = replace(described, name=entry.name)
         entry.batcher = Batcher(
             model.predict,
             executor=executor,
+            predict_many=model.predict_many if isinstance(model, GatheringModel) and model.gathers else None,
             batchable=not isinstance(model, UnbatchedModel) or model.batchable,
-            max_rows=self._max_batch_rows,
-            max_requests=self._max_queue_requests,
+            max_rows=min(wishes.max_rows or self._max_batch_rows, self._max_batch_rows),
+            preferred_rows=wishes.preferred_rows,
+            max_delay_seconds=wishes.max_delay_seconds,
+            max_requests=wishes.max_requests or self._max_queue_requests,
+            parallel_calls=wishes.parallel_calls,
             on_batch=on_batch,
         )
         entry.state, entry.reason = ModelState.LOADED, ""
@@ -153,11 +218,11 @@ class Repository:
             UnknownModel: Not here.
         """
         entry = self.entry(name)
-        async with self._locks[name]:
+        async with self._locks[entry.name]:
             entry.state = ModelState.PENDING
-            self._metrics.ready.labels(name).set(0)
+            self._metrics.ready.labels(entry.name).set(0)
             await self._release(entry)
-            logger.info("model unloaded", extra={"model": name})
+            logger.info("model unloaded", extra={"model": entry.name})
 
     async def _release(self, entry: Entry) -> None:
         batcher, model, executor = entry.batcher, entry.model, entry.executor
@@ -175,6 +240,12 @@ class Repository:
         for entry in self.entries():
             if entry.batcher is not None:
                 await self.unload(entry.name)
+
+
+def _loaded(entry: Entry) -> Model:
+    model = entry.make_model()
+    model.load(entry.artifact)
+    return model
 
 
 def model_factory(runtime: Runtime) -> Callable[[], Model]:

@@ -137,6 +137,11 @@ def application(plane: DataPlane) -> FastAPI:
             raise errors.ModelNotReady(f"Model with name {model} is not ready, but {entry.state}")
         return HttpResponse(v2.encode_metadata(entry.metadata), media_type="application/json")
 
+    @app.get("/v2/models/{model}/config", responses=_ERRORS)
+    @app.get("/v2/models/{model}/versions/{version}/config", responses=_ERRORS)
+    async def model_configuration(model: str, version: str | None = None) -> Any:
+        return JSONResponse(repository.configuration(model, version))
+
     @app.get("/v2/models/{model}/ready", responses=_ERRORS)
     @app.get("/v2/models/{model}/versions/{version}/ready", responses=_ERRORS)
     async def model_ready(model: str, version: str | None = None) -> Any:
@@ -146,8 +151,14 @@ def application(plane: DataPlane) -> FastAPI:
     @app.post("/v2/repository/index")
     async def index() -> list[dict[str, str]]:
         return [
-            {"name": entry.name, "state": _STATES.get(entry.state, "UNAVAILABLE"), "reason": entry.reason}
+            {
+                "name": entry.name,
+                **({"version": version} if version else {}),
+                "state": _STATES.get(entry.state, "UNAVAILABLE"),
+                "reason": entry.reason,
+            }
             for entry in repository.entries()
+            for version in entry.versions or ("",)
         ]
 
     @app.post("/v2/repository/models/{model}/load", responses=_ERRORS)

@@ -21,7 +21,7 @@ def data_plane(settings: Settings, runtime: Runtime, metrics: Metrics | None = N
     """Return what answers requests under every server; its model is not loaded yet.
 
     Raises:
-        LoadError: The runtime's framework is not here.
+        LoadError: The runtime's framework is not here, or the artifact does not say what it holds.
     """
     metrics = metrics or Metrics()
     repository = Repository(
@@ -63,7 +63,7 @@ class Predictor:
         Raises:
             LoadError: The model cannot be served.
         """
-        await self.repository.load(self._settings.model_name)
+        await self.repository.load_all()
         await self.http.start()
         if self.grpc is not None:
             await self.grpc.start()
