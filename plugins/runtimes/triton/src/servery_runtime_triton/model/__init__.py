@@ -24,6 +24,7 @@ from servery_runtime_triton.model.signature import Signature, signature
 logger = logging.getLogger(__name__)
 
 _MICROSECONDS = 1_000_000
+_UNUSED = {"batch_input", "batch_output", "model_repository_agents", "model_warmup", "response_cache"}
 
 
 class TritonModel:
@@ -50,6 +51,8 @@ class TritonModel:
     def stored(cls, artifact: Path) -> Mapping[str, Callable[[], Model]]:
         """Return what makes each model of a repository, by name; empty where ``artifact`` is one model."""
         repository = ModelRepository.at(artifact)
+        for folder in repository.others():
+            logger.warning("no model in folder", extra={"folder": str(folder)})
         return {name: partial(cls, name, repository) for name in repository.names()}
 
     def load(self, artifact: Path) -> None:
@@ -235,9 +238,8 @@ def _settle(config: pb.ModelConfig) -> None:
             f"model {config.name!r}: preferred_batch_size {too_large}: "
             f"must be 1 to max_batch_size ({config.max_batch_size})"
         )
-    for field in ("response_cache", "model_warmup", "batch_input", "batch_output", "model_repository_agents"):
-        if getattr(config, field) not in ([], type(getattr(config, field))()):
-            logger.warning("configuration changes nothing", extra={"model": config.name, "field": field})
+    for field in sorted({field.name for field, _ in config.ListFields()} & _UNUSED):
+        logger.warning("configuration changes nothing", extra={"model": config.name, "field": field})
 
 
 def _behind_one_another(tensors: Sequence[Tensor]) -> Tensor:

@@ -65,7 +65,7 @@ class Ensemble:
             ),
             parameters=request.parameters,
         )
-        responses = self._repository.peer(step.model).responses(asked)
+        responses = self._repository.call(asked, decoupled=True)
         if len(responses) != 1:
             raise ModelError(
                 f"ensemble {request.model!r}: step {step.model!r} gave {len(responses)} responses; a step gives one",

@@ -27,7 +27,7 @@ from servery_sdk.serving import LoadError
 from servery_runtime_triton.model import triton_python_backend_utils as pb_utils
 from servery_runtime_triton.model.backends import Place, model_file
 from servery_runtime_triton.model.config import as_json
-from servery_runtime_triton.model.failures import ModelError, ModelGone
+from servery_runtime_triton.model.failures import ModelError
 from servery_runtime_triton.model.repository import ModelRepository
 
 logger = logging.getLogger(__name__)
@@ -69,27 +69,6 @@ class _Utils:
 _utils = _Utils()
 
 
-class _Peers:
-    """How a model calls the others of its repository."""
-
-    def __init__(self, repository: ModelRepository) -> None:
-        self._repository = repository
-
-    def call(self, request: InferRequest, *, decoupled: bool) -> Sequence[InferResponse]:
-        peer = self._repository.peer(request.model)
-        if request.version is not None and request.version not in peer.versions:
-            raise ModelGone(f"model {request.model!r} has no version {request.version}: {', '.join(peer.versions)}")
-        if peer.is_decoupled and not decoupled:
-            raise ModelError(f"model {request.model!r} is decoupled: call exec(decoupled=True)")
-        return peer.responses(request)
-
-    def is_ready(self, name: str, version: str) -> bool:
-        try:
-            return version in ("", *self._repository.peer(name).versions)
-        except ModelGone:
-            return False
-
-
 class PythonBackend:
     """One ``TritonPythonModel``: called by one thread at a time."""
 
@@ -99,13 +78,13 @@ class PythonBackend:
     def __init__(self, model: Any, outputs: Sequence[str], repository: ModelRepository) -> None:
         self._model = model
         self._outputs = tuple(outputs)
-        self._peers = _Peers(repository)
-        pb_utils.servers.append(self._peers)
+        self._repository = repository
+        pb_utils.servers.append(repository)
 
     def execute(self, requests: Sequence[InferRequest]) -> Sequence[Sequence[InferResponse] | ServeryError]:
         """Call the model's ``execute`` with all of them."""
         asked = [pb_utils.InferenceRequest.of(request, self._outputs) for request in requests]
-        token = pb_utils.serving.set(self._peers)
+        token = pb_utils.serving.set(self._repository)
         try:
             with _utils.importable():
                 returned = self._model.execute(asked)
@@ -125,7 +104,7 @@ class PythonBackend:
 
     def close(self) -> None:
         """Call the model's ``finalize`` where it has one."""
-        pb_utils.servers.remove(self._peers)
+        pb_utils.servers.remove(self._repository)
         if hasattr(self._model, "finalize"):
             with _utils.importable():
                 self._model.finalize()
@@ -134,6 +113,11 @@ class PythonBackend:
 def _sent(
     request: InferRequest, responses: Sequence[pb_utils.InferenceResponse]
 ) -> Sequence[InferResponse] | ServeryError:
+    for response in responses:
+        if not isinstance(response, pb_utils.InferenceResponse):
+            raise pb_utils.TritonModelException(
+                f"execute answers with pb_utils.InferenceResponse, found a {type(response).__name__}"
+            )
     try:
         return [response.sent(request) for response in responses]
     except ModelError as error:
@@ -220,12 +204,12 @@ def _asked(file: Path) -> Iterator[None]:
         yield
     except LoadError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Somebody else's code may raise anything.
         raise LoadError(f"{file}: {type(error).__name__}: {error}{_line(error, file)}") from error
 
 
-def _line(error: Exception, file: Path) -> str:
+def _line(error: BaseException, file: Path) -> str:
     frame, at = error.__traceback__, None
     while frame is not None:
         if frame.tb_frame.f_code.co_filename == str(file):

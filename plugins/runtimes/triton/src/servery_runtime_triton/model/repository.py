@@ -5,7 +5,6 @@ Source: Triton, "Model Repository" and "Model Configuration", "Version Policy".
 
 from __future__ import annotations
 
-import logging
 import threading
 import weakref
 from collections.abc import Sequence
@@ -17,9 +16,7 @@ from servery_sdk.protos.triton import model_config_pb2 as pb
 from servery_sdk.serving import LoadError
 
 from servery_runtime_triton.model.config import FILE
-from servery_runtime_triton.model.failures import ModelGone
-
-logger = logging.getLogger(__name__)
+from servery_runtime_triton.model.failures import ModelError, ModelGone
 
 
 class Peer(Protocol):
@@ -52,11 +49,14 @@ class ModelRepository:
         """Return the names of the models, sorted; empty where the directory itself is a model, or holds none."""
         if not self.artifact.is_dir() or is_model(self.artifact):
             return ()
-        folders = [path for path in sorted(self.artifact.iterdir()) if path.is_dir() and path.name[0] not in "._"]
-        for path in folders:
-            if not is_model(path):
-                logger.warning("no model in folder", extra={"folder": str(path)})
-        return tuple(path.name for path in folders if is_model(path))
+        return tuple(path.name for path in self._folders() if is_model(path))
+
+    def others(self) -> tuple[Path, ...]:
+        """Return the folders among the models that are none."""
+        return tuple(path for path in self._folders() if not is_model(path)) if self.names() else ()
+
+    def _folders(self) -> list[Path]:
+        return [path for path in sorted(self.artifact.iterdir()) if path.is_dir() and path.name[0] not in "._"]
 
     def directory(self, name: str | None) -> Path:
         """Return the directory of a model; None is the only one.
@@ -102,6 +102,26 @@ class ModelRepository:
                 return self._loaded[name]
             present = ", ".join(sorted(self._loaded)) or "none"
         raise ModelGone(f"model {name!r} is not loaded; loaded are: {present}")
+
+    def call(self, request: InferRequest, *, decoupled: bool) -> Sequence[InferResponse]:
+        """Return the responses of a model that another one asks; one, unless ``decoupled``.
+
+        Raises:
+            ServeryError: It is not there, or said no.
+        """
+        peer = self.peer(request.model)
+        if request.version is not None and request.version not in peer.versions:
+            raise ModelGone(
+                f"model {request.model!r} has no version {request.version}; it has: {', '.join(peer.versions)}"
+            )
+        if peer.is_decoupled and not decoupled:
+            raise ModelError(f"model {request.model!r} is decoupled: call exec(decoupled=True)")
+        return peer.responses(request)
+
+    def is_ready(self, name: str, version: str) -> bool:
+        """Whether a model answers in a version; an empty one is any."""
+        with self._lock:
+            return name in self._loaded and version in ("", *self._loaded[name].versions)
 
 
 def is_model(directory: Path) -> bool:
