@@ -119,3 +119,36 @@ def test_the_example_names_two_irises() -> None:
     outputs = {output["name"]: output["data"] for output in json.loads(done.stdout)["outputs"]}
     assert outputs["LABEL"] == ["versicolor", "setosa"]
     assert np.reshape(outputs["PROBABILITIES"], (2, 3)).sum(axis=1) == pytest.approx([1, 1])
+
+
+AS_TRITON = """
+apiVersion: serving.kserve.io/v1alpha1
+kind: ServingRuntime
+metadata: {{name: tritons-own}}
+spec:
+  supportedModelFormats: [{{name: triton, version: "2"}}]
+  protocolVersions: [v2, grpc-v2]
+  containers:
+  - name: kserve-container
+    image: nvcr.io/nvidia/tritonserver:24.08-py3
+    args: [tritonserver, --model-store=/mnt/models, --http-port=8080, --grpc-port=9000, --allow-http=true, --log-verbose=1]
+---
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {{name: iris}}
+spec:
+  predictor:
+    model:
+      modelFormat: {{name: triton}}
+      runtime: tritons-own
+      storageUri: file://{models}
+"""
+
+
+@pytest.mark.local
+@pytest.mark.timeout(300)
+def test_a_manifest_with_tritons_image_and_flags_runs_here(tmp_path: Path) -> None:
+    (tmp_path / "service.yaml").write_text(AS_TRITON.format(models=EXAMPLE / "models"))
+    done = servery("predict", "-f", str(tmp_path / "service.yaml"), "-d", f"@{EXAMPLE / 'request.json'}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outputs"][0]["data"] == ["versicolor", "setosa"]

@@ -12,7 +12,7 @@ from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
 from servery_sdk.testing import RuntimeContract
 
 torch = pytest.importorskip("torch", reason="TorchScript needs the dependency group torch beside frameworks")
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit")
 ROWS = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 TENSOR = '{{ name: "{}" data_type: TYPE_FP32 dims: [ 3 ] }}'
 
