@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,13 @@ def test_flags_of_triton_are_said_in_the_predictor_s_words() -> None:
     assert runtime.local_flags["model-store"] == runtime.local_flags["model_repository"] == "model_dir"
     assert runtime.local_flags["allow-grpc"] == "enable_grpc"
     assert runtime.local_flags["log-verbose"] == ""
+
+
+def test_a_torchscript_model_without_torch_says_what_is_missing(
+    write: Write, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    repository = write("m", config=f'platform: "pytorch_libtorch" {IO}')
+    (repository / "m" / "1" / "model.pt").write_bytes(b"")
+    with pytest.raises(LoadError, match=r"model\.pt: needs torch, which is not installed"):
+        load(repository)

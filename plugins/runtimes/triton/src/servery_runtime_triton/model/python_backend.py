@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 FILE = "model.py"
 CLASS = "TritonPythonModel"
-UTILS = "triton_python_backend_utils"
 
 _numbers = itertools.count()
 _importing = threading.RLock()
@@ -52,8 +51,8 @@ class _Utils:
     def importable(self) -> Iterator[None]:
         with self._lock:
             if not self._users:
-                self._before = sys.modules.get(UTILS)
-                sys.modules[UTILS] = pb_utils
+                self._before = sys.modules.get(pb_utils.UTILS)
+                sys.modules[pb_utils.UTILS] = pb_utils
             self._users += 1
         try:
             yield
@@ -61,9 +60,9 @@ class _Utils:
             with self._lock:
                 self._users -= 1
                 if not self._users:
-                    del sys.modules[UTILS]
+                    del sys.modules[pb_utils.UTILS]
                     if self._before is not None:
-                        sys.modules[UTILS] = self._before
+                        sys.modules[pb_utils.UTILS] = self._before
 
 
 _utils = _Utils()

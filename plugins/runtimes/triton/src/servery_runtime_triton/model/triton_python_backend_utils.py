@@ -27,6 +27,8 @@ from servery_runtime_triton.model.config import as_json, datatype
 from servery_runtime_triton.model.config import data_type as name_of
 from servery_runtime_triton.model.failures import ModelError
 
+UTILS = "triton_python_backend_utils"
+
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
@@ -570,10 +572,8 @@ def is_model_ready(model_name: str, model_version: str = "") -> bool:
 
 
 def __getattr__(name: str) -> Any:
-    raise AttributeError(
-        f"triton_python_backend_utils.{name} is not here: this model is served by Servery, not by Triton; "
-        f"there are: {', '.join(sorted(known for known in globals() if known[0] not in '_a' and known[0].isupper()))}"
-    )
+    # Python asks modules for names of its own, such as __path__, and takes no for an answer.
+    raise AttributeError(f"{UTILS}.{name} is Triton's, and not here: this model is served by Servery")
 
 
 def responses_of(request: InferenceRequest, returned: Any) -> Iterator[InferenceResponse]:
