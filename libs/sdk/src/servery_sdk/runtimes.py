@@ -19,6 +19,7 @@ def predictor(
     *,
     model_class: str,
     formats: Iterable[SupportedFormat],
+    protocols: Iterable[Protocol] = (Protocol.V1, Protocol.V2, Protocol.GRPC_V2),
     aliases: Iterable[str] = (),
     local_images: Iterable[str] = (),
     local_flags: Mapping[str, str] | None = None,
@@ -30,6 +31,7 @@ def predictor(
         name: Of the runtime plugin; the runtime object is ``servery-<name>``.
         model_class: Import string of a ``serving.Model``.
         formats: What it serves.
+        protocols: That its models understand.
         aliases: Other runtimes' names that mean this one.
         local_images: Repositories of images that it stands in for on a machine without containers.
         local_flags: Flags of those images' programs that the predictor spells in another way, without dashes.
@@ -40,7 +42,7 @@ def predictor(
         name=f"servery-{name}",
         aliases=tuple(aliases),
         formats=tuple(formats),
-        protocols=frozenset({Protocol.V1, Protocol.V2, Protocol.GRPC_V2}),
+        protocols=frozenset(protocols),
         model_class=model_class,
         image=image,
         local_images=(image.rpartition(":")[0], *local_images),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from servery_sdk.errors import ErrorCode, ServeryError
+from servery_sdk.manifests import Json
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
 
 
@@ -116,3 +118,49 @@ class ModelStore(Protocol):
         Raises:
             LoadError: The artifact cannot be read.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduling:
+    """How a model wants to be called.
+
+    Attributes:
+        max_rows: Upper bound on the rows of one call; None for the server's.
+        preferred_rows: A call of so many rows goes at once, and a larger one is cut down to the largest of them.
+        max_delay_seconds: How long a request may wait for a call of preferred size; 0 waits only while the model computes.
+        max_requests: That may wait; None for the server's.
+        parallel_calls: That may run at once; above 1, the model takes calls from several threads.
+    """
+
+    max_rows: int | None = None
+    preferred_rows: tuple[int, ...] = ()
+    max_delay_seconds: float = 0.0
+    max_requests: int | None = None
+    parallel_calls: int = 1
+
+
+@runtime_checkable
+class ScheduledModel(Protocol):
+    """A model with wishes of its own for the queue in front of it."""
+
+    def scheduling(self) -> Scheduling:
+        """Return them; called once, after ``load``."""
+
+
+@runtime_checkable
+class GatheringModel(Protocol):
+    """A model that takes the requests of one call as they are, instead of merged along axis 0."""
+
+    gathers: bool
+    """False: this one takes them merged, although others of its class do not."""
+
+    def predict_many(self, requests: Sequence[InferRequest]) -> Sequence[InferResponse | ServeryError]:
+        """Answer each request, in order: an error is the answer of one, and what is raised is the answer of all."""
+
+
+@runtime_checkable
+class ConfiguredModel(Protocol):
+    """A model with a configuration that clients may read."""
+
+    def configuration(self) -> Mapping[str, Json]:
+        """Return what ``GET /v2/models/{m}/config`` answers; called after ``load``."""

@@ -12,7 +12,7 @@ from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError
 
-from servery_predictor.batching.loop import Outcome, Ticket
+from servery_predictor.batching.tickets import Outcome, Ticket
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository
 
@@ -40,9 +40,9 @@ class DataPlane:
 
     @property
     def ready(self) -> bool:
-        """Whether every model answers and the server is not going away."""
-        entries = self.repository.entries()
-        return not self.draining and bool(entries) and all(entry.state is ModelState.LOADED for entry in entries)
+        """Whether every model that was not unloaded answers, one at least, and the server is not going away."""
+        states = {entry.state for entry in self.repository.entries()}
+        return not self.draining and ModelState.LOADED in states <= {ModelState.LOADED, ModelState.PENDING}
 
     async def infer(self, request: InferRequest, *, protocol: str) -> InferResponse:
         """Return the model's answer with the outputs that were asked for.

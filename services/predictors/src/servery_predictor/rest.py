@@ -22,7 +22,7 @@ from servery_sdk.runtimes import VERSION
 from starlette.exceptions import HTTPException
 
 from servery_predictor import errors
-from servery_predictor.batching.loop import Outcome
+from servery_predictor.batching.tickets import Outcome
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.openapi import INFERENCE_PATHS, INFERENCE_SCHEMAS
 
@@ -199,6 +199,11 @@ def application(plane: DataPlane) -> FastAPI:
             raise errors.ModelNotReady(f"Model with name {model} is not ready, but {entry.state}")
         return HttpResponse(v2.encode_metadata(entry.metadata), media_type="application/json")
 
+    @app.get("/v2/models/{model}/config", responses=_ERRORS)
+    @app.get("/v2/models/{model}/versions/{version}/config", responses=_ERRORS)
+    async def model_configuration(model: str, version: str | None = None) -> Any:
+        return JSONResponse(repository.configuration(model, version))
+
     @app.get("/v2/models/{model}/ready", responses=_ERRORS)
     @app.get("/v2/models/{model}/versions/{version}/ready", responses=_ERRORS)
     async def model_ready(model: str, version: str | None = None) -> Any:
@@ -208,8 +213,14 @@ def application(plane: DataPlane) -> FastAPI:
     @app.post("/v2/repository/index")
     async def index() -> list[dict[str, str]]:
         return [
-            {"name": entry.name, "state": _STATES.get(entry.state, "UNAVAILABLE"), "reason": entry.reason}
+            {
+                "name": entry.name,
+                **({"version": version} if version else {}),
+                "state": _STATES.get(entry.state, "UNAVAILABLE"),
+                "reason": entry.reason,
+            }
             for entry in repository.entries()
+            for version in entry.versions or ("",)
         ]
 
     @app.post("/v2/repository/models/{model}/load", responses=_ERRORS)

@@ -123,6 +123,7 @@ class Runtime:
         local_images: Repositories (no tag) of known images that this runtime stands in for on a machine without containers.
         local_flags: Flags of those images' programs that the predictor spells in another way, by theirs, both without
             dashes: ``rest_api_port`` is ``http_port``; empty for one that means nothing here.
+            A program's own name in front of its flags is such a one.
         parts: What is run, by kind of component; a kind that is missing is not served.
         parameters: How large its models are.
         accelerators: Classes that it runs on; empty where it says nothing.
