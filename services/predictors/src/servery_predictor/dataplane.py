@@ -20,7 +20,7 @@ class DataPlane:
     def __init__(self, repository: Repository, metrics: Metrics, *, timeout_seconds: float = 300.0) -> None:
         self.repository = repository
         self.metrics = metrics
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self.draining = False
 
     @property
@@ -53,10 +53,10 @@ class DataPlane:
 
     async def _answer(self, request: InferRequest) -> InferResponse:
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self.timeout_seconds):
                 return await self.repository.batcher(request.model, request.version).submit(request)
         except TimeoutError as error:
-            raise TooLate(f"model {request.model!r} did not answer in {self._timeout_seconds:g} s") from error
+            raise TooLate(f"model {request.model!r} did not answer in {self.timeout_seconds:g} s") from error
 
 
 def _asked(response: InferResponse, request: InferRequest) -> InferResponse:

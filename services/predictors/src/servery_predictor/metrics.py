@@ -41,3 +41,19 @@ class Metrics:
             registry=registry,
         )
         self.ready = Gauge("servery_predictor_model_ready", "1 where the model answers.", ("model",), registry=registry)
+        self.prompt_tokens = Counter(
+            "servery_predictor_prompt_tokens",
+            "Tokens of prompts and of texts to embed or rank.",
+            ("model",),
+            registry=registry,
+        )
+        self.generated_tokens = Counter(
+            "servery_predictor_generated_tokens", "Tokens generated.", ("model",), registry=registry
+        )
+        self.first_token_seconds = Histogram(
+            "servery_predictor_first_token_seconds",
+            "From decoded request to the first piece of a streamed text.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=registry,
+        )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TypeAlias
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.model import ModelState, Runtime
@@ -21,6 +23,33 @@ from servery_predictor.errors import ModelNotReady, UnknownModel
 from servery_predictor.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+Options: TypeAlias = Mapping[str, str | int | bool]
+"""What a process was told of its runtime's own options; those that it was not told are missing."""
+
+
+class Users:
+    """Counts who uses a model beside its queue: texts that are being generated."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._gone = asyncio.Event()
+        self._gone.set()
+
+    def __enter__(self) -> None:
+        """Be one more."""
+        self._count += 1
+        self._gone.clear()
+
+    def __exit__(self, *_: object) -> None:
+        """Be one less."""
+        self._count -= 1
+        if not self._count:
+            self._gone.set()
+
+    async def gone(self) -> None:
+        """Return when there are none."""
+        await self._gone.wait()
 
 
 @dataclass(slots=True)
@@ -35,6 +64,7 @@ class Entry:
     batcher: Batcher | None = None
     metadata: ModelMetadata | None = None
     executor: Executor | None = None
+    users: Users = field(default_factory=Users)
 
 
 class Repository:
@@ -115,8 +145,9 @@ class Repository:
                 if entry.batcher is None:
                     entry.state, entry.reason = ModelState.FAILED_TO_LOAD, str(error)
                 raise
-            await self._release(entry)
+            old = replace(entry)
             self._serve(entry, model, executor)
+            await self._release(old)
 
     def _loaded(self, artifact: Path) -> Model:
         model = self._make_model()
@@ -132,7 +163,7 @@ class Repository:
             seconds.observe(took)
 
         described = model.metadata() if isinstance(model, DescribedModel) else ModelMetadata(name="", platform="")
-        entry.model, entry.executor = model, executor
+        entry.model, entry.executor, entry.users = model, executor, Users()
         entry.metadata = replace(described, name=entry.name)
         entry.batcher = Batcher(
             model.predict,
@@ -156,19 +187,21 @@ class Repository:
         async with self._locks[name]:
             entry.state = ModelState.PENDING
             self._metrics.ready.labels(name).set(0)
-            await self._release(entry)
+            old = replace(entry)
+            entry.batcher = entry.model = entry.executor = None
+            await self._release(old)
             logger.info("model unloaded", extra={"model": name})
 
-    async def _release(self, entry: Entry) -> None:
-        batcher, model, executor = entry.batcher, entry.model, entry.executor
-        entry.batcher = entry.model = entry.executor = None
-        if batcher is not None:
-            await batcher.drained()
-        if isinstance(model, ClosableModel):
+    async def _release(self, old: Entry) -> None:
+        """Give back what ``old`` holds, once nobody uses it."""
+        if old.batcher is not None:
+            await old.batcher.drained()
+        await old.users.gone()
+        if isinstance(old.model, ClosableModel):
             with contextlib.suppress(Exception):
-                model.close()
-        if executor is not None:
-            executor.shutdown(wait=False)
+                old.model.close()
+        if old.executor is not None:
+            old.executor.shutdown(wait=False)
 
     async def close(self) -> None:
         """Unload everything."""
@@ -177,8 +210,8 @@ class Repository:
                 await self.unload(entry.name)
 
 
-def model_factory(runtime: Runtime) -> Callable[[], Model]:
-    """Return what makes an empty model of ``runtime``; imports its framework.
+def model_factory(runtime: Runtime, options: Options) -> Callable[[], Model]:
+    """Return what makes an empty model of ``runtime`` with ``options``; imports its framework.
 
     Raises:
         LoadError: It has no model class, or that does not import.
@@ -192,7 +225,7 @@ def model_factory(runtime: Runtime) -> Callable[[], Model]:
         raise LoadError(f"runtime {runtime.name!r}: cannot import {runtime.model_class}: {error}") from error
     if not isinstance(made, type) or not callable(getattr(made, "predict", None)):
         raise LoadError(f"runtime {runtime.name!r}: {runtime.model_class} is not a class with load and predict")
-    return made
+    return partial(made, **options)
 
 
 def reason(failure: BaseException) -> str:

@@ -12,12 +12,14 @@ from servery_sdk.model import Runtime
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.grpc_server import GrpcServer
 from servery_predictor.metrics import Metrics
-from servery_predictor.repository import Repository, model_factory
+from servery_predictor.repository import Options, Repository, model_factory
 from servery_predictor.rest import HotRoutes, application
 from servery_predictor.settings import Settings
 
 
-def data_plane(settings: Settings, runtime: Runtime, metrics: Metrics | None = None) -> DataPlane:
+def data_plane(
+    settings: Settings, runtime: Runtime, metrics: Metrics | None = None, *, options: Options | None = None
+) -> DataPlane:
     """Return what answers requests under every server; its model is not loaded yet.
 
     Raises:
@@ -25,7 +27,7 @@ def data_plane(settings: Settings, runtime: Runtime, metrics: Metrics | None = N
     """
     metrics = metrics or Metrics()
     repository = Repository(
-        model_factory(runtime),
+        model_factory(runtime, options or {}),
         metrics,
         max_batch_rows=settings.max_batch_rows,
         max_queue_requests=settings.max_queue_requests,
@@ -37,9 +39,16 @@ def data_plane(settings: Settings, runtime: Runtime, metrics: Metrics | None = N
 class Predictor:
     """One process's server. Use ``run``, or ``start`` and ``stop`` inside another loop."""
 
-    def __init__(self, settings: Settings, runtime: Runtime, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        runtime: Runtime,
+        metrics: Metrics | None = None,
+        *,
+        options: Options | None = None,
+    ) -> None:
         self._settings = settings
-        self.plane = data_plane(settings, runtime, metrics)
+        self.plane = data_plane(settings, runtime, metrics, options=options)
         self.repository = self.plane.repository
         self.http = Server(
             HotRoutes(self.plane),
