@@ -30,7 +30,24 @@ from servery_http.client import Client
 
 ROOT = Path(__file__).parents[1]
 SERVER_CORE = min(os.sched_getaffinity(0))
-WORDS = "the cat sat on a mat and what is weather like today rivers run to sea".split()
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "and",
+    "what",
+    "is",
+    "weather",
+    "like",
+    "today",
+    "rivers",
+    "run",
+    "to",
+    "sea",
+]
 
 PEER = """
 import json, sys, time, torch
