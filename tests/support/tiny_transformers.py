@@ -27,7 +27,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-WORDS = ["the cat sat on the mat", "a dog barked at the moon", "rivers run to the sea", "größe für alle 日本語 😀"]
+WORDS = ["the cat sat on the mat", "a dog barked at the moon", "rivers run to the sea", "größe für 日本語 😀"]
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
     "<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>"
