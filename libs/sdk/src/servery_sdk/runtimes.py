@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from servery_sdk.model import ComponentKind, Part, Protocol, Runtime, SupportedFormat
+from servery_sdk.model import ComponentKind, Option, Part, Protocol, Runtime, SupportedFormat
 
 VERSION = "0.1.0"
 """Of the images that are built from this source."""
@@ -23,6 +23,7 @@ def predictor(
     aliases: Iterable[str] = (),
     local_images: Iterable[str] = (),
     local_flags: Mapping[str, str] | None = None,
+    options: Iterable[Option] = (),
     image: str | None = None,
 ) -> Runtime:
     """Return the descriptor of a runtime whose model class the predictor loads.
@@ -35,6 +36,7 @@ def predictor(
         aliases: Other runtimes' names that mean this one.
         local_images: Repositories of images that it stands in for on a machine without containers.
         local_flags: Flags of those images' programs that the predictor spells in another way, without dashes.
+        options: What ``model_class`` takes as keywords.
         image: Where it is not ``servery/predictor-<name>``.
     """
     image = image or f"servery/predictor-{name}:{VERSION}"
@@ -44,6 +46,7 @@ def predictor(
         formats=tuple(formats),
         protocols=frozenset(protocols),
         model_class=model_class,
+        options=tuple(options),
         image=image,
         local_images=(image.rpartition(":")[0], *local_images),
         local_flags=local_flags or {},

@@ -164,3 +164,17 @@ class ConfiguredModel(Protocol):
 
     def configuration(self) -> Mapping[str, Json]:
         """Return what ``GET /v2/models/{m}/config`` answers; called after ``load``."""
+
+
+@runtime_checkable
+class HoldingModel(Protocol):
+    """A model that finds out when it loads what it is: its abilities are those of what it holds."""
+
+    @property
+    def held(self) -> object:
+        """What was loaded."""
+
+
+def held(model: object) -> object:
+    """Return what has the abilities of ``model``: itself, or what it holds."""
+    return model.held if isinstance(model, HoldingModel) else model

@@ -12,6 +12,8 @@ from servery_sdk.model import Runtime
 from servery_sdk.serving import LoadError, Model, ModelStore, ThreadedModel
 
 MakeModel: TypeAlias = Callable[[], Model]
+Options: TypeAlias = Mapping[str, str | int | bool]
+"""A runtime's own settings, by name."""
 
 
 class ModelFactory:
@@ -19,14 +21,16 @@ class ModelFactory:
 
     Args:
         runtime: The process's.
+        options: The runtime's own, as its model class takes them.
         threads: That a call of a model may use, where it can be told.
 
     Raises:
         LoadError: The runtime has no model class, or that does not import.
     """
 
-    def __init__(self, runtime: Runtime, *, threads: int = 1) -> None:
+    def __init__(self, runtime: Runtime, options: Options, *, threads: int = 1) -> None:
         self._model_class = _model_class(runtime)
+        self._options = options
         self._threads = threads
 
     def models(self, name: str, artifact: Path) -> Mapping[str, MakeModel]:
@@ -37,7 +41,10 @@ class ModelFactory:
         """
         made = self._model_class
         stored: Mapping[str, MakeModel] = made.stored(artifact) if isinstance(made, ModelStore) else {}
-        return {model: partial(self._empty, make) for model, make in (stored or {name: made}).items()}
+        return {
+            model: partial(self._empty, make)
+            for model, make in (stored or {name: partial(made, **self._options)}).items()
+        }
 
     def _empty(self, make: MakeModel) -> Model:
         model = make()

@@ -1,18 +1,23 @@
 """The OpenAPI description of the hot routes, which FastAPI does not see.
 
-Source: KServe v1 data plane; Open Inference Protocol v2, "HTTP/REST".
+Source: KServe v1 data plane; OpenAI API reference; Open Inference Protocol v2, "HTTP/REST".
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from pydantic.json_schema import models_json_schema
 from servery_sdk.protocol import Datatype
+
+from servery_predictor.openai_api.routes import OpenAIRoutes
 
 _JSON = "application/json"
 
 
-def _path(request: str, answer: str, *parameters: str, summary: str = "Infer") -> dict[str, Any]:
+def _path(
+    request: str, answer: str, *parameters: str, summary: str = "Infer", failure: str = "Error"
+) -> dict[str, Any]:
     errors = {"400": "the request is wrong", "404": "no such model", "429": "too many wait", "503": "not ready"}
     return {
         "post": {
@@ -32,7 +37,7 @@ def _path(request: str, answer: str, *parameters: str, summary: str = "Infer") -
                 **{
                     status: {
                         "description": text,
-                        "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
+                        "content": {_JSON: {"schema": {"$ref": f"#/components/schemas/{failure}"}}},
                     }
                     for status, text in {**errors, "500": "the model failed"}.items()
                 },
@@ -53,6 +58,10 @@ INFERENCE_PATHS: dict[str, Any] = {
     "/v1/models/{model}:explain": _explain_path(),
     "/v2/models/{model}/infer": _path("V2Request", "V2Response", "model"),
     "/v2/models/{model}/versions/{version}/infer": _path("V2Request", "V2Response", "model", "version"),
+    **{
+        path: _path(kind.__name__, "OpenAIAnswer", failure="OpenAIError")
+        for path, kind in OpenAIRoutes.bodies_by_path().items()
+    },
 }
 
 _TENSOR = {
@@ -67,7 +76,25 @@ _TENSOR = {
     },
 }
 
+_BODIES = models_json_schema(
+    [(kind, "validation") for kind in dict.fromkeys(OpenAIRoutes.bodies_by_path().values())],
+    ref_template="#/components/schemas/{model}",
+)[1]["$defs"]
+
 INFERENCE_SCHEMAS: dict[str, Any] = {
+    **_BODIES,
+    "OpenAIAnswer": {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}},
+    "OpenAIError": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type"],
+                "properties": {name: {"type": ["string", "null"]} for name in ("message", "type", "param", "code")},
+            }
+        },
+    },
     "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
     "V1Request": {
         "type": "object",

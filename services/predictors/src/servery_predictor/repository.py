@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +38,30 @@ from servery_predictor.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 
+class Users:
+    """Counts who uses a model beside its queue: texts that are being generated."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._gone = asyncio.Event()
+        self._gone.set()
+
+    def __enter__(self) -> None:
+        """Be one more."""
+        self._count += 1
+        self._gone.clear()
+
+    def __exit__(self, *_: object) -> None:
+        """Be one less."""
+        self._count -= 1
+        if not self._count:
+            self._gone.set()
+
+    async def gone(self) -> None:
+        """Return when there are none."""
+        await self._gone.wait()
+
+
 @dataclass(slots=True)
 class Entry:
     """One model; ``reason`` says why it failed, in the failure's own words."""
@@ -51,6 +75,7 @@ class Entry:
     batcher: Batcher | None = None
     metadata: ModelMetadata | None = None
     executor: Executor | None = None
+    users: Users = field(default_factory=Users)
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -81,7 +106,7 @@ class Repository:
         self._metrics = metrics
         self._max_batch_rows = max_batch_rows
         self._max_queue_requests = max_queue_requests
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self._entries: dict[str, Entry] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._adopted: dict[str, Model] = {}
@@ -203,8 +228,9 @@ class Repository:
                 if entry.batcher is None:
                     entry.state, entry.reason = ModelState.FAILED_TO_LOAD, str(error)
                 raise
-            await self._release(entry)
+            old = replace(entry)
             self._serve(entry, model, executor)
+            await self._release(old)
 
     def _loaded(self, entry: Entry) -> Model:
         adopted = self._adopted.pop(entry.name, None)
@@ -220,7 +246,7 @@ class Repository:
         if wishes.parallel_calls > 1:
             executor.shutdown(wait=False)
             executor = ThreadPoolExecutor(wishes.parallel_calls, thread_name_prefix=f"model-{entry.name}")
-        entry.model, entry.executor = model, executor
+        entry.model, entry.executor, entry.users = model, executor, Users()
         batchable = not isinstance(model, UnbatchedModel) or model.batchable
         max_rows = min(wishes.max_rows or self._max_batch_rows, self._max_batch_rows)
         max_requests = wishes.max_requests or self._max_queue_requests
@@ -237,7 +263,7 @@ class Repository:
             max_rows=max_rows,
             patience=_patience(wishes),
             max_requests=max_requests,
-            timeout_seconds=self._timeout_seconds,
+            timeout_seconds=self.timeout_seconds,
             parallel_calls=wishes.parallel_calls,
             on_batch=partial(self._metrics.ran, entry.name),
             on_wait=self._metrics.queue_requests.labels(entry.name).set,
@@ -256,19 +282,21 @@ class Repository:
         async with self._locks[entry.name]:
             entry.state = ModelState.PENDING
             self._metrics.ready.labels(entry.name).set(0)
-            await self._release(entry)
+            old = replace(entry)
+            entry.batcher = entry.model = entry.executor = None
+            await self._release(old)
             logger.info("model unloaded", extra={"model": entry.name})
 
-    async def _release(self, entry: Entry) -> None:
-        batcher, model, executor = entry.batcher, entry.model, entry.executor
-        entry.batcher = entry.model = entry.executor = None
-        if batcher is not None:
-            await batcher.drained()
-        if isinstance(model, ClosableModel):
+    async def _release(self, old: Entry) -> None:
+        """Give back what ``old`` holds, once nobody uses it."""
+        if old.batcher is not None:
+            await old.batcher.drained()
+        await old.users.gone()
+        if isinstance(old.model, ClosableModel):
             with contextlib.suppress(Exception):
-                model.close()
-        if executor is not None:
-            executor.shutdown(wait=False)
+                old.model.close()
+        if old.executor is not None:
+            old.executor.shutdown(wait=False)
 
     async def close(self) -> None:
         """Unload everything."""

@@ -24,6 +24,9 @@ from starlette.exceptions import HTTPException
 from servery_predictor import errors
 from servery_predictor.batching.tickets import Outcome
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.openai_api import errors as openai_errors
+from servery_predictor.openai_api import models as openai_models
+from servery_predictor.openai_api.routes import OpenAIRoutes
 from servery_predictor.openapi import INFERENCE_PATHS, INFERENCE_SCHEMAS
 
 logger = logging.getLogger(__name__)
@@ -36,12 +39,12 @@ _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 
 class HotRoutes:
-    """``POST /v1/models/{m}:predict``, ``:explain`` and ``POST /v2/models/{m}[/versions/{v}]/infer``."""
+    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, and OpenAI's."""
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
         # A server has few models and clients repeat one path: a dictionary beats the expressions.
-        self._known: dict[str, Handler] = {}
+        self._known: dict[str, Handler] = dict(OpenAIRoutes(plane).by_path())
 
     def __call__(self, method: str, path: str) -> Handler | None:
         """Return the handler of an inference request, None for all others."""
@@ -167,13 +170,28 @@ def application(plane: DataPlane) -> FastAPI:
         return {"status": "alive"}
 
     @app.get("/v1/models")
-    async def v1_models() -> dict[str, list[str]]:
-        return {"models": [entry.name for entry in repository.entries()]}
+    async def v1_models() -> dict[str, Any]:
+        listed = openai_models.listed(repository)
+        return {"models": [entry.name for entry in repository.entries()], **(listed if listed["data"] else {})}
 
     @app.get("/v1/models/{model}", responses=_ERRORS)
     async def v1_model(model: str) -> Any:
-        ready = repository.entry(model).state is ModelState.LOADED
-        return JSONResponse({"name": model, "ready": ready}, 200 if ready else 503)
+        entry = repository.entry(model)
+        ready = entry.state is ModelState.LOADED
+        card = openai_models.card(entry) if openai_models.speaks_openai(entry) else {}
+        return JSONResponse({"name": model, "ready": ready, **card}, 200 if ready else 503)
+
+    @app.get("/openai/v1/models")
+    async def openai_listed() -> dict[str, Any]:
+        return openai_models.listed(repository)
+
+    @app.get("/openai/v1/models/{model}", responses=_ERRORS)
+    async def openai_model(model: str) -> Any:
+        try:
+            return openai_models.card(repository.entry(model))
+        except ServeryError as failure:
+            answer = openai_errors.response(failure)
+            return HttpResponse(answer.body, answer.status, media_type="application/json")
 
     @app.get("/v2")
     async def server_metadata() -> dict[str, Any]:

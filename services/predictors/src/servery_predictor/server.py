@@ -13,7 +13,7 @@ from servery_http.server import Server
 from servery_sdk.model import Runtime
 
 from servery_predictor.dataplane import DataPlane
-from servery_predictor.factory import ModelFactory
+from servery_predictor.factory import ModelFactory, Options
 from servery_predictor.grpc_front import FastGrpcServer
 from servery_predictor.grpc_server import GrpcServer
 from servery_predictor.metrics import Metrics
@@ -22,7 +22,9 @@ from servery_predictor.rest import HotRoutes, application
 from servery_predictor.settings import Settings
 
 
-def data_plane(settings: Settings, runtime: Runtime, metrics: Metrics | None = None) -> DataPlane:
+def data_plane(
+    settings: Settings, runtime: Runtime, metrics: Metrics | None = None, *, options: Options | None = None
+) -> DataPlane:
     """Return what answers requests under every server; its model is not loaded yet.
 
     Raises:
@@ -30,7 +32,7 @@ def data_plane(settings: Settings, runtime: Runtime, metrics: Metrics | None = N
     """
     metrics = metrics or Metrics()
     repository = Repository(
-        ModelFactory(runtime, threads=settings.threads),
+        ModelFactory(runtime, options or {}, threads=settings.threads),
         metrics,
         max_batch_rows=settings.max_batch_rows,
         max_queue_requests=settings.max_queue_requests,
@@ -66,6 +68,7 @@ class Predictor:
     """One process's server. Use ``run``, or ``start`` and ``stop`` inside another loop.
 
     Args:
+        options: Of the runtime.
         listening: This process's socket of a port that it shares with others; then gRPC's port is shared as well.
     """
 
@@ -75,10 +78,11 @@ class Predictor:
         runtime: Runtime,
         metrics: Metrics | None = None,
         *,
+        options: Options | None = None,
         listening: socket | None = None,
     ) -> None:
         self._settings = settings
-        self.plane = data_plane(settings, runtime, metrics)
+        self.plane = data_plane(settings, runtime, metrics, options=options)
         self.repository = self.plane.repository
         self.http = Server(
             HotRoutes(self.plane),

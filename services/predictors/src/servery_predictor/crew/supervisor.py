@@ -29,7 +29,7 @@ from servery_predictor.counting import Shelves
 from servery_predictor.crew.backoff import deaths_in_a_row, delay_seconds
 from servery_predictor.crew.post import Message, Post, Verb, Word, pair
 from servery_predictor.crew.worker import Place, work
-from servery_predictor.factory import ModelFactory
+from servery_predictor.factory import ModelFactory, Options
 from servery_predictor.metrics import Metrics
 from servery_predictor.server import settle
 from servery_predictor.settings import Settings
@@ -82,9 +82,10 @@ class _Change:
 class Supervisor:
     """Serves with ``settings.workers`` processes."""
 
-    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime, options: Options) -> None:
         self._runtime = runtime
-        self._factory = ModelFactory(runtime)
+        self._options = options
+        self._factory = ModelFactory(runtime, options)
         self._slots, self._grpc = _reserved(settings)
         self._settings = settings.model_copy(
             update={
@@ -191,6 +192,7 @@ class Supervisor:
         place = Place(
             settings=self._settings,
             runtime=self._runtime,
+            options=self._options,
             listening=slot.listening,
             shelves=self._shelves,
             shelf=shelf,
