@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from servery_sdk.importing import make_importable
+from servery_sdk.importing import line_of, make_importable
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor
 from servery_sdk.protocol.elements import as_bytes
 from servery_sdk.serving import DescribedModel, InputError, LoadError, UnbatchedModel
@@ -61,7 +61,7 @@ class PythonModel:
             raise
         except Exception as error:
             # Somebody else's code may raise anything.
-            raise LoadError(f"{FILE}: {type(error).__name__}: {error}{_line(error, file)}") from error
+            raise LoadError(f"{FILE}: {type(error).__name__}: {error}{line_of(error, file)}") from error
         if not callable(getattr(self._model, "predict", None)):
             raise LoadError(f"{FILE}: Model has no predict(inputs)")
         self._takes_request = next(iter(inspect.signature(self._model.predict).parameters), "") == "request"
@@ -107,12 +107,3 @@ def _tensor(name: str, data: Any) -> Tensor:
         encoded.ravel()[:] = [as_bytes(element) for element in data.ravel().tolist()]
         data = encoded
     return Tensor(name=name, data=data, datatype=Datatype.of(data))
-
-
-def _line(error: Exception, file: Path) -> str:
-    frame, at = error.__traceback__, None
-    while frame is not None:
-        if frame.tb_frame.f_code.co_filename == str(file):
-            at = frame.tb_lineno
-        frame = frame.tb_next
-    return "" if at is None else f" (line {at})"
