@@ -65,13 +65,13 @@ def load(body: bytes | memoryview) -> dict[str, Json]:
 
 
 def encode_response(response: InferResponse) -> bytes:
-    """Return the v1 body: one output as a list, several as a list of objects, a row each. NaN becomes null."""
+    """Return the v1 body: one output as a list, several (or one that asks for it) as a list of objects, a row each. NaN becomes null."""
     return orjson.dumps({"predictions": predictions(response)}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def predictions(response: InferResponse) -> Json:
     """Return what ``predictions`` holds: JSON, numpy arrays of numbers among it."""
-    if len(response.outputs) == 1:
+    if len(response.outputs) == 1 and not response.rows_are_objects:
         return elements.to_json(response.outputs[0].data)
     columns = [(output.name, elements.to_json(output.data)) for output in response.outputs]
     rows = min((len(column) for _, column in columns), default=0)
