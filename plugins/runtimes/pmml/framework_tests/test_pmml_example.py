@@ -17,10 +17,14 @@ def test_the_example_names_the_species_of_two_irises_and_how_sure_it_is() -> Non
     first, second = json.loads(done.stdout)["predictions"]
     assert (first["species"], first["probability_setosa"]) == ("setosa", 1.0)
     assert (second["species"], second["probability_versicolor"]) == ("versicolor", 47 / 48)
-    assert second.keys() == first.keys() == {
-        "species",
-        "probability_setosa",
-        "probability_versicolor",
-        "probability_virginica",
-        "node",
-    }
+    assert (
+        second.keys()
+        == first.keys()
+        == {
+            "species",
+            "probability_setosa",
+            "probability_versicolor",
+            "probability_virginica",
+            "node",
+        }
+    )

@@ -140,14 +140,14 @@ class PMMLModel:
 def _field(declared: Any) -> Field:
     # jpmml_evaluator makes the text "None" of a target without a name.
     key = declared.javaModelField.getName()
-    return Field(
-        key=None if key is None else str(key), datatype=DATATYPES.get(declared.getDataType(), Datatype.BYTES)
-    )
+    return Field(key=None if key is None else str(key), datatype=DATATYPES.get(declared.getDataType(), Datatype.BYTES))
 
 
 def _values(column: Array) -> Sequence[Json]:
     values: list[Json] = column.tolist()
-    return [None if value != value else value for value in values] if column.dtype.kind == "f" else values  # noqa: PLR0124  # NaN is not itself
+    return (
+        [None if value != value else value for value in values] if column.dtype.kind == "f" else values
+    )  # NaN is not itself
 
 
 def _array(field: Field, values: Iterable[Json]) -> Array:
