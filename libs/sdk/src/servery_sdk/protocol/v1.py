@@ -67,7 +67,9 @@ def load(body: bytes | memoryview) -> dict[str, Json]:
 
 
 def encode_response(response: InferResponse, *, member: str = "predictions") -> bytes:
-    """Return the v1 body: one output as a list, several as a list of objects, a row each. NaN becomes null.
+    """Return the v1 body: one output as a list, several (or one that asks for it) as a list of objects, a row each.
+
+    NaN becomes null.
 
     Args:
         member: What the answer is called: ``explanations`` of ``:explain``.
@@ -77,7 +79,7 @@ def encode_response(response: InferResponse, *, member: str = "predictions") -> 
 
 def predictions(response: InferResponse) -> Json:
     """Return what ``predictions`` holds: JSON, numpy arrays of numbers among it."""
-    if len(response.outputs) == 1:
+    if len(response.outputs) == 1 and not response.rows_are_objects:
         return _column(response.outputs[0])
     columns = [(output.name, _column(output)) for output in response.outputs]
     rows = min((len(column) for _, column in columns), default=0)
