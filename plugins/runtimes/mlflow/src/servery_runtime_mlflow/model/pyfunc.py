@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,12 @@ class MLflowModel:
                 model's requirements are not met.
         """
         directory = model_directory(artifact).absolute()
-        unmet = mismatches(directory)
+        file, unmet = directory / FILE, mismatches(directory)
         _forget_code(directory)
         try:
-            model = mlflow.pyfunc.load_model(str(directory), suppress_warnings=True)
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always")
+                model = mlflow.pyfunc.load_model(str(directory), suppress_warnings=True)
             signature = model.metadata.signature
             self._inputs = ports(signature.inputs if signature else None, "input")
             self._outputs = ports(signature.outputs if signature else None, "output")
@@ -62,11 +65,13 @@ class MLflowModel:
             # A flavour's loader and the model's own code may raise anything.
             asked = f"; it asks for {', '.join(unmet)}" if unmet else ""
             raise LoadError(
-                f"{directory / FILE}: cannot be loaded by MLflow {mlflow.__version__}: {type(error).__name__}: {error}"
-                + asked
+                f"{file}: cannot be loaded by MLflow {mlflow.__version__}: {type(error).__name__}: {error}" + asked
             ) from error
+        for note in notes:
+            # Such as scikit-learn's InconsistentVersionWarning: it may answer wrongly, and nobody else will say so.
+            logger.warning("model loaded with a warning", extra={"file": str(file), "warning": str(note.message)})
         if unmet:
-            logger.warning("model asks for other versions", extra={"file": str(directory / FILE), "unmet": unmet})
+            logger.warning("model asks for other versions", extra={"file": str(file), "unmet": unmet})
         schema = signature.params if signature else None
         self._parameters = frozenset(parameter.name for parameter in schema or ())
         self.batchable = _is_batchable(model) and has_free_rows((*self._inputs, *self._outputs))
