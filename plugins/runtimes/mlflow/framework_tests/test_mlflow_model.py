@@ -76,6 +76,7 @@ def save_code(
 def save(flavour: Any, directory: Path, **options: Any) -> None:
     """Save a model; what MLflow has to say of it then is not ours, and neither is our own project the model's."""
     with warnings.catch_warnings(record=True), pytest.MonkeyPatch.context() as environment:
+        warnings.simplefilter("ignore")
         environment.setenv("MLFLOW_UV_AUTO_DETECT", "false")
         flavour.save_model(path=directory, pip_requirements=[], **options)
 
@@ -390,7 +391,7 @@ def test_parameters_of_the_signature_are_passed_on(given: dict[str, Any], seen: 
 
 def test_a_parameter_of_another_type_is_refused(directory: Path) -> None:
     save_code(directory, "return [0]", ModelSignature(columns(("long", "x")), params=PARAMETERS))
-    with pytest.raises(InputError, match="inputs 'x' INT64 .*Can not safely convert"):
+    with pytest.raises(InputError, match=r"inputs 'x' INT64 .*Can not safely convert"):
         served(directory).predict(request(tensor("x", [1]), top="many"))
 
 
@@ -510,7 +511,7 @@ def test_a_model_without_a_python_function_is_refused(directory: Path) -> None:
     text = (directory / "MLmodel").read_text().replace("python_function", "somebodys_own")
     (directory / "MLmodel").write_text(text)
     with pytest.raises(
-        LoadError, match='MLmodel: cannot be loaded by MLflow .*Model does not have the "python_function"'
+        LoadError, match=r'MLmodel: cannot be loaded by MLflow .*Model does not have the "python_function"'
     ):
         served(directory)
 
