@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import textwrap
 import warnings
@@ -20,7 +21,7 @@ from servery_runtime_mlflow.model.outputs import tensors
 from servery_runtime_mlflow.model.pyfunc import MLflowModel
 from servery_runtime_mlflow.model.requirements import mismatches
 from servery_runtime_mlflow.model.signature import Port, ports
-from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
+from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor, v1
 from servery_sdk.serving import InputError, LoadError
 from servery_sdk.testing import RuntimeContract
 from sklearn.compose import ColumnTransformer
@@ -364,6 +365,27 @@ def test_a_tensor_of_texts_comes_as_numpys_texts(directory: Path) -> None:
 )  # fmt: skip
 def test_without_a_signature_the_content_type_decides(asked: InferRequest, seen: bytes, directory: Path) -> None:
     assert answers(directory, "return [f'{type(model_input).__name__} {model_input}']", None, asked) == [seen]
+
+
+@pytest.mark.parametrize(
+    ("body", "signed", "seen"),
+    [
+        ({"dataframe_split": {"columns": ["b", "a"], "data": [[2, 1]]}}, True, "DataFrame a [1.0] b [2]"),
+        ({"dataframe_records": [{"a": 1, "b": 2}]}, True, "DataFrame a [1.0] b [2]"),
+        ({"instances": [{"a": 1, "b": 2}]}, True, "DataFrame a [1.0] b [2]"),
+        ({"instances": [[1, 2]]}, True, "DataFrame a [1.0] b [2]"),
+        ({"inputs": {"a": [1], "b": [2]}}, True, "DataFrame a [1.0] b [2]"),
+        ({"dataframe_split": {"columns": ["a", "b"], "data": [[1, "x"]]}}, False, "DataFrame a [1] b ['x']"),
+        ({"inputs": {"a": [1], "b": [2]}}, False, "dict a [1] b [2]"),
+    ],
+)
+def test_what_mlflows_scoring_server_takes_is_taken_over_v1(
+    body: Any, signed: bool, seen: str, directory: Path
+) -> None:
+    code = "return [' '.join([type(model_input).__name__, *(f'{n} {model_input[n].tolist()}' for n in model_input)])]"
+    signature = ModelSignature(columns(("double", "a"), ("long", "b"))) if signed else None
+    asked = v1.decode_request(json.dumps(body).encode(), model="m")
+    assert answers(directory, code, signature, asked) == [seen.encode()]
 
 
 def test_another_content_type_is_refused(directory: Path) -> None:
