@@ -130,8 +130,10 @@ class Repository:
                 if entry.batcher is None:
                     entry.state, entry.reason = ModelState.FAILED_TO_LOAD, str(error)
                 raise
-            await self._release(entry)
+            before = entry.batcher, entry.model, entry.executor
+            # The new one first: while the old one finishes what is in flight, others ask already.
             self._serve(entry, model, executor)
+            await self._release(*before)
 
     def _loaded(self, entry: Entry) -> Model:
         adopted = self._adopted.pop(entry.name, None)
@@ -178,12 +180,13 @@ class Repository:
         async with self._locks[name]:
             entry.state = ModelState.PENDING
             self._metrics.ready.labels(name).set(0)
-            await self._release(entry)
+            before = entry.batcher, entry.model, entry.executor
+            entry.batcher = entry.model = entry.executor = None
+            await self._release(*before)
             logger.info("model unloaded", extra={"model": name})
 
-    async def _release(self, entry: Entry) -> None:
-        batcher, model, executor = entry.batcher, entry.model, entry.executor
-        entry.batcher = entry.model = entry.executor = None
+    @staticmethod
+    async def _release(batcher: Batcher | None, model: Model | None, executor: Executor | None) -> None:
         if batcher is not None:
             await batcher.drained()
         if isinstance(model, ClosableModel):
