@@ -79,9 +79,7 @@ class Open:
 
     def exceeds(self, other: Open) -> bool:
         """Return whether something of this stayed open since ``other``; threads come with what load there was."""
-        return (
-            self.descriptors > other.descriptors + FEW or self.tasks > other.tasks or self.files > other.files
-        )
+        return self.descriptors > other.descriptors + FEW or self.tasks > other.tasks or self.files > other.files
 
 
 @dataclass(slots=True)

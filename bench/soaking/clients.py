@@ -613,9 +613,13 @@ async def wish_grpc(traffic: Traffic, verb: str) -> None:
     async with channel(traffic) as stub:
         try:
             if verb == "load":
-                await stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name=MODEL))
+                await stub.RepositoryModelLoad(
+                    pb.RepositoryModelLoadRequest(model_name=MODEL), timeout=PATIENCE_SECONDS
+                )
             else:
-                await stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name=MODEL))
+                await stub.RepositoryModelUnload(
+                    pb.RepositoryModelUnloadRequest(model_name=MODEL), timeout=PATIENCE_SECONDS
+                )
         except grpc.aio.AioRpcError as error:
             traffic.tally.err(f"{verb} by gRPC", f"{error.code().name}: {error.details()}")
         else:

@@ -6,7 +6,6 @@ which load of the model it was computed.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -136,7 +135,7 @@ class Sums:
     def _write(artifact: Path, text: str) -> None:
         written = artifact.parent / "version.new"
         written.write_text(text)
-        os.replace(written, artifact / "version")
+        written.replace(artifact / "version")
 
 
 def known(runtime: str) -> Known:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 from servery_http.http2 import frames
 from servery_http.http2.frames import Setting
@@ -40,7 +41,7 @@ class Wire:
         self._port = port
         self._receive_bytes = receive_bytes
 
-    async def __aenter__(self) -> Wire:
+    async def __aenter__(self) -> Self:
         made = socket.socket()
         made.setblocking(False)
         if self._receive_bytes is not None:
