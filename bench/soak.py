@@ -10,7 +10,7 @@ which input it is to and which version of the model made it (``soaking/models.py
 
 First comes a warm-up, and then a quiet moment, in which what is open is counted: after the soak it must be no more. The
 slope is that of a line through all measurements of a process's RSS but those of the first fifth, with the workers'
-memory added up; it is judged where that line is a minute long at least.
+memory added up; it is judged where that line is four minutes long at least.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from up import family, resident_mib
 
 MOST_KIB_PER_MINUTE = 256.0
 """Of one server, for each of its processes: what fragments in the allocator is less after minutes, what leaks is more."""
-JUDGED_SECONDS = 60.0
+JUDGED_SECONDS = 240.0
+"""Loads beside loads make RSS swing by some MiB, and a shorter line follows the last swing."""
 SAMPLE_SECONDS = 5.0
 QUIET_SECONDS = 20.0
 """After the last client: until then, what is open must have been closed."""
@@ -120,8 +121,8 @@ class Soaked:
                 raise SystemExit(f"{self.name}: does not say how many tasks it has")
             time.sleep(0.05)
         return Open(
-            descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
-            threads=sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids),
+            descriptors=sum(sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()) for pid in pids),
+            threads=sum(sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()) for pid in pids),
             tasks=sum(int(place.read_text()) for place in told),
             files=sum(1 for _ in (self.folder / "tmp").rglob("*")),
         )

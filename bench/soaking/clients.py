@@ -523,7 +523,7 @@ async def send_wrong_grpc(traffic: Traffic, _: str) -> None:
     }
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(f"{HOST}:{traffic.target.grpc}", options=options) as opened:
-        infer = opened.unary_unary(METHOD)
+        infer = opened.unary_unary(METHOD, None, None)
         for name, (sent, code, of_model) in made.items():
             kind, since = f"wrong gRPC: {name}", traffic.since()
             try:
@@ -639,7 +639,9 @@ async def look(traffic: Traffic, _: str) -> None:
                 traffic.tally.right[f"GET {path}"] += 1
         counted = sum(
             float(number)
-            for number in re.findall(r"^servery_predictor_requests_total\{.*\} (\S+)$", answer.body.decode(), re.M)
+            for number in re.findall(
+                r"^servery_predictor_requests_total\{.*\} (\S+)$", answer.body.decode(), re.MULTILINE
+            )
         )
         if counted < traffic.counted:
             traffic.tally.err("GET /metrics", f"{counted} requests, after {traffic.counted}")
