@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-SHOWN = 20
+SHOWN = 3
+"""Of each kind, in words."""
 
 
 @dataclass(slots=True)
@@ -17,7 +18,7 @@ class Tally:
         left: By kind; where the client went away first, and no answer was due.
         lost: By kind; asked, and never answered.
         wrong: By kind; answered otherwise than it had to be.
-        words: The first of the lost and wrong ones, in words.
+        words: The first lost and wrong ones of each kind, in words.
     """
 
     right: Counter[str] = field(default_factory=Counter)
@@ -29,16 +30,14 @@ class Tally:
     def lose(self, kind: str, why: str) -> None:
         """Count a lost answer."""
         self.lost[kind] += 1
-        self._say(f"lost  {kind}: {why}")
+        if self.lost[kind] <= SHOWN:
+            self.words.append(f"lost  {kind}: {why}"[:500])
 
     def err(self, kind: str, why: str) -> None:
         """Count a wrong answer."""
         self.wrong[kind] += 1
-        self._say(f"wrong {kind}: {why}")
-
-    def _say(self, words: str) -> None:
-        if len(self.words) < SHOWN:
-            self.words.append(words[:500])
+        if self.wrong[kind] <= SHOWN:
+            self.words.append(f"wrong {kind}: {why}"[:500])
 
     def add(self, other: Tally) -> None:
         """Add what another found."""
@@ -49,4 +48,4 @@ class Tally:
             (self.wrong, other.wrong),
         ):
             mine.update(theirs)
-        self.words = [*self.words, *other.words][:SHOWN]
+        self.words.extend(other.words)
