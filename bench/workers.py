@@ -74,8 +74,17 @@ def cores(workers: int) -> Cores:
     return Cores(servers=every[:workers], load=",".join(map(str, rest or every)), apart=bool(rest))
 
 
-def throughput(name: str, model: Path, workers: int, connections: int, seconds: int, scratch: Path) -> float:
-    """Print the rates of one worker and of several, and return their ratio."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How ``wrk`` asks."""
+
+    connections: int
+    seconds: int
+    repetitions: int
+
+
+def throughput(name: str, model: Path, workers: int, load: Load, scratch: Path) -> None:
+    """Print the rates of one worker and of several, and their ratio."""
     where = cores(workers)
     ports = {count: free_port() for count in (1, workers)}
     rates: dict[int, list[float]] = {count: [] for count in ports}
@@ -85,14 +94,13 @@ def throughput(name: str, model: Path, workers: int, connections: int, seconds: 
             command = predictor(model, port, free_port(), f"--workers={count}")
             on = set(where.servers[:count])
             stack.enter_context(serving(f"{count} workers", command, {}, ready(port), on))
-        for _ in range(REPETITIONS):
+        for _ in range(load.repetitions):
             for count, port in ports.items():
-                ask(port, case, connections, 1, scratch, where.load)
-                rates[count].append(ask(port, case, connections, seconds, scratch, where.load).rate)
+                ask(port, case, load.connections, 1, scratch, where.load)
+                rates[count].append(ask(port, case, load.connections, load.seconds, scratch, where.load).rate)
     ratio = statistics.median(many / one for one, many in zip(rates[1], rates[workers], strict=True))
     one, many = (statistics.median(rates[count]) for count in (1, workers))
     print(f"| {name} | {one:,.0f} | {many:,.0f} | {ratio:.2f} |", flush=True)
-    return ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +133,8 @@ def _rollup(pid: int) -> dict[str, float]:
     return {name: int(kib) / 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
 
 
-def model_counted(workers: int, megabytes: int, scratch: Path) -> float:
-    """Print what a model of so many MB needs, and return how often several workers hold it."""
+def model_counted(workers: int, megabytes: int, scratch: Path) -> None:
+    """Print what a model of so many MB needs, and how often the workers hold it."""
     large = nearest(megabytes * 1_000_000 // _ROW_BYTES)
     held = (large._fit_X.nbytes + large._y.nbytes) / 2**20  # noqa: SLF001  # nobody else knows its size
     small, weighty = saved(nearest(10), scratch / "small"), saved(large, scratch / "large")
@@ -135,13 +143,11 @@ def model_counted(workers: int, megabytes: int, scratch: Path) -> float:
         f"\nA model of {held:.0f} MiB\n\n| workers | PSS of all, MiB | with a small model | the model is held | USS each |"
     )
     print("| --- | --- | --- | --- | --- |")
-    times = 0.0
     for count in (1, workers):
         without, with_it = memory(small, count, scratch), memory(weighty, count, scratch)
         times = (with_it.pss - without.pss) / held
         each = ", ".join(f"{one:.0f}" for one in with_it.uss)
         print(f"| {count} | {with_it.pss:.0f} | {without.pss:.0f} | {times:.2f} times | {each} |", flush=True)
-    return times
 
 
 def main() -> None:
@@ -150,6 +156,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seconds", type=int, default=3, help="of one repetition")
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--megabytes", type=int, default=300, help="of the large model")
     options = parser.parse_args()
     for needed in ("wrk", "taskset"):
@@ -163,7 +170,7 @@ def main() -> None:
         f"workers on cores {', '.join(map(str, where.servers))}; the load on {where.load}, "
         + ("apart from them" if where.apart else "which it shares with them: there are no others")
     )
-    print(f"v2 JSON, 2 rows, {options.connections} connections, {options.seconds} s by {REPETITIONS}\n")
+    print(f"v2 JSON, 2 rows, {options.connections} connections, {options.seconds} s by {options.repetitions}\n")
     print(f"| model | 1 worker, requests/s | {options.workers} workers | times |\n| --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -172,8 +179,9 @@ def main() -> None:
             "0.3 ms a row": saved(nearest(HEAVY_ROWS), scratch / "heavy"),
             "iris": saved(SVC(gamma="scale").fit(data.data, data.target), scratch / "iris"),
         }
+        load = Load(connections=options.connections, seconds=options.seconds, repetitions=options.repetitions)
         for name, model in models.items():
-            throughput(name, model, options.workers, options.connections, options.seconds, scratch)
+            throughput(name, model, options.workers, load, scratch)
         model_counted(options.workers, options.megabytes, scratch)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,20 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parents[2] / "bench"
+PATIENCE_SECONDS = 240
 
 
 def bench(script: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(BENCH / script), *arguments], capture_output=True, text=True, check=False, timeout=240
-    )
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
-    return done.stdout
+    command = [sys.executable, str(BENCH / script), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            printed, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Not killed: it ends what it has started.
+            process.send_signal(signal.SIGINT)
+            raise
+    assert process.returncode == 0, printed
+    return printed
 
 
 @pytest.mark.timeout(300)
@@ -37,8 +44,20 @@ def test_a_short_soak_loses_nothing_and_leaves_nothing_open(runtime: str, worker
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="bench/workers.py asks with wrk, which is not installed")
 def test_two_workers_are_measured_beside_one() -> None:
-    printed = bench("workers.py", "--workers", "2", "--seconds", "1", "--megabytes", "100", "--connections", "8")
+    printed = bench(
+        "workers.py",
+        "--workers",
+        "2",
+        "--seconds",
+        "1",
+        "--repetitions",
+        "1",
+        "--megabytes",
+        "200",
+        "--connections",
+        "8",
+    )
     assert re.search(r"^\| iris \| [\d,]+ \| [\d,]+ \| [\d.]+ \|$", printed, re.MULTILINE), printed
     held = re.search(r"^\| 2 \| \d+ \| \d+ \| ([\d.]+) times", printed, re.MULTILINE)
     assert held is not None, printed
-    assert 0.8 < float(held[1]) < 1.3, printed
+    assert 0.8 < float(held[1]) < 1.7, printed
