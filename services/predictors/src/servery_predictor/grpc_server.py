@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf import json_format
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from servery_sdk.errors import ServeryError
@@ -72,6 +73,15 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
         except ServeryError as failure:
             await _abort(context, failure)
 
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Any) -> pb.ModelConfigResponse:  # noqa: N802
+        try:
+            found = self._plane.repository.configuration(request.name, request.version or None)
+        except ServeryError as failure:
+            await _abort(context, failure)
+        answer = pb.ModelConfigResponse()
+        json_format.ParseDict({"config": found}, answer)
+        return answer
+
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:  # noqa: N802
         try:
             answer = await self._plane.infer(codec.decode_request(request), protocol="grpc-v2")
@@ -84,8 +94,14 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
         entry = pb.RepositoryIndexResponse.ModelIndex
         return pb.RepositoryIndexResponse(
             models=[
-                entry(name=e.name, state="READY" if e.state is ModelState.LOADED else "UNAVAILABLE", reason=e.reason)
+                entry(
+                    name=e.name,
+                    version=version,
+                    state="READY" if e.state is ModelState.LOADED else "UNAVAILABLE",
+                    reason=e.reason,
+                )
                 for e in self._plane.repository.entries()
+                for version in e.versions or ("",)
                 if not request.ready or e.state is ModelState.LOADED
             ]
         )

@@ -23,6 +23,8 @@ INPUT = "input-0"
 
 _OF_KIND = {"f": Datatype.FP64, "u": Datatype.UINT64, "i": Datatype.INT64, "b": Datatype.BOOL}
 """What numpy makes of JSON's numbers, by its letter."""
+CONTENT_TYPE, JSON = "content_type", "json"
+"""A parameter of an output ``[rows]`` of BYTES and its value: each element is a JSON document, not a text."""
 
 
 def decode_request(body: bytes | memoryview, *, model: str) -> InferRequest:
@@ -64,18 +66,28 @@ def load(body: bytes | memoryview) -> dict[str, Json]:
     return document
 
 
-def encode_response(response: InferResponse) -> bytes:
-    """Return the v1 body: one output as a list, several as a list of objects, a row each. NaN becomes null."""
-    return orjson.dumps({"predictions": predictions(response)}, option=orjson.OPT_SERIALIZE_NUMPY)
+def encode_response(response: InferResponse, *, member: str = "predictions") -> bytes:
+    """Return the v1 body: one output as a list, several as a list of objects, a row each. NaN becomes null.
+
+    Args:
+        member: What the answer is called: ``explanations`` of ``:explain``.
+    """
+    return orjson.dumps({member: predictions(response)}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def predictions(response: InferResponse) -> Json:
     """Return what ``predictions`` holds: JSON, numpy arrays of numbers among it."""
     if len(response.outputs) == 1:
-        return elements.to_json(response.outputs[0].data)
-    columns = [(output.name, elements.to_json(output.data)) for output in response.outputs]
+        return _column(response.outputs[0])
+    columns = [(output.name, _column(output)) for output in response.outputs]
     rows = min((len(column) for _, column in columns), default=0)
     return [{name: column[row] for name, column in columns} for row in range(rows)]
+
+
+def _column(output: Tensor) -> Json:
+    if output.parameters.get(CONTENT_TYPE) == JSON:
+        return [orjson.Fragment(elements.as_bytes(element)) for element in output.data.ravel()]
+    return elements.to_json(output.data)
 
 
 def _rows(instances: Json) -> tuple[Tensor, ...]:

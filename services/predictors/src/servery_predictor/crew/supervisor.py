@@ -29,8 +29,8 @@ from servery_predictor.counting import Shelves
 from servery_predictor.crew.backoff import deaths_in_a_row, delay_seconds
 from servery_predictor.crew.post import Message, Post, Verb, Word, pair
 from servery_predictor.crew.worker import Place, work
+from servery_predictor.factory import ModelFactory, Options
 from servery_predictor.metrics import Metrics
-from servery_predictor.repository import model_factory
 from servery_predictor.server import settle
 from servery_predictor.settings import Settings
 
@@ -82,9 +82,10 @@ class _Change:
 class Supervisor:
     """Serves with ``settings.workers`` processes."""
 
-    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime, options: Options) -> None:
         self._runtime = runtime
-        self._make_model = model_factory(runtime)
+        self._options = options
+        self._factory = ModelFactory(runtime, options)
         self._slots, self._grpc = _reserved(settings)
         self._settings = settings.model_copy(
             update={
@@ -177,10 +178,12 @@ class Supervisor:
 
     def _load(self) -> None:
         """Load once for all, where the framework allows."""
-        model = self._make_model()
-        if isinstance(model, ForkableModel) and model.forkable:
-            model.load(self._settings.model_dir)
-            self._loaded = {self._settings.model_name: model}
+        artifact = self._settings.model_dir
+        for name, make_model in self._factory.models(self._settings.model_name, artifact).items():
+            model = make_model()
+            if isinstance(model, ForkableModel) and model.forkable:
+                model.load(artifact)
+                self._loaded[name] = model
         settle()
 
     def _start(self, slot: _Slot) -> _Worker:
@@ -189,6 +192,7 @@ class Supervisor:
         place = Place(
             settings=self._settings,
             runtime=self._runtime,
+            options=self._options,
             listening=slot.listening,
             shelves=self._shelves,
             shelf=shelf,
