@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +36,15 @@ class Held:
 async def test_a_reload_leaves_no_moment_in_which_nobody_answers(tmp_path: Path, eventually: Eventually) -> None:
     made: list[Held] = []
 
-    def make() -> Held:
-        made.append(Held())
-        return made[-1]
+    class Factory:
+        def models(self, name: str, artifact: Path) -> Mapping[str, Callable[[], Held]]:
+            return {name: self.make}
 
-    repository = Repository(make, Metrics(CollectorRegistry()), max_batch_rows=8, max_queue_requests=8)
+        def make(self) -> Held:
+            made.append(Held())
+            return made[-1]
+
+    repository = Repository(Factory(), Metrics(CollectorRegistry()), max_batch_rows=8, max_queue_requests=8)
     repository.add("m", tmp_path)
     await repository.load("m")
     in_flight = repository.batcher("m", None).submit(REQUEST)
