@@ -90,7 +90,7 @@ class TensorFlowModel:
         except _WRONG_INPUT as error:
             # The shapes passed the signature's own declaration; a node inside could not use them.
             shapes = {put.name: list(data.shape) for put, data in zip(signature.inputs, feeds, strict=True)}
-            raise InputError(f"inputs {shapes}: {error.message.partition(chr(10))[0]}") from error
+            raise InputError(f"inputs {shapes}: {_cause(error.message)}") from error
         answered = tuple(_output(output, value) for output, value in zip(outputs, values, strict=True))
         return InferResponse(model=request.model, version=self._version, outputs=answered)
 
@@ -168,6 +168,11 @@ def _feeds(name: str, signature: Signature, request: InferRequest) -> list[Array
 def _fed(put: SignatureTensor, tensor: Tensor) -> Array:
     shape = None if put.shape is None else [None if length < 0 else length for length in put.shape]
     return fitted(tensor, datatype=put.datatype, shape=shape)
+
+
+def _cause(message: str) -> str:
+    # Where the graph is quoted before and behind it, what went wrong is the line before the first node in brackets.
+    return message.partition("\n\t [[")[0].rpartition("\n")[2]
 
 
 def _output(put: SignatureTensor, value: Any) -> Tensor:
