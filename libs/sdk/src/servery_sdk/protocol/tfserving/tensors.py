@@ -77,7 +77,7 @@ def encoded(tensor: Tensor) -> pb.TensorProto:
     """Return the message of ``tensor`` with typed values, which clients of TensorFlow Serving read by their field."""
     data = tensor.data
     dims = [pb.TensorShapeProto.Dim(size=length) for length in data.shape]
-    message = pb.TensorProto(dtype=TYPES[tensor.datatype], tensor_shape=pb.TensorShapeProto(dim=dims))  # type: ignore[arg-type]  # an enum's number
+    message = pb.TensorProto(dtype=TYPES[tensor.datatype], tensor_shape=pb.TensorShapeProto(dim=dims))
     flat = data.ravel()
     if tensor.datatype is Datatype.BYTES:
         message.string_val.extend([elements.as_bytes(element) for element in flat])

@@ -18,10 +18,10 @@ from servery_sdk.signatures import DEFAULT, PARAMETER, Signature, SignatureTenso
 # Read when the library is loaded: errors only. Its remarks on the processor are no business of a server's log.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import tensorflow as tf  # noqa: E402
+import tensorflow as tf
 
-from servery_runtime_tensorflow.model.saved import is_batchable, signatures  # noqa: E402
-from servery_runtime_tensorflow.versions import Found, found  # noqa: E402
+from servery_runtime_tensorflow.model.saved import is_batchable, signatures
+from servery_runtime_tensorflow.versions import Found, found
 
 logger = logging.getLogger(__name__)
 tf.get_logger().setLevel(logging.ERROR)
