@@ -30,7 +30,6 @@ def test_the_example_names_the_kinds_of_two_flowers() -> None:
     [
         "kserve/docs__samples__v1beta1__tensorflow__tensorflow.yaml",
         "pages/kserve-scale-to-zero.yaml",
-        "pages/kserve-scale-concurrency.yaml",
     ],
 )
 def test_kserves_flowers_run_by_kserves_own_runtime(page: str, tmp_path: Path) -> None:

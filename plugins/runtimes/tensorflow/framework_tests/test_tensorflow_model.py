@@ -16,6 +16,10 @@ from servery_sdk.testing import RuntimeContract
 
 FRAMEWORK = ("tensorflow",)
 PLUGIN = "servery_runtime_tensorflow.plugin"
+# Keras' own variables do not know numpy 2's keyword yet.
+QUIET_KERAS = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
 
 
 def spec(name: str, shape: list[int | None] | None, dtype: Any = tf.float32) -> Any:
@@ -121,6 +125,7 @@ class TestFixedBatch(RuntimeContract):
         save(directory, serving_default=(lambda x: {"y": tf.reduce_max(x, axis=0)}, [spec("x", [2, 2])]))
 
 
+@QUIET_KERAS
 class TestKeras(RuntimeContract):
     plugin = PLUGIN
     framework = FRAMEWORK
@@ -142,6 +147,7 @@ def keras_line(slope: float) -> Any:
     return model
 
 
+@QUIET_KERAS
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_keras_older_file_is_served(tmp_path: Path) -> None:
     keras_line(3.0).save(tmp_path / "model.h5")
@@ -149,6 +155,7 @@ def test_keras_older_file_is_served(tmp_path: Path) -> None:
     assert found.data.tolist() == [[8.0], [11.0]]
 
 
+@QUIET_KERAS
 def test_code_in_a_keras_file_is_refused(tmp_path: Path) -> None:
     model = tf.keras.Sequential([tf.keras.Input((2,), name="x"), tf.keras.layers.Lambda(lambda x: x * 2)])
     model.save(tmp_path / "model.keras")

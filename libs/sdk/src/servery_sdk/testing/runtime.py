@@ -243,8 +243,8 @@ class RuntimeContract:
                 self._same(grpc.decode_response(grpc.encode_response(model.predict(request))), self.good_response)
             case "grpc-v1":
                 request = tfserving.decode_predict(tfserving.encode_predict(self.good_request))
-                answer = tfserving.encode_predicted(model.predict(request), pb.ModelSpec())
-                self._same(tfserving.decode_predicted(answer), self.good_response)
+                predicted = tfserving.encode_predicted(model.predict(request), pb.ModelSpec())
+                self._same(tfserving.decode_predicted(predicted), self.good_response)
             case _:
                 body = v2.encode_request(self.good_request, binary=wire == "v2-binary")
                 request = v2.decode_request(body.body, model=self.good_request.model, json_length=body.json_length)

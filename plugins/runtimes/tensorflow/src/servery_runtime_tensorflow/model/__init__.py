@@ -150,7 +150,7 @@ class TensorFlowModel:
 
 def _export(file: Path, folder: str) -> None:
     """Write Keras' ``file`` as a SavedModel; code inside it is refused by Keras."""
-    tf.keras.saving.load_model(str(file), compile=False).export(folder, verbose=False)
+    tf.keras.models.load_model(str(file), compile=False).export(folder, verbose=False)
 
 
 def _feeds(name: str, signature: Signature, request: InferRequest) -> list[Array]:
