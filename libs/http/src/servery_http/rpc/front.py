@@ -103,7 +103,7 @@ class _Call(Stream):
         self.window_bits = window_bits
         self.pieces: list[bytes] = []
         self.size = 0
-        self.cancel: Callable[[], None] | None = None
+        self.cancel: Callable[[], object] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
 
