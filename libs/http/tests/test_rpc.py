@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import hpack
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servery_http.http2 import connection, frames
@@ -268,6 +269,28 @@ async def test_client_that_goes_away_cancels_its_calls(connect: Connect, site: S
     await asyncio.wait_for(asyncio.gather(site.entered.wait(), behind.entered.wait()), PATIENCE_SECONDS)
     wire.writer.transport.abort()
     await asyncio.wait_for(asyncio.gather(site.cancelled.wait(), behind.cancelled.wait()), PATIENCE_SECONDS)
+
+
+def test_answer_to_a_connection_that_was_just_cut_goes_nowhere(tmp_path: Path) -> None:
+    raised: list[dict[str, object]] = []
+
+    async def scene() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+        site = Site()
+        async with RpcServer(site.handlers, tmp_path / "nobody.sock").running(drain_seconds=1) as server:
+            wire = Wire(*await asyncio.open_connection("127.0.0.1", server.port))
+            wire.send(frames.PREFACE, frames.settings({}), wire.call(b"/hot/Later"))
+            await asyncio.wait_for(site.entered.wait(), PATIENCE_SECONDS)
+            (front,) = server._connections
+            # The transport is gone, but nobody has told the front yet.
+            front.abort()
+            site.release()
+            await asyncio.wait_for(wire.reader.read(), PATIENCE_SECONDS)
+            wire.writer.close()
+
+    # The loop that predictors run on: its transports raise where asyncio's own say a word.
+    uvloop.run(scene())
+    assert raised == []
 
 
 async def test_many_calls_of_one_connection_keep_their_answers_apart(channel: grpc.aio.Channel) -> None:
