@@ -2,7 +2,8 @@
 
 Run: ``uv run python bench/grpc_soak.py [minutes] [--grpc-front fast]``, on loopback only. The predictor is a process of
 its own, whose memory and open files are read while it serves. Ends with 1 where an answer is wrong or lost, where the
-server takes what it should refuse, or where its memory grows by more than a megabyte a minute.
+server takes what it should refuse, where its memory grows by more than a megabyte a minute, or where it keeps a file
+open that it had not open before.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import gzip
+import multiprocessing
 import os
 import random
 import socket
@@ -22,6 +24,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -45,6 +49,7 @@ WARM_SHARE = 0.25
 """Of the time, at its start, whose memory does not count: caches fill, and the allocator's arenas."""
 MAX_SLOPE_MIB = 1.0
 """A minute."""
+SETTLE_SECONDS = 20.0
 MAX_ANSWER_BYTES = 2**31 - 1
 BOMB = gzip.compress(bytes(100 * MEBIBYTE))
 
@@ -395,19 +400,33 @@ class Tally:
 
 
 class Watch:
-    """The server's memory and open files, twice a second."""
+    """The server's memory and open files, twice a second; made before any client comes."""
 
     def __init__(self, pid: int) -> None:
         self._folder = Path(f"/proc/{pid}")
         self.samples: list[tuple[float, float, int]] = []
+        self.files_before = self.files()
+        self.files_after = 0
+
+    def files(self) -> int:
+        """Return how many files the server has open."""
+        return sum(1 for _ in (self._folder / "fd").iterdir())
 
     async def run(self, until: float) -> None:
         """Look until it is late."""
         page_bytes = os.sysconf("SC_PAGE_SIZE")
         while time.monotonic() < until:
             resident = int((self._folder / "statm").read_text().split()[1]) * page_bytes / MEBIBYTE
-            self.samples.append((time.monotonic() / 60, resident, sum(1 for _ in (self._folder / "fd").iterdir())))
+            self.samples.append((time.monotonic() / 60, resident, self.files()))
             await asyncio.sleep(0.5)
+
+    async def settle(self) -> None:
+        """Wait, within bounds, until the server has closed what its clients have left."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while self.files() > self.files_before:  # noqa: ASYNC110  # another process has no event
+                    await asyncio.sleep(0.1)
+        self.files_after = self.files()
 
     def slope(self) -> float:
         """Return by how many MiB a minute the memory grows, once it is warm."""
@@ -421,6 +440,23 @@ def free_port() -> int:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return int(held.getsockname()[1])
+
+
+def play(port: int, model: SVC, seed: int, until: float) -> Tally:
+    """Be all clients until it is late."""
+    return asyncio.run(_play(port, model, seed, until))
+
+
+async def _play(port: int, model: SVC, seed: int, until: float) -> Tally:
+    tally = Tally()
+    async with asyncio.TaskGroup() as group:
+        for kind, (turn, count, seconds) in KINDS.items():
+            for number in range(count):
+                own = seed + hash_of(kind, number)
+                client = Client(port, Questions(model, own), own)
+                taking = tally.run(kind, partial(turn, client), seconds, until)
+                group.create_task(taking, name=f"{kind}-{number}")
+    return tally
 
 
 async def soak(minutes: float, front: str, seed: int) -> bool:
@@ -439,16 +475,14 @@ async def soak(minutes: float, front: str, seed: int) -> bool:
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 await Stub(channel).ServerLive(pb.ServerLiveRequest(), wait_for_ready=True, timeout=PATIENCE_SECONDS)
-            tally, watch = Tally(), Watch(process.pid)
+            watch = Watch(process.pid)
             until = time.monotonic() + minutes * 60
-            async with asyncio.TaskGroup() as group:
-                group.create_task(watch.run(until), name="watch")
-                for kind, (turn, count, seconds) in KINDS.items():
-                    for number in range(count):
-                        own = seed + hash_of(kind, number)
-                        client = Client(port, Questions(model, own), own)
-                        taking = tally.run(kind, lambda turn=turn, client=client: turn(client), seconds, until)
-                        group.create_task(taking, name=f"{kind}-{number}")
+            # A process of their own: what they have left behind when it ends is the server's fault.
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                playing = asyncio.get_running_loop().run_in_executor(pool, play, port, model, seed, until)
+                await watch.run(until)
+                tally = await playing
+            await watch.settle()
             is_alive = process.poll() is None
         finally:
             process.terminate()
@@ -468,15 +502,16 @@ def report(tally: Tally, watch: Watch, *, is_alive: bool, code: int, said: str) 
     for kind in KINDS:
         print(f"{kind:<12}{tally.turns[kind]:>9}{tally.wrong[kind]:>7}{tally.lost[kind]:>7}")
     resident = [each[1] for each in watch.samples]
-    files = [each[2] for each in watch.samples]
+    files = max(each[2] for each in watch.samples)
     tracebacks = [line for line in said.splitlines() if "Traceback" in line]
     print(f"memory: {resident[0]:.1f} MiB at first, {max(resident):.1f} at most, {resident[-1]:.1f} at last")
     print(f"slope: {watch.slope():+.3f} MiB a minute after the first {WARM_SHARE:.0%}")
-    print(f"open files: {files[0]} at first, {max(files)} at most, {files[-1]} at last")
+    print(f"open files: {watch.files_before} before, {files} at most, {watch.files_after} after")
     print(f"server: {'alive' if is_alive else 'dead'}, exit code {code}, {len(tracebacks)} tracebacks in its log")
     for line in tracebacks[:3]:
         print(line)
     is_sound = is_alive and code == 0 and not tracebacks and watch.slope() <= MAX_SLOPE_MIB
+    is_sound = is_sound and watch.files_after <= watch.files_before
     return is_sound and not tally.wrong.total() and not tally.lost.total() and all(tally.turns[kind] for kind in KINDS)
 
 
