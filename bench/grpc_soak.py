@@ -2,7 +2,8 @@
 
 Run: ``uv run python bench/grpc_soak.py [minutes] [--grpc-front fast]``, on loopback only. The predictor is a process of
 its own, whose memory and open files are read while it serves. Ends with 1 where an answer is wrong or lost, where the
-server takes what it should refuse, where its memory grows by more than a megabyte a minute, or where it keeps a file
+server takes what it should refuse, where its memory grows by more than a megabyte a minute
+(of four minutes or more), or where it keeps a file
 open that it had not open before.
 """
 
@@ -49,7 +50,10 @@ WARM_SHARE = 0.25
 """Of the time, at its start, whose memory does not count: caches fill, and the allocator's arenas."""
 MAX_SLOPE_MIB = 1.0
 """A minute."""
+SPANS_A_MINUTE = 6
 SETTLE_SECONDS = 20.0
+MIN_MINUTES = 4.0
+"""Of a soak whose slope means anything."""
 MAX_ANSWER_BYTES = 2**31 - 1
 BOMB = gzip.compress(bytes(100 * MEBIBYTE))
 
@@ -428,11 +432,18 @@ class Watch:
                     await asyncio.sleep(0.1)
         self.files_after = self.files()
 
+    def least(self) -> list[tuple[float, float]]:
+        """Return the least memory of each ten seconds, by minute: what is held between the longest messages."""
+        spans: dict[int, list[float]] = {}
+        for minute, resident, _ in self.samples:
+            spans.setdefault(int(minute * SPANS_A_MINUTE), []).append(resident)
+        return [(span / SPANS_A_MINUTE, min(found)) for span, found in spans.items()]
+
     def slope(self) -> float:
-        """Return by how many MiB a minute the memory grows, once it is warm."""
-        warm = self.samples[int(len(self.samples) * WARM_SHARE) :]
-        minutes, resident, _ = zip(*warm, strict=True)
-        return statistics.linear_regression(minutes, resident).slope
+        """Return by how many MiB a minute what is held grows, once it is warm."""
+        least = self.least()
+        minutes, resident = zip(*least[int(len(least) * WARM_SHARE) :], strict=True)
+        return statistics.linear_regression(minutes, resident).slope if len(minutes) > 1 else 0.0
 
 
 def free_port() -> int:
@@ -488,7 +499,8 @@ async def soak(minutes: float, front: str, seed: int) -> bool:
             process.terminate()
             code = process.wait()
         said = (Path(folder) / "log").read_text()
-    return report(tally, watch, is_alive=is_alive, code=code, said=said)
+    is_sound = report(tally, watch, is_alive=is_alive, code=code, said=said)
+    return is_sound and (minutes < MIN_MINUTES or watch.slope() <= MAX_SLOPE_MIB)
 
 
 def hash_of(kind: str, number: int) -> int:
@@ -502,16 +514,17 @@ def report(tally: Tally, watch: Watch, *, is_alive: bool, code: int, said: str) 
     for kind in KINDS:
         print(f"{kind:<12}{tally.turns[kind]:>9}{tally.wrong[kind]:>7}{tally.lost[kind]:>7}")
     resident = [each[1] for each in watch.samples]
+    least = [f"{each:.0f}" for _, each in watch.least()]
     files = max(each[2] for each in watch.samples)
     tracebacks = [line for line in said.splitlines() if "Traceback" in line]
     print(f"memory: {resident[0]:.1f} MiB at first, {max(resident):.1f} at most, {resident[-1]:.1f} at last")
-    print(f"slope: {watch.slope():+.3f} MiB a minute after the first {WARM_SHARE:.0%}")
+    print(f"least of each ten seconds: {' '.join(least)}")
+    print(f"slope of these after the first {WARM_SHARE:.0%}: {watch.slope():+.3f} MiB a minute")
     print(f"open files: {watch.files_before} before, {files} at most, {watch.files_after} after")
     print(f"server: {'alive' if is_alive else 'dead'}, exit code {code}, {len(tracebacks)} tracebacks in its log")
     for line in tracebacks[:3]:
         print(line)
-    is_sound = is_alive and code == 0 and not tracebacks and watch.slope() <= MAX_SLOPE_MIB
-    is_sound = is_sound and watch.files_after <= watch.files_before
+    is_sound = is_alive and code == 0 and not tracebacks and watch.files_after <= watch.files_before
     return is_sound and not tally.wrong.total() and not tally.lost.total() and all(tally.turns[kind] for kind in KINDS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import random
+import socket
 import struct
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -269,6 +270,16 @@ async def test_client_that_goes_away_cancels_its_calls(connect: Connect, site: S
     await asyncio.wait_for(asyncio.gather(site.entered.wait(), behind.entered.wait()), PATIENCE_SECONDS)
     wire.writer.transport.abort()
     await asyncio.wait_for(asyncio.gather(site.cancelled.wait(), behind.cancelled.wait()), PATIENCE_SECONDS)
+
+
+async def test_kernel_looks_after_clients_that_are_silent(connect: Connect, server: RpcServer) -> None:
+    wire = await connect()
+    wire.send(wire.call(b"/hot/Echo", b"here"))
+    assert await wire.answer(1) == b"hot here"
+    (front,) = server._connections
+    assert front._transport is not None
+    accepted = front._transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 
 
 def test_answer_to_a_connection_that_was_just_cut_goes_nowhere(tmp_path: Path) -> None:
