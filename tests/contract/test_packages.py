@@ -24,8 +24,11 @@ UNIMPORTED = {
     "uvloop": "uvicorn picks it up by itself",
     "google-cloud-storage": "imported as google.cloud.storage, a namespace that other distributions share",
     "protobuf": "imported as google.protobuf, likewise",
+    "setuptools": "paddle imports it, and asks for it from Python 3.12 on only",
 }
 
+# Modules of extras that are not called as their distributions are.
+NAMED = {"PIL": "pillow"}
 
 # Editable installs are not in importlib's index of modules.
 OWN = {
@@ -74,8 +77,8 @@ def distributions(module: str) -> set[str]:
     if module.startswith("google."):
         return {"google-cloud-storage"}
     top = module.partition(".")[0]
-    # What is not installed here, as Ray, is of the same name.
-    return {normalized(name) for name in packages_distributions().get(top, [top])}
+    # What is not installed here, as Ray, is of the same name, or of a name that is known.
+    return {normalized(name) for name in packages_distributions().get(top, [NAMED.get(top, top)])}
 
 
 PARTS = [(package, extra) for package in PACKAGES for extra in (None, *sorted(extras(package)))]

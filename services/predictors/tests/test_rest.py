@@ -2,15 +2,24 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+from prometheus_client import CollectorRegistry
 from servery_http.client import Client
+from servery_predictor.metrics import Metrics
 from servery_predictor.server import Predictor
+from servery_predictor.settings import Settings
+from servery_sdk import plugins
+from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
+from servery_sdk.serving import InputError
 
 ROWS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
 PREDICT = "/v1/models/iris:predict"
@@ -174,3 +183,71 @@ async def test_metadata_says_how_requests_are_batched(rest: Rest, start: Any, tm
     alone = await start(tmp_path, runtime="python", name="alone")
     answer = orjson.loads((await client.request("GET", f"{alone.http.url}/v2/models/alone")).body)
     assert answer["parameters"]["batching"]["mode"] == "none"
+
+
+async def test_a_model_that_does_not_explain_says_so(rest: Rest) -> None:
+    status, answer = await rest("/v1/models/iris:explain", {"instances": ROWS})
+    assert (status, answer) == (501, {"error": "model 'iris' does not explain its answers"})
+
+
+class Halves:
+    """A store of two models, which answer with a number of theirs and explain by halves."""
+
+    def __init__(self, answer: int) -> None:
+        self._answer = answer
+        self.called_from: set[str] = set()
+
+    @classmethod
+    def stored(cls, artifact: Path) -> dict[str, Callable[[], Any]]:
+        return {path.name: partial(cls, int(path.read_text())) for path in artifact.iterdir()}
+
+    def load(self, artifact: Path) -> None:
+        assert artifact.is_dir()
+
+    def predict(self, request: InferRequest) -> InferResponse:
+        answer = [b'{"is":%d}' % self._answer for _ in request.inputs[0].data]
+        data = np.array(answer, dtype=object)
+        output = Tensor(name="y", data=data, datatype=Datatype.BYTES, parameters={"content_type": "json"})
+        return InferResponse(model=request.model, outputs=(output,))
+
+    def explain(self, request: InferRequest) -> InferResponse:
+        self.called_from.add(threading.current_thread().name)
+        if len(request.inputs[0].data) > 1:
+            raise InputError("one at a time")
+        output = Tensor(name="y", data=request.inputs[0].data / 2, datatype=Datatype.FP64)
+        return InferResponse(model=request.model, outputs=(output,))
+
+
+@pytest.fixture
+async def halves(tmp_path: Path) -> AsyncIterator[Predictor]:
+    (tmp_path / "seven").write_text("7")
+    (tmp_path / "eight").write_text("8")
+    runtime = replace(plugins.load().runtimes["servery-python"], model_class=f"{__name__}:Halves")
+    settings = Settings(runtime="python", model_dir=tmp_path, host="127.0.0.1", http_port=0, enable_grpc=False)
+    predictor = Predictor(settings, runtime, Metrics(CollectorRegistry()))
+    await predictor.start()
+    yield predictor
+    await predictor.stop()
+
+
+async def test_a_store_of_models_serves_each_under_its_own_name(halves: Predictor, client: Client) -> None:
+    url = halves.http.url
+    listed = await client.request("GET", f"{url}/v1/models")
+    assert orjson.loads(listed.body) == {"models": ["eight", "seven"]}
+    answer = await client.request("POST", f"{url}/v1/models/seven:predict", body=b'{"instances": [1, 2]}')
+    assert orjson.loads(answer.body) == {"predictions": [{"is": 7}, {"is": 7}]}
+
+
+async def test_explanations_are_asked_one_request_at_a_time_and_off_the_event_loop(
+    halves: Predictor, client: Client
+) -> None:
+    url = f"{halves.http.url}/v1/models/eight"
+    # Enough for a quick model to answer on the loop.
+    for _ in range(20):
+        await client.request("POST", f"{url}:predict", body=b'{"instances": [1]}')
+    answers = await asyncio.gather(
+        *(client.request("POST", f"{url}:explain", body=b'{"instances": [%d]}' % number) for number in range(8))
+    )
+    assert [orjson.loads(answer.body) for answer in answers] == [{"explanations": [number / 2]} for number in range(8)]
+    model: Any = halves.repository.entry("eight").model
+    assert {name.rpartition("_")[0] for name in model.called_from} == {"model-eight"}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from servery_predictor import cli
 from servery_predictor.settings import Settings
+from servery_sdk.model import Runtime
 
 FIELDS = sorted(Settings.model_fields)
 
@@ -19,8 +20,8 @@ def settings_of(monkeypatch: pytest.MonkeyPatch) -> Run:
     for name in FIELDS:
         monkeypatch.delenv(f"SERVERY_PREDICTOR_{name.upper()}", raising=False)
     served: list[Settings] = []
-    monkeypatch.setattr(cli, "serve", lambda settings, _: served.append(settings))
-    monkeypatch.setattr(cli, "find_runtime", lambda _: None)
+    monkeypatch.setattr(cli, "serve", lambda settings, *_: served.append(settings))
+    monkeypatch.setattr(cli, "_installed", lambda: dict.fromkeys(("sklearn", "r", "11", "/x"), Runtime(name="r")))
     monkeypatch.setattr(cli.uvloop, "run", lambda _: None)
     monkeypatch.setattr(cli.logs, "to_stderr", lambda: None)
 

@@ -162,6 +162,9 @@ def _told(container: Manifest, runtimes: tuple[Runtime, ...]) -> Iterator[str]:
             yield from (word,) if wanted else ()
             wanted = None
             continue
+        if index == len(command) and not is_flag and runtime.local_flags.get(word) == "":
+            # The program's own name: images whose entry point runs its arguments have it in front of the flags.
+            continue
         theirs, equals, value = word.lstrip("-").partition("=")
         ours = runtime.local_flags.get(theirs) if is_flag else None
         wanted = None if equals else ours

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from servery_sdk.model import ComponentKind, Part, Protocol, Runtime, SupportedFormat
+from servery_sdk.model import ComponentKind, Option, Part, Protocol, Runtime, SupportedFormat
 
 VERSION = "0.1.0"
 """Of the images that are built from this source."""
@@ -19,9 +19,11 @@ def predictor(
     *,
     model_class: str,
     formats: Iterable[SupportedFormat],
+    protocols: Iterable[Protocol] = (Protocol.V1, Protocol.V2, Protocol.GRPC_V2),
     aliases: Iterable[str] = (),
     local_images: Iterable[str] = (),
     local_flags: Mapping[str, str] | None = None,
+    options: Iterable[Option] = (),
     image: str | None = None,
 ) -> Runtime:
     """Return the descriptor of a runtime whose model class the predictor loads.
@@ -30,9 +32,11 @@ def predictor(
         name: Of the runtime plugin; the runtime object is ``servery-<name>``.
         model_class: Import string of a ``serving.Model``.
         formats: What it serves.
+        protocols: That its models understand.
         aliases: Other runtimes' names that mean this one.
         local_images: Repositories of images that it stands in for on a machine without containers.
         local_flags: Flags of those images' programs that the predictor spells in another way, without dashes.
+        options: What ``model_class`` takes as keywords.
         image: Where it is not ``servery/predictor-<name>``.
     """
     image = image or f"servery/predictor-{name}:{VERSION}"
@@ -40,8 +44,9 @@ def predictor(
         name=f"servery-{name}",
         aliases=tuple(aliases),
         formats=tuple(formats),
-        protocols=frozenset({Protocol.V1, Protocol.V2, Protocol.GRPC_V2}),
+        protocols=frozenset(protocols),
         model_class=model_class,
+        options=tuple(options),
         image=image,
         local_images=(image.rpartition(":")[0], *local_images),
         local_flags=local_flags or {},

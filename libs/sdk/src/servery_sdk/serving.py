@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from servery_sdk.errors import ErrorCode, ServeryError
+from servery_sdk.manifests import Json
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
 
 
@@ -19,6 +22,12 @@ class InputError(ServeryError):
     """The request does not fit the model. Says the input's name and shape; becomes a 400."""
 
     code = ErrorCode.INVALID_ARGUMENT
+
+
+class Unimplemented(ServeryError):
+    """The model has not the ability that was asked for."""
+
+    code = ErrorCode.UNIMPLEMENTED
 
 
 @runtime_checkable
@@ -81,3 +90,91 @@ class ClosableModel(Protocol):
 
     def close(self) -> None:
         """Release it; called once after the last ``predict``."""
+
+
+@runtime_checkable
+class Explainer(Protocol):
+    """A model that can say what its answers come from."""
+
+    def explain(self, request: InferRequest) -> InferResponse:
+        """Return attributions, such as a number for each pixel; called alone, like ``predict`` one call at a time.
+
+        Raises:
+            InputError: The request does not fit the model.
+            Unimplemented: This one cannot, although others of its class can.
+        """
+
+
+@runtime_checkable
+class ModelStore(Protocol):
+    """A class of models whose artifact may bring several of them, under names of their own."""
+
+    @classmethod
+    def stored(cls, artifact: Path) -> Mapping[str, Callable[[], Model]]:
+        """Return what makes each model, by name; each is then given ``artifact`` to load itself from.
+
+        Empty where the artifact is one model, which is served under the name that the server was given.
+
+        Raises:
+            LoadError: The artifact cannot be read.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduling:
+    """How a model wants to be called.
+
+    Attributes:
+        max_rows: Upper bound on the rows of one call; None for the server's.
+        preferred_rows: A call of so many rows goes at once, and a larger one is cut down to the largest of them.
+        max_delay_seconds: How long a request may wait for a call of preferred size; 0 waits only while the model computes.
+        max_requests: That may wait; None for the server's.
+        parallel_calls: That may run at once; above 1, the model takes calls from several threads.
+    """
+
+    max_rows: int | None = None
+    preferred_rows: tuple[int, ...] = ()
+    max_delay_seconds: float = 0.0
+    max_requests: int | None = None
+    parallel_calls: int = 1
+
+
+@runtime_checkable
+class ScheduledModel(Protocol):
+    """A model with wishes of its own for the queue in front of it."""
+
+    def scheduling(self) -> Scheduling:
+        """Return them; called once, after ``load``."""
+
+
+@runtime_checkable
+class GatheringModel(Protocol):
+    """A model that takes the requests of one call as they are, instead of merged along axis 0."""
+
+    gathers: bool
+    """False: this one takes them merged, although others of its class do not."""
+
+    def predict_many(self, requests: Sequence[InferRequest]) -> Sequence[InferResponse | ServeryError]:
+        """Answer each request, in order: an error is the answer of one, and what is raised is the answer of all."""
+
+
+@runtime_checkable
+class ConfiguredModel(Protocol):
+    """A model with a configuration that clients may read."""
+
+    def configuration(self) -> Mapping[str, Json]:
+        """Return what ``GET /v2/models/{m}/config`` answers; called after ``load``."""
+
+
+@runtime_checkable
+class HoldingModel(Protocol):
+    """A model that finds out when it loads what it is: its abilities are those of what it holds."""
+
+    @property
+    def held(self) -> object:
+        """What was loaded."""
+
+
+def held(model: object) -> object:
+    """Return what has the abilities of ``model``: itself, or what it holds."""
+    return model.held if isinstance(model, HoldingModel) else model

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import uvloop
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from servery_sdk import logs, plugins
 from servery_sdk.errors import ErrorCode, ServeryError
-from servery_sdk.model import Runtime
+from servery_sdk.model import Option, OptionKind, Runtime
 
 from servery_predictor.crew.supervisor import Supervisor
+from servery_predictor.factory import Options
 from servery_predictor.repository import reason
 from servery_predictor.server import Predictor
 from servery_predictor.settings import Settings
@@ -56,8 +59,8 @@ class _Parser(argparse.ArgumentParser):
         raise WrongFlags(message)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of every setting as a flag."""
+def parser(options: Sequence[Option] = ()) -> argparse.ArgumentParser:
+    """Return the parser of every setting as a flag, and of a runtime's own."""
     made = _Parser(
         "servery-predictor",
         description="Serve one model.",
@@ -70,6 +73,16 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(*_spellings(name), dest=name, default=argparse.SUPPRESS, metavar=name.upper())
     for name in IGNORED:
         made.add_argument(*_spellings(name), dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    own = made.add_argument_group("of the runtime")
+    for option in options:
+        own.add_argument(
+            *(spelling for name in (option.name, *option.aliases) for spelling in _spellings(name)),
+            dest=option.name,
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS if option.is_ignored else option.meaning.replace("%", "%%"),
+            metavar=option.name.upper(),
+            **({"nargs": "?", "const": "true"} if option.kind is OptionKind.SWITCH else {}),  # type: ignore[arg-type]  # by name
+        )
     return made
 
 
@@ -78,53 +91,90 @@ def _spellings(name: str) -> list[str]:
     return [f"--{name.replace('_', '-')}"] + ([f"--{name}"] if "_" in name else []) + _KSERVES.get(name, [])
 
 
-def settings_from(arguments: Sequence[str] | None) -> Settings:
-    """Return what flags and environment say together; None takes the process's own flags.
+def settings_from(arguments: Sequence[str] | None) -> tuple[Settings, Options]:
+    """Return what flags and environment say together, and what of it is the runtime's own; None takes the process's flags.
 
     Raises:
         WrongFlags: One is unknown or has a wrong value.
     """
-    given = vars(parser().parse_args(arguments))
-    for name in sorted(IGNORED.keys() & given):
-        logger.warning("flag changes nothing", extra={"flag": f"--{name}", "reason": IGNORED[name]})
+    name = vars(parser().parse_known_args(arguments)[0]).get("runtime") or os.environ.get(_variable("runtime"), "")
+    runtime = _installed().get(name)
+    options = runtime.options if runtime is not None else ()
+    made = parser(options)
+    # Of a runtime that is not here nobody knows the flags; that it is missing is the better complaint.
+    given = vars(made.parse_args(arguments) if runtime is not None else made.parse_known_args(arguments)[0])
+    ignored = {**IGNORED, **{option.name: option.meaning for option in options if option.is_ignored}}
+    for flag in sorted(ignored.keys() & given):
+        logger.warning("flag changes nothing", extra={"flag": f"--{flag}", "reason": ignored[flag]})
     try:
-        return Settings(**{name: value for name, value in given.items() if name not in IGNORED})
+        settings = Settings(**{name: value for name, value in given.items() if name in Settings.model_fields})
     except ValidationError as error:
         raise WrongFlags(
             "; ".join(f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in error.errors())
         ) from error
+    return settings, _values([option for option in options if not option.is_ignored], given)
+
+
+def _values(options: Sequence[Option], given: Mapping[str, str]) -> Options:
+    """Return the options that somebody set, flags before variables."""
+    found: dict[str, str | int | bool] = {}
+    for option in options:
+        text = given.get(option.name, os.environ.get(_variable(option.name)))
+        if text is None:
+            continue
+        try:
+            found[option.name] = _READERS[option.kind](text)
+        except ValidationError as error:
+            raise WrongFlags(
+                f"--{option.name.replace('_', '-')}: {error.errors()[0]['msg']}, found {text!r}"
+            ) from error
+        if option.choices and text not in option.choices:
+            choices = ", ".join(sorted(option.choices))
+            raise WrongFlags(f"--{option.name.replace('_', '-')}: {text!r} is none of: {choices}")
+    return found
+
+
+_READERS: Mapping[OptionKind, Callable[[str], str | int | bool]] = {
+    OptionKind.TEXT: str,
+    OptionKind.INTEGER: TypeAdapter(int).validate_python,
+    OptionKind.SWITCH: TypeAdapter(bool).validate_python,
+}
+
+
+def _variable(name: str) -> str:
+    return f"{Settings.model_config['env_prefix']}{name.upper()}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run; exits 0 after a drain, 1 when the model does not load, 2 on wrong flags."""
     logs.to_stderr()
     try:
-        settings = settings_from(arguments)
+        settings, options = settings_from(arguments)
     except WrongFlags as error:
         made = parser()
         made.exit(2, f"{made.format_usage()}{made.prog}: error: {error}\n")
     try:
         runtime = find_runtime(settings.runtime)
-        serve(settings, runtime)
+        serve(settings, runtime, options)
     except ServeryError as error:
         _leave_word(settings.termination_log, reason(error))
         raise SystemExit(1) from error
 
 
-def serve(settings: Settings, runtime: Runtime) -> None:
+def serve(settings: Settings, runtime: Runtime, options: Options) -> None:
     """Serve until a signal comes, here or in processes of our own.
 
     Raises:
         ServeryError: The model cannot be served.
     """
     if settings.workers > 1:
-        Supervisor(settings, runtime).run()
+        Supervisor(settings, runtime, options).run()
     else:
-        uvloop.run(_alone(settings, runtime))
+        uvloop.run(_alone(settings, runtime, options))
 
 
-async def _alone(settings: Settings, runtime: Runtime) -> None:
-    await Predictor(settings, runtime).run()
+async def _alone(settings: Settings, runtime: Runtime, options: Options) -> None:
+    await Predictor(settings, runtime, options=options).run()
 
 
 def find_runtime(name: str) -> Runtime:
@@ -133,11 +183,18 @@ def find_runtime(name: str) -> Runtime:
     Raises:
         ServeryError: Not installed; says what is.
     """
-    runtimes = plugins.load().runtimes
-    found = runtimes.get(f"servery-{name}") or runtimes.get(name)
+    found = _installed().get(name)
     if found is None:
-        raise ServeryError(f"--runtime {name}: not installed; installed are: {', '.join(sorted(runtimes)) or 'none'}")
+        present = ", ".join(sorted({runtime.name for runtime in _installed().values()}))
+        raise ServeryError(f"--runtime {name}: not installed; installed are: {present or 'none'}")
     return found
+
+
+@functools.cache
+def _installed() -> Mapping[str, Runtime]:
+    """Return the runtimes by their names, those of Servery's own also without ``servery-``."""
+    runtimes = plugins.load().runtimes
+    return {**runtimes, **{name.removeprefix("servery-"): runtime for name, runtime in runtimes.items()}}
 
 
 def _leave_word(termination_log: Path, message: str) -> None:

@@ -12,7 +12,7 @@ from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError
 
-from servery_predictor.batching.loop import Outcome, Ticket
+from servery_predictor.batching.tickets import Outcome, Ticket
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository
 
@@ -40,9 +40,9 @@ class DataPlane:
 
     @property
     def ready(self) -> bool:
-        """Whether every model answers and the server is not going away."""
-        entries = self.repository.entries()
-        return not self.draining and bool(entries) and all(entry.state is ModelState.LOADED for entry in entries)
+        """Whether every model that was not unloaded answers, one at least, and the server is not going away."""
+        states = {entry.state for entry in self.repository.entries()}
+        return not self.draining and ModelState.LOADED in states <= {ModelState.LOADED, ModelState.PENDING}
 
     async def infer(self, request: InferRequest, *, protocol: str) -> InferResponse:
         """Return the model's answer with the outputs that were asked for.
@@ -66,13 +66,20 @@ class DataPlane:
             raise outcome
         return outcome
 
-    def submit(self, request: InferRequest, done: Callable[[Outcome], None], *, protocol: str) -> Call:
+    def submit(
+        self, request: InferRequest, done: Callable[[Outcome], None], *, protocol: str, explain: bool = False
+    ) -> Call:
         """Call ``done`` once with what ``infer`` returns or raises, before this returns where nothing need be waited
         for; it must not raise. What is returned can be cancelled, and then nothing is called.
+
+        Args:
+            explain: Ask not for the answer but for what it comes from.
         """
         call = Call(self.metrics, request, done, protocol)
         try:
-            call.ticket = self.repository.batcher(request.model, request.version).enqueue(request, call.finish)
+            batcher = self.repository.batcher(request.model, request.version)
+            ability = self.repository.explainer(request.model, request.version) if explain else None
+            call.ticket = batcher.enqueue(request, call.finish, ability)
         except ServeryError as failure:
             call.finish(failure)
         return call

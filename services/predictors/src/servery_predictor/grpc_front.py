@@ -18,7 +18,7 @@ from servery_sdk.protocol import grpc as codec
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 
 from servery_predictor import grpc_server
-from servery_predictor.batching.loop import Outcome
+from servery_predictor.batching.tickets import Outcome
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.errors import GRPC
 from servery_predictor.grpc_server import SERVICE, GrpcServer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf import json_format
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from servery_sdk.errors import ServeryError
@@ -17,6 +18,7 @@ from servery_sdk.runtimes import VERSION
 
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.errors import GRPC
+from servery_predictor.tfserving import grpc as tfserving
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -72,6 +74,15 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
         except ServeryError as failure:
             await _abort(context, failure)
 
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Any) -> pb.ModelConfigResponse:  # noqa: N802
+        try:
+            found = self._plane.repository.configuration(request.name, request.version or None)
+        except ServeryError as failure:
+            await _abort(context, failure)
+        answer = pb.ModelConfigResponse()
+        json_format.ParseDict({"config": found}, answer)
+        return answer
+
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:  # noqa: N802
         try:
             answer = await self._plane.infer(codec.decode_request(request), protocol="grpc-v2")
@@ -84,8 +95,14 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
         entry = pb.RepositoryIndexResponse.ModelIndex
         return pb.RepositoryIndexResponse(
             models=[
-                entry(name=e.name, state="READY" if e.state is ModelState.LOADED else "UNAVAILABLE", reason=e.reason)
+                entry(
+                    name=e.name,
+                    version=version,
+                    state="READY" if e.state is ModelState.LOADED else "UNAVAILABLE",
+                    reason=e.reason,
+                )
                 for e in self._plane.repository.entries()
+                for version in e.versions or ("",)
                 if not request.ready or e.state is ModelState.LOADED
             ]
         )
@@ -133,9 +150,10 @@ class GrpcServer:
             ]
         )
         stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(plane), self._server)  # type: ignore[no-untyped-call]  # generated
+        tfserving.add_services(self._server, plane)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # only where asyncio is
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), self._server, POOL)
+        reflection.enable_server_reflection((SERVICE, *tfserving.SERVICES, reflection.SERVICE_NAME), self._server, POOL)
         self.port: int = self._server.add_insecure_port(address)
 
     async def start(self) -> None:
@@ -146,7 +164,7 @@ class GrpcServer:
     async def set_ready(self, *, ready: bool) -> None:
         """Tell health checks."""
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE):
+        for service in ("", SERVICE, *tfserving.SERVICES):
             await self._health.set(service, status)
 
     async def stop(self, drain_seconds: float) -> None:

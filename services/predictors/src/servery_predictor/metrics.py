@@ -65,6 +65,17 @@ class Metrics:
             "Calls of the model as requests see them: one for three requests counts three times.",
             model,
         )
+        self.prompt_tokens = Counter(
+            shelves, "servery_predictor_prompt_tokens", "Tokens of prompts and of texts to embed or rank.", model
+        )
+        self.generated_tokens = Counter(shelves, "servery_predictor_generated_tokens", "Tokens generated.", model)
+        self.first_token_seconds = Histogram(
+            shelves,
+            "servery_predictor_first_token_seconds",
+            "From decoded request to the first piece of a streamed text.",
+            model,
+            buckets=_SECONDS,
+        )
         self.ready = Gauge(
             shelves,
             "servery_predictor_model_ready",

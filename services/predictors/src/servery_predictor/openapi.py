@@ -1,22 +1,27 @@
 """The OpenAPI description of the hot routes, which FastAPI does not see.
 
-Source: KServe v1 data plane; Open Inference Protocol v2, "HTTP/REST".
+Source: KServe v1 data plane; OpenAI API reference; Open Inference Protocol v2, "HTTP/REST".
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from pydantic.json_schema import models_json_schema
 from servery_sdk.protocol import Datatype
+
+from servery_predictor.openai_api.routes import OpenAIRoutes
 
 _JSON = "application/json"
 
 
-def _path(request: str, answer: str, *parameters: str) -> dict[str, Any]:
+def _path(
+    request: str, answer: str, *parameters: str, summary: str = "Infer", failure: str = "Error"
+) -> dict[str, Any]:
     errors = {"400": "the request is wrong", "404": "no such model", "429": "too many wait", "503": "not ready"}
     return {
         "post": {
-            "summary": "Infer",
+            "summary": summary,
             "parameters": [
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters
             ],
@@ -32,7 +37,7 @@ def _path(request: str, answer: str, *parameters: str) -> dict[str, Any]:
                 **{
                     status: {
                         "description": text,
-                        "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
+                        "content": {_JSON: {"schema": {"$ref": f"#/components/schemas/{failure}"}}},
                     }
                     for status, text in {**errors, "500": "the model failed"}.items()
                 },
@@ -41,10 +46,22 @@ def _path(request: str, answer: str, *parameters: str) -> dict[str, Any]:
     }
 
 
+def _explain_path() -> dict[str, Any]:
+    path = _path("V1Request", "V1Explanation", "model", summary="Explain")
+    error = {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
+    path["post"]["responses"]["501"] = {"description": "the model does not explain", "content": error}
+    return path
+
+
 INFERENCE_PATHS: dict[str, Any] = {
     "/v1/models/{model}:predict": _path("V1Request", "V1Response", "model"),
+    "/v1/models/{model}:explain": _explain_path(),
     "/v2/models/{model}/infer": _path("V2Request", "V2Response", "model"),
     "/v2/models/{model}/versions/{version}/infer": _path("V2Request", "V2Response", "model", "version"),
+    **{
+        path: _path(kind.__name__, "OpenAIAnswer", failure="OpenAIError")
+        for path, kind in OpenAIRoutes.bodies_by_path().items()
+    },
 }
 
 _TENSOR = {
@@ -59,7 +76,25 @@ _TENSOR = {
     },
 }
 
+_BODIES = models_json_schema(
+    [(kind, "validation") for kind in dict.fromkeys(OpenAIRoutes.bodies_by_path().values())],
+    ref_template="#/components/schemas/{model}",
+)[1]["$defs"]
+
 INFERENCE_SCHEMAS: dict[str, Any] = {
+    **_BODIES,
+    "OpenAIAnswer": {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}},
+    "OpenAIError": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type"],
+                "properties": {name: {"type": ["string", "null"]} for name in ("message", "type", "param", "code")},
+            }
+        },
+    },
     "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
     "V1Request": {
         "type": "object",
@@ -71,6 +106,11 @@ INFERENCE_SCHEMAS: dict[str, Any] = {
         "type": "object",
         "required": ["predictions"],
         "properties": {"predictions": {"type": "array", "items": {}}},
+    },
+    "V1Explanation": {
+        "type": "object",
+        "required": ["explanations"],
+        "properties": {"explanations": {"type": "array", "items": {}}},
     },
     "V2Request": {
         "type": "object",

@@ -33,10 +33,10 @@ class ModelReplica:
     """One copy of a model, REST only: Ray's own proxy is in front."""
 
     async def __init__(self, argv: Sequence[str]) -> None:  # type: ignore[misc]  # Ray awaits it
-        settings = settings_from(argv)
+        settings, options = settings_from(argv)
         self._limits = Limits(max_body_bytes=settings.max_body_bytes)
-        self._plane = data_plane(settings, find_runtime(settings.runtime))
-        await self._plane.repository.load(settings.model_name)
+        self._plane = data_plane(settings, find_runtime(settings.runtime), options=options)
+        await self._plane.repository.load_all()
 
     def __serve_build_asgi_app__(self) -> asgi.Application:
         """Return the same routes as the predictor's own server has."""

@@ -5,24 +5,61 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Json
-from servery_sdk.model import ModelState, Runtime
-from servery_sdk.protocol import ModelMetadata
-from servery_sdk.serving import ClosableModel, DescribedModel, LoadError, Model, ThreadedModel, UnbatchedModel
+from servery_sdk.model import ModelState
+from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
+from servery_sdk.serving import (
+    ClosableModel,
+    ConfiguredModel,
+    DescribedModel,
+    Explainer,
+    GatheringModel,
+    LoadError,
+    Model,
+    ScheduledModel,
+    Scheduling,
+    UnbatchedModel,
+    Unimplemented,
+)
 
 from servery_predictor.batching.loop import Batcher
+from servery_predictor.batching.policy import Patience
 from servery_predictor.errors import ModelNotReady, UnknownModel
+from servery_predictor.factory import MakeModel, ModelFactory
 from servery_predictor.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+
+class Users:
+    """Counts who uses a model beside its queue: texts that are being generated."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._gone = asyncio.Event()
+        self._gone.set()
+
+    def __enter__(self) -> None:
+        """Be one more."""
+        self._count += 1
+        self._gone.clear()
+
+    def __exit__(self, *_: object) -> None:
+        """Be one less."""
+        self._count -= 1
+        if not self._count:
+            self._gone.set()
+
+    async def gone(self) -> None:
+        """Return when there are none."""
+        await self._gone.wait()
 
 
 @dataclass(slots=True)
@@ -31,19 +68,26 @@ class Entry:
 
     name: str
     artifact: Path
+    make_model: MakeModel
     state: ModelState = ModelState.PENDING
     reason: str = ""
     model: Model | None = None
     batcher: Batcher | None = None
     metadata: ModelMetadata | None = None
     executor: Executor | None = None
+    users: Users = field(default_factory=Users)
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Those that answer; empty where the model has none, or is not loaded."""
+        return self.metadata.versions if self.metadata is not None and self.batcher is not None else ()
 
 
 class Repository:
     """Models by name.
 
     Args:
-        make_model: Makes an empty model of the process's runtime.
+        factory: Of the process's runtime.
         max_batch_rows: Of one call.
         max_queue_requests: That may wait for one model.
         timeout_seconds: That a request may wait for its answer; None for any time.
@@ -51,26 +95,41 @@ class Repository:
 
     def __init__(
         self,
-        make_model: Callable[[], Model],
+        factory: ModelFactory,
         metrics: Metrics,
         *,
         max_batch_rows: int,
         max_queue_requests: int,
         timeout_seconds: float | None = None,
     ) -> None:
-        self._make_model = make_model
+        self._factory = factory
         self._metrics = metrics
         self._max_batch_rows = max_batch_rows
         self._max_queue_requests = max_queue_requests
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self._entries: dict[str, Entry] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._adopted: dict[str, Model] = {}
+        self._artifacts: dict[str, Path] = {}
+        self._nicknames: dict[str, str] = {}
 
     def add(self, name: str, artifact: Path) -> None:
-        """Make a model known, not loaded yet."""
-        self._entries[name] = Entry(name, artifact)
-        self._locks[name] = asyncio.Lock()
+        """Make known what ``artifact`` brings, not loaded yet: one model, or several under names of their own.
+
+        An only model answers to ``name`` as well: a service of one model is asked by the service's name.
+
+        Raises:
+            LoadError: The artifact says which, but cannot be read.
+        """
+        self._artifacts[name] = artifact
+        makers = self._factory.models(name, artifact)
+        for model, make_model in makers.items():
+            if model not in self._entries:
+                self._entries[model] = Entry(model, artifact, make_model)
+                self._locks[model] = asyncio.Lock()
+        self._nicknames.pop(name, None)
+        if len(makers) == 1:
+            (self._nicknames[name],) = makers
 
     def adopt(self, name: str, model: Model) -> None:
         """Take a model that is loaded already: it is what the next ``load`` serves."""
@@ -86,11 +145,11 @@ class Repository:
         Raises:
             UnknownModel: Not here; says what is.
         """
-        found = self._entries.get(name)
+        found = self._entries.get(name) or self._entries.get(self._nicknames.get(name, name))
         if found is None:
             present = ", ".join(sorted(self._entries)) or "none"
             raise UnknownModel(f"Model with name {name} does not exist; this server has: {present}")
-        if version is not None and version not in self._versions(found):
+        if version is not None and version not in (found.metadata.versions if found.metadata is not None else ()):
             raise UnknownModel(f"model {name!r} has no version {version!r}; leave the version out")
         return found
 
@@ -107,22 +166,61 @@ class Repository:
             raise ModelNotReady(f"Model with name {name} is not ready, but {entry.state}{why}")
         return entry.batcher
 
-    @staticmethod
-    def _versions(entry: Entry) -> tuple[str, ...]:
-        return entry.metadata.versions if entry.metadata is not None else ()
+    def explainer(self, name: str, version: str | None) -> Callable[[InferRequest], InferResponse]:
+        """Return the ability of a model to explain its answers.
+
+        Raises:
+            UnknownModel: No such model or version.
+            Unimplemented: It has none.
+        """
+        model = self.entry(name, version).model
+        if isinstance(model, Explainer):
+            return model.explain
+        raise Unimplemented(f"model {name!r} does not explain its answers")
+
+    def configuration(self, name: str, version: str | None = None) -> Mapping[str, Json]:
+        """Return the configuration of a model that is ready.
+
+        Raises:
+            UnknownModel: No such model or version, or it has no configuration.
+            ModelNotReady: It cannot answer; says why.
+        """
+        self.batcher(name, version)
+        model = self.entry(name).model
+        if not isinstance(model, ConfiguredModel):
+            raise UnknownModel(f"model {name!r} has no configuration")
+        return model.configuration()
+
+    async def load_all(self, *, without: Collection[str] = ()) -> None:
+        """Load every known model, ``without`` some.
+
+        Raises:
+            LoadError: Says every model that cannot be served.
+        """
+        names = [entry.name for entry in self.entries() if entry.name not in without]
+        outcomes = await asyncio.gather(*map(self.load, names), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for failure in failures:
+            if len(failures) == 1 or not isinstance(failure, LoadError):
+                raise failure
+        if failures:
+            raise LoadError("; ".join(map(str, failures)))
 
     async def load(self, name: str) -> None:
-        """Load or load again; while loading, the old one goes on answering.
+        """Load or load again; while loading, the old one goes on answering. Artifacts may have got new models.
 
         Raises:
             UnknownModel: Not here.
             LoadError: It cannot be served.
         """
+        if name not in self._entries:
+            for known, artifact in list(self._artifacts.items()):
+                self.add(known, artifact)
         entry = self.entry(name)
-        async with self._locks[name]:
+        async with self._locks[entry.name]:
             if entry.batcher is None:
                 entry.state = ModelState.LOADING
-            executor = ThreadPoolExecutor(1, thread_name_prefix=f"model-{name}")
+            executor = ThreadPoolExecutor(1, thread_name_prefix=f"model-{entry.name}")
             try:
                 model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry)
             except LoadError as error:
@@ -130,43 +228,49 @@ class Repository:
                 if entry.batcher is None:
                     entry.state, entry.reason = ModelState.FAILED_TO_LOAD, str(error)
                 raise
-            await self._release(entry)
+            old = replace(entry)
             self._serve(entry, model, executor)
+            await self._release(old)
 
     def _loaded(self, entry: Entry) -> Model:
         adopted = self._adopted.pop(entry.name, None)
         if adopted is not None:
             return adopted
-        model = self._make_model()
+        model = entry.make_model()
         model.load(entry.artifact)
         return model
 
     def _serve(self, entry: Entry, model: Model, executor: Executor) -> None:
         described = model.metadata() if isinstance(model, DescribedModel) else ModelMetadata(name="", platform="")
-        entry.model, entry.executor = model, executor
+        wishes = model.scheduling() if isinstance(model, ScheduledModel) else Scheduling()
+        if wishes.parallel_calls > 1:
+            executor.shutdown(wait=False)
+            executor = ThreadPoolExecutor(wishes.parallel_calls, thread_name_prefix=f"model-{entry.name}")
+        entry.model, entry.executor, entry.users = model, executor, Users()
         batchable = not isinstance(model, UnbatchedModel) or model.batchable
-        entry.metadata = replace(
-            described, name=entry.name, parameters={**described.parameters, "batching": self._batching(batchable)}
-        )
+        max_rows = min(wishes.max_rows or self._max_batch_rows, self._max_batch_rows)
+        max_requests = wishes.max_requests or self._max_queue_requests
+        batching: dict[str, Json] = {
+            **(_batches(wishes, max_rows) if batchable else _NO_BATCHES),
+            "max_queue_requests": max_requests,
+        }
+        entry.metadata = replace(described, name=entry.name, parameters={**described.parameters, "batching": batching})
         entry.batcher = Batcher(
             model.predict,
             executor=executor,
+            predict_many=model.predict_many if isinstance(model, GatheringModel) and model.gathers else None,
             batchable=batchable,
-            max_rows=self._max_batch_rows,
-            max_requests=self._max_queue_requests,
-            timeout_seconds=self._timeout_seconds,
+            max_rows=max_rows,
+            patience=_patience(wishes),
+            max_requests=max_requests,
+            timeout_seconds=self.timeout_seconds,
+            parallel_calls=wishes.parallel_calls,
             on_batch=partial(self._metrics.ran, entry.name),
             on_wait=self._metrics.queue_requests.labels(entry.name).set,
         )
         entry.state, entry.reason = ModelState.LOADED, ""
         self._metrics.ready.labels(entry.name).set(1)
         logger.info("model loaded", extra={"model": entry.name})
-
-    def _batching(self, batchable: bool) -> dict[str, Json]:
-        bounds = {"max_queue_requests": self._max_queue_requests}
-        if not batchable:
-            return {"mode": "none", "reason": "the model says that its first axis is no batch", **bounds}
-        return {"mode": "natural", "max_batch_rows": self._max_batch_rows, "max_latency_seconds": 0, **bounds}
 
     async def unload(self, name: str) -> None:
         """Finish what is in flight and give the model back.
@@ -175,22 +279,24 @@ class Repository:
             UnknownModel: Not here.
         """
         entry = self.entry(name)
-        async with self._locks[name]:
+        async with self._locks[entry.name]:
             entry.state = ModelState.PENDING
-            self._metrics.ready.labels(name).set(0)
-            await self._release(entry)
-            logger.info("model unloaded", extra={"model": name})
+            self._metrics.ready.labels(entry.name).set(0)
+            old = replace(entry)
+            entry.batcher = entry.model = entry.executor = None
+            await self._release(old)
+            logger.info("model unloaded", extra={"model": entry.name})
 
-    async def _release(self, entry: Entry) -> None:
-        batcher, model, executor = entry.batcher, entry.model, entry.executor
-        entry.batcher = entry.model = entry.executor = None
-        if batcher is not None:
-            await batcher.drained()
-        if isinstance(model, ClosableModel):
+    async def _release(self, old: Entry) -> None:
+        """Give back what ``old`` holds, once nobody uses it."""
+        if old.batcher is not None:
+            await old.batcher.drained()
+        await old.users.gone()
+        if isinstance(old.model, ClosableModel):
             with contextlib.suppress(Exception):
-                model.close()
-        if executor is not None:
-            executor.shutdown(wait=False)
+                old.model.close()
+        if old.executor is not None:
+            old.executor.shutdown(wait=False)
 
     async def close(self) -> None:
         """Unload everything."""
@@ -199,32 +305,23 @@ class Repository:
                 await self.unload(entry.name)
 
 
-def model_factory(runtime: Runtime, *, threads: int = 1) -> Callable[[], Model]:
-    """Return what makes an empty model of ``runtime``; imports its framework.
+_NO_BATCHES: dict[str, Json] = {"mode": "none", "reason": "the model says that its first axis is no batch"}
 
-    Args:
-        threads: That a call of the model may use, where it can be told.
 
-    Raises:
-        LoadError: It has no model class, or that does not import.
-    """
-    module, _, attribute = (runtime.model_class or "").partition(":")
-    if not attribute:
-        raise LoadError(f"runtime {runtime.name!r} has no model class; only its own image serves it")
-    try:
-        made = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise LoadError(f"runtime {runtime.name!r}: cannot import {runtime.model_class}: {error}") from error
-    if not isinstance(made, type) or not callable(getattr(made, "predict", None)):
-        raise LoadError(f"runtime {runtime.name!r}: {runtime.model_class} is not a class with load and predict")
+def _batches(wishes: Scheduling, max_rows: int) -> dict[str, Json]:
+    told: dict[str, Json] = {
+        "mode": "natural" if _patience(wishes) is None else "dynamic",
+        "max_batch_rows": max_rows,
+        "max_latency_seconds": wishes.max_delay_seconds,
+    }
+    return {**told, "preferred_batch_rows": list(wishes.preferred_rows)} if wishes.preferred_rows else told
 
-    def empty() -> Model:
-        model: Model = made()
-        if isinstance(model, ThreadedModel):
-            model.threads = threads
-        return model
 
-    return empty
+def _patience(wishes: Scheduling) -> Patience | None:
+    """Return what a model waits for; mostly nothing, and then the queue need not look."""
+    if not wishes.preferred_rows and not wishes.max_delay_seconds:
+        return None
+    return Patience(preferred_rows=wishes.preferred_rows, max_delay_seconds=wishes.max_delay_seconds)
 
 
 def reason(failure: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,6 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from servery_http import front
 from servery_http.messages import Handler, Later, Request, Response, header
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
@@ -22,25 +20,29 @@ from servery_sdk.runtimes import VERSION
 from starlette.exceptions import HTTPException
 
 from servery_predictor import errors
-from servery_predictor.batching.loop import Outcome
+from servery_predictor.asking import Asking
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.openai_api import errors as openai_errors
+from servery_predictor.openai_api import models as openai_models
+from servery_predictor.openai_api.routes import OpenAIRoutes
 from servery_predictor.openapi import INFERENCE_PATHS, INFERENCE_SCHEMAS
-
-logger = logging.getLogger(__name__)
+from servery_predictor.tfserving import rest as tfserving
 
 JSON_LENGTH = b"inference-header-content-length"
 _BINARY = b"application/octet-stream"
 _PREDICT = re.compile(r"/v1/models/([^/]+):predict")
+_EXPLAIN = re.compile(r"/v1/models/([^/]+):explain")
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 
 class HotRoutes:
-    """``POST /v1/models/{m}:predict`` and ``POST /v2/models/{m}[/versions/{v}]/infer``."""
+    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, and OpenAI's."""
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
+        self._tfserving = tfserving.TFServingRoutes(plane)
         # A server has few models and clients repeat one path: a dictionary beats the expressions.
-        self._known: dict[str, Handler] = {}
+        self._known: dict[str, Handler] = dict(OpenAIRoutes(plane).by_path())
 
     def __call__(self, method: str, path: str) -> Handler | None:
         """Return the handler of an inference request, None for all others."""
@@ -49,24 +51,40 @@ class HotRoutes:
         return self._known.get(path) or self._find(path)
 
     def _find(self, path: str) -> Handler | None:
-        handler: Handler | None = None
+        handler = self._tfserving.find(path)
         if found := _PREDICT.fullmatch(path):
             handler = self._predict(unquote(found[1]))
         elif found := _INFER.fullmatch(path):
             handler = self._infer(unquote(found[1]), found[2] and unquote(found[2]))
+        elif found := _EXPLAIN.fullmatch(path):
+            handler = self._explain(unquote(found[1]))
         if handler is not None and len(self._known) < 1000:
             self._known[path] = handler
         return handler
 
     def _predict(self, model: str) -> Handler:
+        theirs = self._tfserving.predict(model, None)
+
         def predict(request: Request) -> Response | Later:
+            if self._tfserving.is_asked(model):
+                return theirs(request)
             try:
                 asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
                 return errors.response(failure)
-            return _Asking(self._plane, asked, "v1", _v1_response)
+            return Asking(self._plane, asked, "v1", _v1_response)
 
         return predict
+
+    def _explain(self, model: str) -> Handler:
+        def explain(request: Request) -> Response | Later:
+            try:
+                asked = v1.decode_request(request.body, model=model)
+            except ServeryError as failure:
+                return errors.response(failure)
+            return Asking(self._plane, asked, "v1", _v1_explanation, explain=True)
+
+        return explain
 
     def _infer(self, model: str, version: str | None) -> Handler:
         def infer(request: Request) -> Response | Later:
@@ -74,43 +92,17 @@ class HotRoutes:
                 asked = v2.decode_request(request.body, model=model, version=version, json_length=_json_length(request))
             except ServeryError as failure:
                 return errors.response(failure)
-            return _Asking(self._plane, asked, "v2", _v2_response)
+            return Asking(self._plane, asked, "v2", _v2_response)
 
         return infer
 
 
-class _Asking(Later):
-    """An inference, answered where its outcome is known: on the same turn of the loop as its whole batch."""
-
-    __slots__ = ("_asked", "_encode")
-
-    def __init__(
-        self,
-        plane: DataPlane,
-        asked: InferRequest,
-        protocol: str,
-        encode: Callable[[InferResponse, InferRequest], Response],
-    ) -> None:
-        self._asked = asked
-        self._encode = encode
-        super().__init__()
-        call = plane.submit(asked, self._on_outcome, protocol=protocol)
-        self._abandoned = call.cancel
-
-    def _on_outcome(self, outcome: Outcome) -> None:
-        if isinstance(outcome, ServeryError):
-            self.answer(errors.response(outcome))
-            return
-        try:
-            self.answer(self._encode(outcome, self._asked))
-        except Exception:
-            # The rim of one request: its batch's other requests are answered after it.
-            logger.exception("answer cannot be encoded", extra={"model": self._asked.model})
-            self.answer(front.error(500, "internal error; the server's log has the traceback"))
-
-
 def _v1_response(outcome: InferResponse, _: InferRequest) -> Response:
     return Response(body=v1.encode_response(outcome))
+
+
+def _v1_explanation(outcome: InferResponse, _: InferRequest) -> Response:
+    return Response(body=v1.encode_response(outcome, member="explanations"))
 
 
 def _v2_response(outcome: InferResponse, asked: InferRequest) -> Response:
@@ -148,13 +140,30 @@ def application(plane: DataPlane) -> FastAPI:
         return {"status": "alive"}
 
     @app.get("/v1/models")
-    async def v1_models() -> dict[str, list[str]]:
-        return {"models": [entry.name for entry in repository.entries()]}
+    async def v1_models() -> dict[str, Any]:
+        listed = openai_models.listed(repository)
+        return {"models": [entry.name for entry in repository.entries()], **(listed if listed["data"] else {})}
 
     @app.get("/v1/models/{model}", responses=_ERRORS)
     async def v1_model(model: str) -> Any:
-        ready = repository.entry(model).state is ModelState.LOADED
-        return JSONResponse({"name": model, "ready": ready}, 200 if ready else 503)
+        entry = repository.entry(model)
+        ready = entry.state is ModelState.LOADED
+        card = openai_models.card(entry) if openai_models.speaks_openai(entry) else {}
+        return JSONResponse({"name": model, "ready": ready, **card, **tfserving.status(entry)}, 200 if ready else 503)
+
+    @app.get("/openai/v1/models")
+    async def openai_listed() -> dict[str, Any]:
+        return openai_models.listed(repository)
+
+    @app.get("/openai/v1/models/{model}", responses=_ERRORS)
+    async def openai_model(model: str) -> Any:
+        try:
+            return openai_models.card(repository.entry(model))
+        except ServeryError as failure:
+            answer = openai_errors.response(failure)
+            return HttpResponse(answer.body, answer.status, media_type="application/json")
+
+    tfserving.add_routes(app, plane, responses=_ERRORS)
 
     @app.get("/v2")
     async def server_metadata() -> dict[str, Any]:
@@ -180,6 +189,11 @@ def application(plane: DataPlane) -> FastAPI:
             raise errors.ModelNotReady(f"Model with name {model} is not ready, but {entry.state}")
         return HttpResponse(v2.encode_metadata(entry.metadata), media_type="application/json")
 
+    @app.get("/v2/models/{model}/config", responses=_ERRORS)
+    @app.get("/v2/models/{model}/versions/{version}/config", responses=_ERRORS)
+    async def model_configuration(model: str, version: str | None = None) -> Any:
+        return JSONResponse(repository.configuration(model, version))
+
     @app.get("/v2/models/{model}/ready", responses=_ERRORS)
     @app.get("/v2/models/{model}/versions/{version}/ready", responses=_ERRORS)
     async def model_ready(model: str, version: str | None = None) -> Any:
@@ -189,8 +203,14 @@ def application(plane: DataPlane) -> FastAPI:
     @app.post("/v2/repository/index")
     async def index() -> list[dict[str, str]]:
         return [
-            {"name": entry.name, "state": _STATES.get(entry.state, "UNAVAILABLE"), "reason": entry.reason}
+            {
+                "name": entry.name,
+                **({"version": version} if version else {}),
+                "state": _STATES.get(entry.state, "UNAVAILABLE"),
+                "reason": entry.reason,
+            }
             for entry in repository.entries()
+            for version in entry.versions or ("",)
         ]
 
     @app.post("/v2/repository/models/{model}/load", responses=_ERRORS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+from collections.abc import Collection
 from socket import socket
 
 from servery_http.limits import Limits
@@ -12,23 +13,26 @@ from servery_http.server import Server
 from servery_sdk.model import Runtime
 
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.factory import ModelFactory, Options
 from servery_predictor.grpc_front import FastGrpcServer
 from servery_predictor.grpc_server import GrpcServer
 from servery_predictor.metrics import Metrics
-from servery_predictor.repository import Repository, model_factory
+from servery_predictor.repository import Repository
 from servery_predictor.rest import HotRoutes, application
 from servery_predictor.settings import Settings
 
 
-def data_plane(settings: Settings, runtime: Runtime, metrics: Metrics | None = None) -> DataPlane:
+def data_plane(
+    settings: Settings, runtime: Runtime, metrics: Metrics | None = None, *, options: Options | None = None
+) -> DataPlane:
     """Return what answers requests under every server; its model is not loaded yet.
 
     Raises:
-        LoadError: The runtime's framework is not here.
+        LoadError: The runtime's framework is not here, or the artifact does not say what it holds.
     """
     metrics = metrics or Metrics()
     repository = Repository(
-        model_factory(runtime, threads=settings.threads),
+        ModelFactory(runtime, options or {}, threads=settings.threads),
         metrics,
         max_batch_rows=settings.max_batch_rows,
         max_queue_requests=settings.max_queue_requests,
@@ -64,6 +68,7 @@ class Predictor:
     """One process's server. Use ``run``, or ``start`` and ``stop`` inside another loop.
 
     Args:
+        options: Of the runtime.
         listening: This process's socket of a port that it shares with others; then gRPC's port is shared as well.
     """
 
@@ -73,10 +78,11 @@ class Predictor:
         runtime: Runtime,
         metrics: Metrics | None = None,
         *,
+        options: Options | None = None,
         listening: socket | None = None,
     ) -> None:
         self._settings = settings
-        self.plane = data_plane(settings, runtime, metrics)
+        self.plane = data_plane(settings, runtime, metrics, options=options)
         self.repository = self.plane.repository
         self.http = Server(
             HotRoutes(self.plane),
@@ -99,13 +105,13 @@ class Predictor:
         await self.load()
         await self.listen()
 
-    async def load(self) -> None:
-        """Load the model.
+    async def load(self, *, without: Collection[str] = ()) -> None:
+        """Load every model that the artifact brings, ``without`` some.
 
         Raises:
-            LoadError: It cannot be served.
+            LoadError: One cannot be served.
         """
-        await self.repository.load(self._settings.model_name)
+        await self.repository.load_all(without=without)
 
     async def listen(self) -> None:
         """Accept requests."""

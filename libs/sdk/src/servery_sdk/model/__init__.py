@@ -15,6 +15,8 @@ from servery_sdk.model.plan import (
 )
 from servery_sdk.model.runtime import (
     Adaptation,
+    Option,
+    OptionKind,
     ParameterRange,
     Part,
     Runtime,
@@ -83,6 +85,8 @@ __all__ = [
     "ModelStatus",
     "ModelTraits",
     "Observed",
+    "Option",
+    "OptionKind",
     "ParameterRange",
     "Part",
     "PayloadLogging",

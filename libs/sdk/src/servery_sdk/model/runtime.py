@@ -109,6 +109,35 @@ class Adaptation:
     args: tuple[str, ...] = ()
 
 
+class OptionKind(enum.StrEnum):
+    """What the value of an option is."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    SWITCH = "switch"
+    """A flag without a value is true."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A setting of a runtime's own model: a flag of the predictor, a variable, and a keyword of the model class.
+
+    Attributes:
+        name: ``return_probabilities``; the flag may have dashes for the underscores.
+        meaning: For ``--help``.
+        choices: The only texts; empty for any.
+        aliases: Other names of the flag.
+        is_ignored: Accepted since manifests say it, and changes nothing; ``meaning`` says why.
+    """
+
+    name: str
+    meaning: str
+    kind: OptionKind = OptionKind.TEXT
+    choices: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    is_ignored: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """A frozen descriptor. Importing one must not import the ML framework.
@@ -119,10 +148,12 @@ class Runtime:
         formats: Empty for runtimes that are only chosen by name.
         protocols: Empty means any.
         model_class: ``servery_runtime_sklearn.model:SKLearnModel``; None for a foreign server.
+        options: What ``model_class`` takes as keywords; each has a default there.
         image: Of the main container.
         local_images: Repositories (no tag) of known images that this runtime stands in for on a machine without containers.
         local_flags: Flags of those images' programs that the predictor spells in another way, by theirs, both without
             dashes: ``rest_api_port`` is ``http_port``; empty for one that means nothing here.
+            A program's own name in front of its flags is such a one.
         parts: What is run, by kind of component; a kind that is missing is not served.
         parameters: How large its models are.
         accelerators: Classes that it runs on; empty where it says nothing.
@@ -139,6 +170,7 @@ class Runtime:
     protocols: frozenset[Protocol] = frozenset()
     aliases: tuple[str, ...] = ()
     model_class: str | None = None
+    options: tuple[Option, ...] = ()
     image: str = ""
     local_images: tuple[str, ...] = ()
     local_flags: Mapping[str, str] = field(default_factory=dict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import inspect
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from servery_sdk.importing import line_of, make_importable
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor
 from servery_sdk.protocol.elements import as_bytes
 from servery_sdk.serving import DescribedModel, InputError, LoadError, UnbatchedModel
@@ -43,7 +43,7 @@ class PythonModel:
         if not file.is_file():
             present = ", ".join(sorted(path.name for path in artifact.iterdir())) if artifact.is_dir() else "nothing"
             raise LoadError(f"{artifact}: the python runtime needs a {FILE} with a class Model; found: {present}")
-        _make_importable(artifact)
+        make_importable(artifact)
         try:
             spec = importlib.util.spec_from_file_location(MODULE, file)
             assert spec is not None
@@ -61,7 +61,7 @@ class PythonModel:
             raise
         except Exception as error:
             # Somebody else's code may raise anything.
-            raise LoadError(f"{FILE}: {type(error).__name__}: {error}{_line(error, file)}") from error
+            raise LoadError(f"{FILE}: {type(error).__name__}: {error}{line_of(error, file)}") from error
         if not callable(getattr(self._model, "predict", None)):
             raise LoadError(f"{FILE}: Model has no predict(inputs)")
         self._takes_request = next(iter(inspect.signature(self._model.predict).parameters), "") == "request"
@@ -101,33 +101,9 @@ class PythonModel:
         return ModelMetadata(name="", platform="python")
 
 
-_imported: set[Path] = set()
-"""Directories whose files have been imported; a process's modules are its own, so this is, too."""
-
-
-def _make_importable(artifact: Path) -> None:
-    """Let ``artifact``'s own files be found first, and no other artifact's modules in the place of its own."""
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file is not None and not _imported.isdisjoint(Path(file).parents):
-            del sys.modules[name]
-    _imported.add(artifact)
-    importlib.invalidate_caches()
-    sys.path.insert(0, str(artifact))
-
-
 def _tensor(name: str, data: Any) -> Tensor:
     if data.dtype.kind in "USO":
         encoded = np.empty(data.shape, dtype=object)
         encoded.ravel()[:] = [as_bytes(element) for element in data.ravel().tolist()]
         data = encoded
     return Tensor(name=name, data=data, datatype=Datatype.of(data))
-
-
-def _line(error: Exception, file: Path) -> str:
-    frame, at = error.__traceback__, None
-    while frame is not None:
-        if frame.tb_frame.f_code.co_filename == str(file):
-            at = frame.tb_lineno
-        frame = frame.tb_next
-    return "" if at is None else f" (line {at})"

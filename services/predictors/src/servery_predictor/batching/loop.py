@@ -1,31 +1,24 @@
-"""Waits and runs what ``policy`` chooses, where ``placement`` says: one batch at a time for each model."""
+"""Waits and runs what ``policy`` chooses, where ``placement`` says: mostly one batch at a time for each model."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import resource
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest, InferResponse, batch
-from servery_sdk.serving import InputError
 
+from servery_predictor.batching import calls
 from servery_predictor.batching.placement import QUICK_SECONDS, Placement
-from servery_predictor.batching.policy import next_batch
-from servery_predictor.errors import ModelFailed, QueueFull, TooLate
-
-logger = logging.getLogger(__name__)
+from servery_predictor.batching.policy import Patience, hold_seconds, next_batch
+from servery_predictor.batching.tickets import Ability, Done, Outcome, Ticket
+from servery_predictor.errors import QueueFull, TooLate
 
 _WEIGHT = 0.2
 """Of the newest call in the running mean."""
-
-Outcome: TypeAlias = InferResponse | ServeryError
-Done: TypeAlias = Callable[[Outcome], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,30 +34,6 @@ class Ran:
     waits: Sequence[float]
     rows: int
     seconds: float
-
-
-class Ticket:
-    """A request's place in the queue."""
-
-    __slots__ = ("_done", "came", "is_over", "key", "request", "rows")
-
-    def __init__(self, request: InferRequest, key: Hashable, rows: int, done: Done) -> None:
-        self.request = request
-        self.key = key
-        self.rows = rows
-        self.came = time.perf_counter()
-        self.is_over = False
-        self._done = done
-
-    def cancel(self) -> None:
-        """Ask for no answer: what still waits is not computed."""
-        self.is_over = True
-
-    def finish(self, outcome: Outcome) -> None:
-        """Tell who asked, unless nobody does any more."""
-        if not self.is_over:
-            self.is_over = True
-            self._done(outcome)
 
 
 class _Answer(asyncio.Future[InferResponse]):
@@ -84,28 +53,18 @@ class _Answer(asyncio.Future[InferResponse]):
         return super().cancel(msg)
 
 
-@dataclass(frozen=True, slots=True)
-class _Called:
-    outcomes: list[Outcome]
-    seconds: float
-    cpu_seconds: float
-    waited: bool
-
-
-def _waits() -> int:
-    """Return how often this thread has given the processor away; it has a number for that on Linux."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-
-
 class Batcher:
     """The queue in front of one model.
 
     Args:
         predict: The model's own ``predict``.
-        executor: Where slow calls run; one thread per model, for a model answers one call at a time.
+        executor: Where slow calls run; a thread for each call that the model takes at a time.
+        predict_many: Called with the requests of a batch as they are, instead of ``predict`` with them merged.
         batchable: Whether requests may be merged at all.
         max_rows: Of one call.
+        patience: Which calls are worth a wait; None where a call is made as soon as the model takes one.
         max_requests: That may wait.
+        parallel_calls: That may run at once.
         timeout_seconds: That a request may wait for its answer; None for any time.
         on_batch: Told of every call.
         on_wait: Told how many requests wait, when that changes.
@@ -113,27 +72,34 @@ class Batcher:
 
     def __init__(
         self,
-        predict: Callable[[InferRequest], InferResponse],
+        predict: Ability,
         *,
         executor: Executor,
+        predict_many: calls.PredictMany | None = None,
         batchable: bool = True,
         max_rows: int = 1024,
+        patience: Patience | None = None,
         max_requests: int = 1000,
+        parallel_calls: int = 1,
         timeout_seconds: float | None = None,
         on_batch: Callable[[Ran], None] = lambda ran: None,
         on_wait: Callable[[int], None] = lambda requests: None,
     ) -> None:
         self._predict = predict
+        self._predict_many = predict_many
         self._executor = executor
         self._batchable = batchable
         self._max_rows = max_rows
+        self._patience = patience
         self._max_requests = max_requests
+        self._parallel_calls = parallel_calls
         self._timeout_seconds = timeout_seconds
         self._on_batch = on_batch
         self._on_wait = on_wait
         self._queue: list[Ticket] = []
-        self._running: list[Ticket] = []
+        self._running: list[list[Ticket]] = []
         self._scheduled = False
+        self._holding: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._mean_seconds = QUICK_SECONDS
         self._placement = Placement()
@@ -150,8 +116,11 @@ class Batcher:
         answer.ticket = self.enqueue(request, answer.settle)
         return answer
 
-    def enqueue(self, request: InferRequest, done: Done) -> Ticket:
+    def enqueue(self, request: InferRequest, done: Done, ability: Ability | None = None) -> Ticket:
         """Call ``done`` with the answer, once and never before this returns; it must not raise.
+
+        Args:
+            ability: Another than ``predict``: asked for this request alone, and never on the event loop.
 
         Raises:
             QueueFull: Too many wait.
@@ -164,8 +133,8 @@ class Batcher:
                 retry_after_seconds=max(1.0, self._mean_seconds * len(self._queue)),
             )
         loop = asyncio.get_running_loop()
-        key: Hashable = batch.key(request) if self._batchable else None
-        ticket = Ticket(request, key, batch.rows(request) or 1, done)
+        key: Hashable = batch.key(request) if self._batchable and ability is None else None
+        ticket = Ticket(request, key, batch.rows(request) or 1, done, ability)
         self._queue.append(ticket)
         self._on_wait(len(self._queue))
         self._idle.clear()
@@ -183,7 +152,7 @@ class Batcher:
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         # Not now but when this turn of the loop ends: what other sockets hold ready goes in the same batch.
-        if not self._running and not self._scheduled:
+        if len(self._running) < self._parallel_calls and not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._flush, loop)
 
@@ -191,7 +160,7 @@ class Batcher:
         # One timer for all: they wait equally long, so those that came first are late first.
         self._timer = None
         now = time.perf_counter()
-        for ticket in (*self._running, *self._queue):
+        for ticket in (*(ticket for tickets in self._running for ticket in tickets), *self._queue):
             if ticket.is_over:
                 continue
             left = ticket.came + timeout_seconds - now
@@ -204,76 +173,79 @@ class Batcher:
         self._scheduled = False
         queue = [ticket for ticket in self._queue if not ticket.is_over]
         chosen = next_batch(queue, max_rows=self._max_rows)
+        if self._patience is not None and self._holds(loop, queue, chosen, self._patience):
+            return
         if not chosen:
             self._queue = []
             self._on_wait(0)
-            self._idle.set()
+            self._rest()
             return
         if len(chosen) == len(queue):
-            self._running, self._queue = queue, []
+            tickets, self._queue = queue, []
         else:
             picked = set(chosen)
-            self._running = [queue[index] for index in chosen]
+            tickets = [queue[index] for index in chosen]
             self._queue = [ticket for index, ticket in enumerate(queue) if index not in picked]
+        self._running.append(tickets)
         self._on_wait(len(self._queue))
-        requests = [ticket.request for ticket in self._running]
         started = time.perf_counter()
-        if self._placement.is_inline:
-            self._finish(loop, started, self._run(requests))
+        if self._placement.is_inline and tickets[0].ability is None:
+            self._finish(loop, tickets, started, self._call(tickets))
             return
-        running = loop.run_in_executor(self._executor, self._run, requests)
-        running.add_done_callback(lambda done: self._finish(loop, started, done.result()))
+        running = loop.run_in_executor(self._executor, self._call, tickets)
+        running.add_done_callback(lambda done: self._finish(loop, tickets, started, done.result()))
+        if self._queue:
+            # Another call may run beside this one.
+            self._schedule(loop)
 
-    def _run(self, requests: list[InferRequest]) -> _Called:
-        waits, started, cpu_started = _waits(), time.perf_counter(), time.thread_time()
-        answers = self._answers(requests)
-        return _Called(
-            answers, time.perf_counter() - started, time.thread_time() - cpu_started, waited=_waits() > waits
-        )
+    def _holds(
+        self, loop: asyncio.AbstractEventLoop, queue: Sequence[Ticket], chosen: list[int], patience: Patience
+    ) -> bool:
+        """Return whether what is ``chosen`` waits for more; if not, cut it down to what ``patience`` likes best."""
+        if self._holding is not None:
+            self._holding.cancel()
+            self._holding = None
+        if not chosen:
+            return False
+        waited = time.perf_counter() - queue[0].came
+        hold = hold_seconds(queue, chosen, patience, waited_seconds=waited, max_rows=self._max_rows)
+        if hold > 0:
+            self._holding = loop.call_later(hold, self._flush, loop)
+        return hold > 0
 
-    def _answers(self, requests: list[InferRequest]) -> list[Outcome]:
-        try:
-            if len(requests) == 1:
-                (request,) = requests
-                return [replace(self._predict(request), model=request.model, id=request.id)]
-            # The queue has compared their keys; the policy kept to max_rows.
-            merged = batch.merged_alike(requests)
-            answers = batch.split(self._predict(merged.request), merged.offsets)
-            for answer, request in zip(answers, requests, strict=True):
-                answer.model, answer.id = request.model, request.id
-            return list(answers)
-        except BaseException as error:
-            # BaseException: a model may call sys.exit(), and the queue would wait for this call's end for ever.
-            # One bad request must not fail its neighbours: each is asked alone.
-            if len(requests) > 1:
-                return [answer for request in requests for answer in self._answers([request])]
-            return [_failure(requests[0], error)]
+    def _call(self, tickets: Sequence[Ticket]) -> calls.Called:
+        requests, ability = [ticket.request for ticket in tickets], tickets[0].ability
+        if ability is None and self._predict_many is not None:
+            return calls.gathered(requests, self._predict_many)
+        return calls.merged(requests, ability or self._predict)
 
-    def _finish(self, loop: asyncio.AbstractEventLoop, started: float, called: _Called) -> None:
-        seconds = called.seconds
-        tickets, self._running = self._running, []
-        self._placement = self._placement.after(seconds=seconds, cpu_seconds=called.cpu_seconds, waited=called.waited)
-        self._mean_seconds += _WEIGHT * (seconds - self._mean_seconds)
-        # Before the answers: who has one may look at what was counted.
-        self._on_batch(
-            Ran(
-                waits=[started - ticket.came for ticket in tickets],
-                rows=sum([ticket.rows for ticket in tickets]),
-                seconds=seconds,
-            )
-        )
+    def _finish(
+        self, loop: asyncio.AbstractEventLoop, tickets: list[Ticket], started: float, called: calls.Called
+    ) -> None:
+        self._running.remove(tickets)
+        if tickets[0].ability is None:
+            self._count(started, tickets, called)
         for ticket, answer in zip(tickets, called.outcomes, strict=True):
             ticket.finish(answer)
         if self._queue:
             self._schedule(loop)
         else:
+            self._rest()
+
+    def _rest(self) -> None:
+        if not self._running:
             self._idle.set()
 
-
-def _failure(request: InferRequest, error: BaseException) -> ServeryError:
-    if isinstance(error, InputError):
-        return error
-    logger.error("model failed", exc_info=error, extra={"model": request.model})
-    failure = ModelFailed(f"model {request.model!r} failed: {type(error).__name__}: {error}")
-    failure.__cause__ = error
-    return failure
+    def _count(self, started: float, tickets: Sequence[Ticket], called: calls.Called) -> None:
+        """Learn from a ``predict``, before its answers: who has one may look at what was counted."""
+        self._placement = self._placement.after(
+            seconds=called.seconds, cpu_seconds=called.cpu_seconds, waited=called.waited
+        )
+        self._mean_seconds += _WEIGHT * (called.seconds - self._mean_seconds)
+        self._on_batch(
+            Ran(
+                waits=[started - ticket.came for ticket in tickets],
+                rows=sum([ticket.rows for ticket in tickets]),
+                seconds=called.seconds,
+            )
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,6 +26,19 @@ class Waiting:
     rows: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """Which calls are worth a wait.
+
+    Attributes:
+        preferred_rows: Of a call; empty where only the largest is worth it.
+        max_delay_seconds: From the oldest request's coming.
+    """
+
+    preferred_rows: tuple[int, ...] = ()
+    max_delay_seconds: float = 0.0
+
+
 def next_batch(waiting: Sequence[Queued], *, max_rows: int) -> list[int]:
     """Return the indices to send together: the oldest, and all later ones that may go with it and still fit.
 
@@ -46,3 +60,22 @@ def next_batch(waiting: Sequence[Queued], *, max_rows: int) -> list[int]:
             break
         chosen.append(index)
     return chosen
+
+
+def hold_seconds(
+    waiting: Sequence[Queued], chosen: list[int], patience: Patience, *, waited_seconds: float, max_rows: int
+) -> float:
+    """Cut ``chosen`` down to the most requests of a preferred number of rows; return how long it may wait for more.
+
+    Zero where it goes now: it has a preferred number of rows, or all that fit, or the oldest waited long enough. A
+    request that goes alone gains nothing by waiting.
+
+    Source: Triton, "Dynamic Batcher": preferred sizes go at once, others when the delay is over.
+    """
+    rows = list(itertools.accumulate(waiting[index].rows for index in chosen))
+    preferred = [count for count, total in enumerate(rows, 1) if total in patience.preferred_rows]
+    if preferred:
+        del chosen[preferred[-1] :]
+        return 0.0
+    is_full = not chosen or waiting[chosen[0]].key is None or rows[-1] >= max(patience.preferred_rows or (max_rows,))
+    return 0.0 if is_full else max(0.0, patience.max_delay_seconds - waited_seconds)

@@ -29,8 +29,8 @@ from servery_predictor.counting import Shelves
 from servery_predictor.crew.backoff import deaths_in_a_row, delay_seconds
 from servery_predictor.crew.post import Message, Post, Verb, Word, pair
 from servery_predictor.crew.worker import Place, work
+from servery_predictor.factory import ModelFactory, Options
 from servery_predictor.metrics import Metrics
-from servery_predictor.repository import model_factory
 from servery_predictor.server import settle
 from servery_predictor.settings import Settings
 
@@ -82,9 +82,10 @@ class _Change:
 class Supervisor:
     """Serves with ``settings.workers`` processes."""
 
-    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime, options: Options) -> None:
         self._runtime = runtime
-        self._make_model = model_factory(runtime)
+        self._options = options
+        self._factory = ModelFactory(runtime, options)
         self._slots, self._grpc = _reserved(settings)
         self._settings = settings.model_copy(
             update={
@@ -177,10 +178,12 @@ class Supervisor:
 
     def _load(self) -> None:
         """Load once for all, where the framework allows."""
-        model = self._make_model()
-        if isinstance(model, ForkableModel) and model.forkable:
-            model.load(self._settings.model_dir)
-            self._loaded = {self._settings.model_name: model}
+        artifact = self._settings.model_dir
+        for name, make_model in self._factory.models(self._settings.model_name, artifact).items():
+            model = make_model()
+            if isinstance(model, ForkableModel) and model.forkable:
+                model.load(artifact)
+                self._loaded[name] = model
         settle()
 
     def _start(self, slot: _Slot) -> _Worker:
@@ -189,6 +192,7 @@ class Supervisor:
         place = Place(
             settings=self._settings,
             runtime=self._runtime,
+            options=self._options,
             listening=slot.listening,
             shelves=self._shelves,
             shelf=shelf,
@@ -329,16 +333,20 @@ class Supervisor:
 
     def _go_on(self) -> None:
         settled = not any(worker.state in (State.LOADING, State.LOADED) for worker in self._workers())
-        if self._changes and not self._changes[0].begun:
-            # A worker that loads now would miss it.
-            if settled:
-                change = self._changes[0]
+        # Until there is nothing to be done: the next change may begin when one ends, and nobody else would wake us.
+        while self._changes:
+            change = self._changes[0]
+            if not change.begun:
+                if not settled:
+                    # A worker that loads now would miss it.
+                    return
                 change.begun = True
                 change.left = [worker for worker in self._workers() if worker.state is State.SERVING]
                 self._next(change)
-        elif self._changes and not self._changes[0].left:
-            self._end(self._changes[0], Message(word=Word.CHANGED))
-        elif self._renewing and settled and all(slot.successor is None for slot in self._slots):
+            if change.left:
+                return
+            self._end(change, Message(word=Word.CHANGED))
+        if self._renewing and settled and all(slot.successor is None for slot in self._slots):
             slot = self._renewing.popleft()
             if slot.worker is not None:
                 slot.successor = self._start(slot)

@@ -19,6 +19,7 @@ from servery_sdk.serving import Model
 
 from servery_predictor.counting import Shelves
 from servery_predictor.crew.post import Message, Post, Verb, Word
+from servery_predictor.factory import Options
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository, reason
 from servery_predictor.server import Predictor, settle
@@ -40,6 +41,7 @@ class Place:
 
     settings: Settings
     runtime: Runtime
+    options: Options
     listening: socket
     shelves: Shelves
     shelf: int
@@ -71,13 +73,17 @@ async def _serve(place: Place, post: Post) -> None:
     asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
     predictor = Predictor(
-        place.settings, place.runtime, Metrics(CollectorRegistry(), place.shelves), listening=place.listening
+        place.settings,
+        place.runtime,
+        Metrics(CollectorRegistry(), place.shelves),
+        options=place.options,
+        listening=place.listening,
     )
     for name, model in place.loaded.items():
         predictor.repository.adopt(name, model)
     crew = Crew(predictor.repository, post, gone=asked.set)
     predictor.plane.changes = crew
-    if place.settings.model_name not in place.unloaded and not await _first(predictor.load(), asked):
+    if not await _first(predictor.load(without=place.unloaded), asked):
         return
     settle()
     post.send(Message(word=Word.LOADED))

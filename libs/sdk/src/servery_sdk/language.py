@@ -1,0 +1,164 @@
+"""What a model of language may do beside ``predict``: generate, chat, embed, rank.
+
+The predictor's OpenAI routes find these abilities by ``isinstance`` on ``serving.held(model)``; every runtime may have them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from servery_sdk.manifests import Json
+
+Prompt: TypeAlias = str | tuple[int, ...]
+"""Text, or the ids of tokens in the model's own vocabulary."""
+
+TEXT = "text"
+EMBEDDING = "embedding"
+QUERY = "query"
+DOCUMENT = "document"
+SCORE = "score"
+TOKENS = "tokens"
+
+
+class FinishReason(enum.StrEnum):
+    """Why a text ends, in OpenAI's words."""
+
+    STOP = "stop"
+    """The model ended it, or a stop text came."""
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        max_tokens: To generate at most; None for as many as the model's context takes.
+        temperature: 0 takes the likeliest token.
+        top_p: Only the likeliest tokens whose probabilities sum to this are drawn from.
+        top_k: Only so many of the likeliest tokens are drawn from; None for all.
+        seed: Equal seeds draw equal tokens; None draws differently each time.
+        frequency_penalty: Off a token's logit, for each time that it was generated.
+        presence_penalty: Off a token's logit, once it was generated.
+        logprobs: How many alternatives are told for each token, with their probabilities; None tells none, not even
+            the token's own.
+        ignores_end: Generate on when the model would end the text.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    seed: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logprobs: int | None = None
+    ignores_end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that might have been, and the natural logarithm of its probability."""
+
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A token that was generated.
+
+    Attributes:
+        logprob: Natural logarithm of its probability before temperature and the like.
+        alternatives: The likeliest tokens in its place, likeliest first, itself perhaps among them.
+    """
+
+    text: str
+    logprob: float
+    alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """The next part of a text.
+
+    Attributes:
+        text: May be empty: a token may be a part of a character.
+        count: Tokens that it took.
+        tokens: Those, where ``Sampling.logprobs`` asks for them.
+        finish: Set on the last piece, and only there.
+    """
+
+    text: str
+    count: int
+    tokens: tuple[Token, ...] = ()
+    finish: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A text that is being generated.
+
+    Attributes:
+        prompt_tokens: What the prompt took of the context.
+        pieces: Nothing is computed before they are first asked for; ``aclose`` stops the model.
+    """
+
+    prompt_tokens: int
+    pieces: AsyncGenerator[Piece, None]
+
+
+@runtime_checkable
+class GenerativeModel(Protocol):
+    """A model that continues a text. Called on the event loop; batching many texts is the model's own affair."""
+
+    def generate(self, prompt: Prompt, sampling: Sampling, *, is_streamed: bool) -> Generation:
+        """Return the text that follows ``prompt``.
+
+        Args:
+            prompt: What is to be continued.
+            sampling: How.
+            is_streamed: Whether each piece is wanted as soon as it is there; without, all may come as one.
+
+        Raises:
+            InputError: The prompt is too long, or the sampling is beyond the model.
+        """
+
+
+@runtime_checkable
+class ChatModel(Protocol):
+    """A generative model that knows how a conversation is written as a prompt."""
+
+    def chat_prompt(self, messages: Sequence[Mapping[str, Json]], options: Mapping[str, Json]) -> Prompt:
+        """Return the prompt whose continuation is the next message.
+
+        Args:
+            messages: Each with ``role`` and ``content``, as OpenAI writes them; contents are texts.
+            options: For the model's template, such as ``enable_thinking``; ``tools`` among them where there are some.
+
+        Raises:
+            InputError: The model has no such conversations.
+        """
+
+
+@runtime_checkable
+class EmbeddingModel(Protocol):
+    """A model whose ``predict`` takes BYTES ``text`` [rows] and answers FP32 ``embedding`` [rows, width], and INT64 ``tokens``
+    [rows] where a request names that output.
+    """
+
+    embeds: bool
+    """True."""
+
+
+@runtime_checkable
+class RankingModel(Protocol):
+    """A model whose ``predict`` takes BYTES ``query`` and ``document``, both [rows], and answers FP32 ``score`` [rows], higher
+    for documents that answer better, and INT64 ``tokens`` [rows] where a request names that output.
+    """
+
+    ranks: bool
+    """True."""

@@ -1,0 +1,1 @@
+"""Serves transformers, with OpenAI's API."""

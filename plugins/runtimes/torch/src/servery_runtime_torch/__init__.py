@@ -1,0 +1,1 @@
+"""Serves PyTorch models, TorchServe's archives among them."""

@@ -1,0 +1,1 @@
+"""Metrics that handlers record; the model server has its own."""

@@ -1,0 +1,1 @@
+"""Labels, module lookups and exceptions."""

@@ -1,0 +1,1 @@
+"""Serves Triton model repositories."""

@@ -1,0 +1,66 @@
+"""How the empty models of a runtime are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TypeAlias
+
+from servery_sdk.model import Runtime
+from servery_sdk.serving import LoadError, Model, ModelStore, ThreadedModel
+
+MakeModel: TypeAlias = Callable[[], Model]
+Options: TypeAlias = Mapping[str, str | int | bool]
+"""A runtime's own settings, by name."""
+
+
+class ModelFactory:
+    """Makes empty models of ``runtime``, whose framework it imports.
+
+    Args:
+        runtime: The process's.
+        options: The runtime's own, as its model class takes them.
+        threads: That a call of a model may use, where it can be told.
+
+    Raises:
+        LoadError: The runtime has no model class, or that does not import.
+    """
+
+    def __init__(self, runtime: Runtime, options: Options, *, threads: int = 1) -> None:
+        self._model_class = _model_class(runtime)
+        self._options = options
+        self._threads = threads
+
+    def models(self, name: str, artifact: Path) -> Mapping[str, MakeModel]:
+        """Return what makes each model that ``artifact`` brings: one called ``name``, or those of a store.
+
+        Raises:
+            LoadError: The artifact is a store but cannot be read.
+        """
+        made = self._model_class
+        stored: Mapping[str, MakeModel] = made.stored(artifact) if isinstance(made, ModelStore) else {}
+        return {
+            model: partial(self._empty, make)
+            for model, make in (stored or {name: partial(made, **self._options)}).items()
+        }
+
+    def _empty(self, make: MakeModel) -> Model:
+        model = make()
+        if isinstance(model, ThreadedModel):
+            model.threads = self._threads
+        return model
+
+
+def _model_class(runtime: Runtime) -> type[Model]:
+    module, _, attribute = (runtime.model_class or "").partition(":")
+    if not attribute:
+        raise LoadError(f"runtime {runtime.name!r} has no model class; only its own image serves it")
+    try:
+        made = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise LoadError(f"runtime {runtime.name!r}: cannot import {runtime.model_class}: {error}") from error
+    if not isinstance(made, type) or not callable(getattr(made, "predict", None)):
+        raise LoadError(f"runtime {runtime.name!r}: {runtime.model_class} is not a class with load and predict")
+    return made

@@ -1,0 +1,1 @@
+"""OpenAI's protocol over every model that generates, chats, embeds or ranks (``servery_sdk.language``)."""

@@ -1,0 +1,266 @@
+"""The routes under ``/openai/v1`` and ``/v1``, answered like the other hot ones: a client that hangs up stops its model."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import orjson
+from servery_http.messages import Handler, Request, Response
+from servery_sdk import language
+from servery_sdk.errors import ErrorCode, ServeryError
+from servery_sdk.language import ChatModel, EmbeddingModel, GenerativeModel, Prompt, RankingModel
+from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
+from servery_sdk.protocol.elements import objects
+from servery_sdk.serving import held
+
+from servery_predictor.dataplane import DataPlane
+from servery_predictor.errors import ModelFailed
+from servery_predictor.openai_api import answers, errors
+from servery_predictor.openai_api.answers import ChatForm, CompletionForm, Form, Head
+from servery_predictor.openai_api.generating import Run
+from servery_predictor.openai_api.requests import (
+    Body,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    RerankRequest,
+    base64_floats,
+    read,
+)
+from servery_predictor.repository import Entry
+
+logger = logging.getLogger(__name__)
+
+PREFIXES = ("/openai/v1", "/v1")
+PROTOCOL = "openai"
+_EVENT_STREAM = b"text/event-stream; charset=utf-8"
+_NO_STORE = ((b"cache-control", b"no-cache"),)
+_DONE = b"data: [DONE]\n\n"
+AnyBody: TypeAlias = CompletionRequest | ChatRequest | EmbeddingRequest | RerankRequest
+_PATHS: Mapping[str, type[AnyBody]] = {
+    "/completions": CompletionRequest,
+    "/chat/completions": ChatRequest,
+    "/embeddings": EmbeddingRequest,
+    "/rerank": RerankRequest,
+}
+
+
+class NoSuchAbility(ServeryError):
+    """The model is here and does something else."""
+
+    code = ErrorCode.INVALID_ARGUMENT
+
+
+class OpenAIRoutes:
+    """``completions``, ``chat/completions``, ``embeddings`` and ``rerank``."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+
+    def by_path(self) -> Mapping[str, Handler]:
+        """Return the handlers of ``POST`` by their paths."""
+        handlers = {
+            CompletionRequest: self._handler(CompletionRequest, self._complete),
+            ChatRequest: self._handler(ChatRequest, self._chat),
+            EmbeddingRequest: self._handler(EmbeddingRequest, self._embed),
+            RerankRequest: self._handler(RerankRequest, self._rank),
+        }
+        return {path: handlers[kind] for path, kind in self.bodies_by_path().items()}
+
+    @staticmethod
+    def bodies_by_path() -> Mapping[str, type[AnyBody]]:
+        """Return what each path takes."""
+        return {prefix + path: kind for prefix in PREFIXES for path, kind in _PATHS.items()}
+
+    def _handler(self, kind: type[Body], answer: Callable[[Body], Awaitable[Response]]) -> Handler:
+        async def handle(request: Request) -> Response:
+            model, code = "", "OK"
+            try:
+                asked = read(kind, request.body)
+                # An unknown name is the client's invention and would be a label without bounds.
+                model = self._plane.repository.entry(asked.model).name
+                return await answer(asked)
+            except ServeryError as failure:
+                code = failure.code
+                return errors.response(failure)
+            finally:
+                # Embedding and ranking go through the data plane, which counts them itself.
+                if issubclass(kind, CompletionRequest | ChatRequest) or code != "OK":
+                    self._plane.metrics.requests.labels(model, PROTOCOL, code).inc()
+
+        return handle
+
+    # Texts.
+
+    async def _complete(self, asked: CompletionRequest) -> Response:
+        entry, model = self._entry(asked.model)
+        if not isinstance(model, GenerativeModel):
+            raise NoSuchAbility(f"model {asked.model!r} generates no text")
+        if asked.echo and asked.sampling.logprobs is not None:
+            raise errors.Refused("echo: goes without logprobs here", param="echo")
+        if asked.echo and any(not isinstance(prompt, str) for prompt in asked.prompts):
+            raise errors.Refused("echo: needs prompts that are texts", param="echo")
+        echoed = [prompt if asked.echo else "" for prompt in asked.prompts for _ in range(asked.choices)]
+        return await self._generate(asked, CompletionForm(), entry, model, asked.prompts, echoed)  # type: ignore[arg-type]  # echoed are texts, as was just seen
+
+    async def _chat(self, asked: ChatRequest) -> Response:
+        entry, model = self._entry(asked.model)
+        if not isinstance(model, GenerativeModel):
+            raise NoSuchAbility(f"model {asked.model!r} generates no text")
+        if not isinstance(model, ChatModel):
+            raise NoSuchAbility(f"model {asked.model!r} has no conversations; ask it for completions")
+        messages = [message.for_template() for message in asked.messages]
+        prompt = model.chat_prompt(messages, asked.template_options)
+        return await self._generate(asked, ChatForm(), entry, model, (prompt,), [""] * asked.choices)
+
+    async def _generate(
+        self,
+        asked: CompletionRequest | ChatRequest,
+        form: Form,
+        entry: Entry,
+        model: GenerativeModel,
+        prompts: Sequence[Prompt],
+        echoed: Sequence[str],
+    ) -> Response:
+        run = Run(
+            model,
+            entry,
+            prompts,
+            asked.sampling,
+            choices=asked.choices,
+            stops=asked.stops,
+            is_streamed=asked.stream,
+            metrics=self._plane.metrics,
+            timeout_seconds=self._plane.repository.timeout_seconds,
+        )
+        head = Head(id=f"{form.prefix}-{uuid.uuid4().hex}", model=asked.model, created=int(time.time()))
+        if asked.stream:
+            stream = self._events(run, form, head, echoed, tells_usage=asked.tells_usage)
+            return Response(stream=stream, content_type=_EVENT_STREAM, headers=_NO_STORE)
+        choices = [
+            (before + choice.text, choice.tokens, choice.finish)
+            for before, choice in zip(echoed, await _caught(run.answers(), entry), strict=True)
+        ]
+        taken = answers.usage(run.prompt_tokens, run.completion_tokens)
+        return _json(answers.whole(form, head, choices, taken))
+
+    async def _events(
+        self, run: Run, form: Form, head: Head, echoed: Sequence[str], *, tells_usage: bool
+    ) -> AsyncGenerator[bytes, None]:
+        unheard = set(range(len(echoed)))
+        try:
+            async with aclosing(run.pieces()) as pieces:
+                async for number, piece in pieces:
+                    is_first = number in unheard
+                    if not (is_first or piece.text or piece.tokens or piece.finish):
+                        # A part of a character, or what may yet be a stop.
+                        continue
+                    unheard.discard(number)
+                    text = echoed[number] + piece.text if is_first else piece.text
+                    told = answers.part(form, head, number, text, piece.tokens, piece.finish, is_first=is_first)
+                    yield _event(told)
+            if tells_usage:
+                yield _event(answers.last(form, head, answers.usage(run.prompt_tokens, run.completion_tokens)))
+        except ServeryError as failure:
+            # The status has been sent; the client's library knows this event.
+            yield _event(errors.body(failure))
+        except Exception as error:
+            yield _event(errors.body(_failed(head.model, error)))
+        yield _DONE
+
+    # Vectors and ranks: rows of ``predict``, which the batcher merges with everybody else's.
+
+    async def _embed(self, asked: EmbeddingRequest) -> Response:
+        _, model = self._entry(asked.model)
+        if not isinstance(model, EmbeddingModel):
+            raise NoSuchAbility(f"model {asked.model!r} embeds nothing")
+        found = await self._infer(asked.model, {language.TEXT: asked.texts}, language.EMBEDDING)
+        vectors, tokens = found[language.EMBEDDING].astype(np.float32), int(found[language.TOKENS].sum())
+        if asked.dimensions is not None:
+            if asked.dimensions > vectors.shape[1]:
+                raise errors.Refused(
+                    f"dimensions: {asked.dimensions}, but the vectors have {vectors.shape[1]}", param="dimensions"
+                )
+            vectors = vectors[:, : asked.dimensions]
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        encoded = (
+            map(base64_floats, vectors) if asked.encoding_format == "base64" else map(np.ascontiguousarray, vectors)
+        )
+        data = [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(encoded)]
+        taken = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return _json({"object": "list", "data": data, "model": asked.model, "usage": taken})
+
+    async def _rank(self, asked: RerankRequest) -> Response:
+        _, model = self._entry(asked.model)
+        if not isinstance(model, RankingModel):
+            raise NoSuchAbility(f"model {asked.model!r} ranks nothing")
+        texts = asked.texts
+        inputs = {language.QUERY: (asked.query,) * len(texts), language.DOCUMENT: texts}
+        found = await self._infer(asked.model, inputs, language.SCORE)
+        scores, tokens = found[language.SCORE], int(found[language.TOKENS].sum())
+        best = sorted(range(len(texts)), key=lambda index: -float(scores[index]))[: asked.top_n]
+        results = [
+            {
+                "index": index,
+                "relevance_score": float(scores[index]),
+                **({"document": {"text": texts[index]}} if asked.return_documents else {}),
+            }
+            for index in best
+        ]
+        taken = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return _json({"id": f"rerank-{uuid.uuid4().hex}", "model": asked.model, "results": results, "usage": taken})
+
+    async def _infer(self, model: str, inputs: Mapping[str, Sequence[str]], output: str) -> dict[str, Any]:
+        tensors = tuple(
+            Tensor(name=name, data=objects([text.encode() for text in texts]), datatype=Datatype.BYTES)
+            for name, texts in inputs.items()
+        )
+        request = InferRequest(model=model, inputs=tensors, outputs=(output, language.TOKENS))
+        response: InferResponse = await self._plane.infer(request, protocol=PROTOCOL)
+        found = {tensor.name: tensor.data for tensor in response.outputs}
+        self._plane.metrics.prompt_tokens.labels(model).inc(int(found[language.TOKENS].sum()))
+        return found
+
+    def _entry(self, name: str) -> tuple[Entry, object]:
+        """Return a model that is ready, and what has its abilities.
+
+        Raises:
+            UnknownModel: No such model.
+            ModelNotReady: It cannot answer.
+        """
+        self._plane.repository.batcher(name, None)
+        entry = self._plane.repository.entry(name)
+        return replace(entry), held(entry.model)
+
+
+_Answer = TypeVar("_Answer")
+
+
+async def _caught(answer: Awaitable[_Answer], entry: Entry) -> _Answer:
+    try:
+        return await answer
+    except ServeryError:
+        raise
+    except Exception as error:
+        # Somebody else's model may raise anything.
+        raise _failed(entry.name, error) from error
+
+
+def _failed(model: str, error: Exception) -> ModelFailed:
+    logger.error("model failed", exc_info=error, extra={"model": model})
+    return ModelFailed(f"model {model!r} failed: {type(error).__name__}: {error}")
+
+
+def _json(document: Mapping[str, Any]) -> Response:
+    return Response(body=orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def _event(document: Mapping[str, Any]) -> bytes:
+    return b"data: %b\n\n" % orjson.dumps(document)
