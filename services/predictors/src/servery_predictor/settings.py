@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     enable_grpc: bool = True
     """Whether gRPC is served."""
 
-    grpc_front: Literal["fast", "grpcio"] = "grpcio"
+    grpc_front: Literal["fast", "grpcio"] = "fast"
     """Who listens on the gRPC port: our own HTTP/2, which answers quick unary calls itself, or ``grpcio`` alone."""
 
     workers: int = Field(default=1, ge=1)
