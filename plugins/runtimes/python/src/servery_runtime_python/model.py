@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -57,9 +58,10 @@ class PythonModel:
             raise LoadError(f"{file.name}: imports kserve, which is not here: pip install 'servery[kserve]'")
 
         def models() -> Mapping[str, Callable[[], AnyModel]]:
-            from servery_runtime_python.kserve.program import Program
-
-            return Program(file, artifact, name, arguments).models()
+            # By its name: only here, and only where kserve is installed, may it be imported.
+            made = importlib.import_module("servery_runtime_python.kserve.program").Program
+            started: Mapping[str, Callable[[], AnyModel]] = made(file, artifact, name, arguments).models()
+            return started
 
         return models
 
