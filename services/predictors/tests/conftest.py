@@ -8,6 +8,7 @@ from typing import Any
 import joblib
 import orjson
 import pytest
+from batches import HeldExecutor
 from prometheus_client import CollectorRegistry
 from servery_http.client import Client
 from servery_predictor.metrics import Metrics
@@ -18,6 +19,11 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 PATIENCE_SECONDS = 20
+
+
+@pytest.fixture
+def executor() -> HeldExecutor:
+    return HeldExecutor()
 
 
 @pytest.fixture(scope="session")

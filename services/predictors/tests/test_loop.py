@@ -1,32 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
-from typing import Any
 
-import numpy as np
 import pytest
+from batches import HeldExecutor, ask, numbers
 from servery_predictor.batching.loop import QUICK_SECONDS, Batcher, Ran
 from servery_predictor.errors import ModelFailed, TooLate
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
-
-
-class HeldExecutor(Executor):
-    """Runs what it was given when the test says so: time stands still in between."""
-
-    def __init__(self) -> None:
-        self.held: list[tuple[Future[Any], Callable[[], Any]]] = []
-
-    def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        self.held.append((future, lambda: call(*args, **kwargs)))
-        return future
-
-    def release(self) -> None:
-        held, self.held = self.held, []
-        for future, call in held:
-            future.set_result(call())
 
 
 class Doubling:
@@ -39,21 +19,6 @@ class Doubling:
         data = request.inputs[0].data
         self.calls.append(data.ravel().tolist())
         return InferResponse(model="m", outputs=(Tensor(name="y", data=data * 2, datatype=Datatype.FP64),))
-
-
-def ask(*numbers: float, name: str = "x", id: str | None = None) -> InferRequest:  # noqa: A002  # the field's name
-    return InferRequest(
-        model="m", id=id, inputs=(Tensor(name=name, data=np.array(numbers, float), datatype=Datatype.FP64),)
-    )
-
-
-def numbers(response: InferResponse) -> list[float]:
-    return list(response.outputs[0].data.tolist())
-
-
-@pytest.fixture
-def executor() -> HeldExecutor:
-    return HeldExecutor()
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
+from batches import HeldExecutor, ask, numbers
 from hypothesis import given
 from hypothesis import strategies as st
 from servery_predictor.batching.loop import Batcher
@@ -63,41 +62,9 @@ def test_patience_keeps_the_oldest_and_ends(
     assert 0 <= hold <= max(0.0, 0.5 - waited)
 
 
-class HeldExecutor(Executor):
-    """Runs what it was given when the test says so."""
-
-    def __init__(self) -> None:
-        self.held: list[tuple[Future[Any], Callable[[], Any]]] = []
-
-    def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        self.held.append((future, lambda: call(*args, **kwargs)))
-        return future
-
-    def release(self) -> None:
-        held, self.held = self.held, []
-        for future, call in held:
-            future.set_result(call())
-
-
-@pytest.fixture
-def executor() -> HeldExecutor:
-    return HeldExecutor()
-
-
-def ask(*numbers: float, id: str | None = None) -> InferRequest:  # noqa: A002  # the field's name
-    return InferRequest(
-        model="m", id=id, inputs=(Tensor(name="x", data=np.array(numbers, float), datatype=Datatype.FP64),)
-    )
-
-
 def doubled(request: InferRequest) -> InferResponse:
     data = request.inputs[0].data * 2
     return InferResponse(model="m", outputs=(Tensor(name="y", data=data, datatype=Datatype.FP64),))
-
-
-def numbers(response: InferResponse) -> list[float]:
-    return list(response.outputs[0].data.tolist())
 
 
 async def turn() -> None:

@@ -9,14 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from servery_sdk.fitting import Array
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor, TensorMetadata
 from servery_sdk.protocol.elements import as_bytes
 from servery_sdk.serving import InputError
-
-Array = npt.NDArray[np.generic]
 
 INPUT = "input-0"
 OUTPUT = "output-0"

@@ -19,6 +19,7 @@ from servery_sdk.runtimes import VERSION
 
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.errors import GRPC
+from servery_predictor.tfserving import grpc as tfserving
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -161,9 +162,10 @@ class GrpcServer:
             ]
         )
         stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(plane), self._server)  # type: ignore[no-untyped-call]  # generated
+        tfserving.add_services(self._server, plane)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # only where asyncio is
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), self._server, POOL)
+        reflection.enable_server_reflection((SERVICE, *tfserving.SERVICES, reflection.SERVICE_NAME), self._server, POOL)
         self.port: int = self._server.add_insecure_port(address)
 
     async def start(self) -> None:
@@ -174,7 +176,7 @@ class GrpcServer:
     async def set_ready(self, *, ready: bool) -> None:
         """Tell health checks."""
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE):
+        for service in ("", SERVICE, *tfserving.SERVICES):
             await self._health.set(service, status)
 
     async def stop(self, drain_seconds: float) -> None:

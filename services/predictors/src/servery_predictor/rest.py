@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -13,7 +12,6 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from servery_http import front
 from servery_http.messages import Handler, Later, Request, Response, header
 from servery_sdk.documents import Document
 from servery_sdk.errors import ErrorCode, ServeryError
@@ -24,14 +22,13 @@ from servery_sdk.runtimes import VERSION
 from starlette.exceptions import HTTPException
 
 from servery_predictor import errors
-from servery_predictor.batching.tickets import Outcome
+from servery_predictor.asking import Asking
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.openai_api import errors as openai_errors
 from servery_predictor.openai_api import models as openai_models
 from servery_predictor.openai_api.routes import OpenAIRoutes
 from servery_predictor.openapi import INFERENCE_PATHS, INFERENCE_SCHEMAS
-
-logger = logging.getLogger(__name__)
+from servery_predictor.tfserving import rest as tfserving
 
 JSON_LENGTH = b"inference-header-content-length"
 _BINARY = b"application/octet-stream"
@@ -53,6 +50,7 @@ class HotRoutes:
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
+        self._tfserving = tfserving.TFServingRoutes(plane)
         # A server has few models and clients repeat one path: a dictionary beats the expressions.
         self._known: dict[str, Handler] = dict(OpenAIRoutes(plane).by_path())
 
@@ -63,7 +61,7 @@ class HotRoutes:
         return self._known.get(path) or self._find(path)
 
     def _find(self, path: str) -> Handler | None:
-        handler: Handler | None = None
+        handler = self._tfserving.find(path)
         if found := _PREDICT.fullmatch(path):
             handler = self._predict(unquote(found[1]))
         elif found := _INFER.fullmatch(path):
@@ -75,14 +73,18 @@ class HotRoutes:
         return handler
 
     def _predict(self, model: str) -> Handler:
+        theirs = self._tfserving.predict(model, None)
+
         def predict(request: Request) -> Answer:
             if self._plane.repository.takes_documents(model):
                 return _replied(self._plane, request, model, Wire.V1)
+            if self._tfserving.is_asked(model):
+                return theirs(request)
             try:
                 asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
                 return errors.response(failure)
-            return _Asking(self._plane, asked, "v1", _v1_response)
+            return Asking(self._plane, asked, "v1", _v1_response)
 
         return predict
 
@@ -94,7 +96,7 @@ class HotRoutes:
                 asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
                 return errors.response(failure)
-            return _Asking(self._plane, asked, "v1", _v1_explanation, explain=True)
+            return Asking(self._plane, asked, "v1", _v1_explanation, explain=True)
 
         return explain
 
@@ -106,7 +108,7 @@ class HotRoutes:
                 asked = v2.decode_request(request.body, model=model, version=version, json_length=_json_length(request))
             except ServeryError as failure:
                 return errors.response(failure)
-            return _Asking(self._plane, asked, "v2", _v2_response)
+            return Asking(self._plane, asked, "v2", _v2_response)
 
         return infer
 
@@ -129,38 +131,6 @@ async def _replied(
     if isinstance(reply.body, bytes):
         return Response(reply.status, reply.body, kind, more)
     return Response(reply.status, b"", kind, more, reply.body)
-
-
-class _Asking(Later):
-    """An inference, answered where its outcome is known: on the same turn of the loop as its whole batch."""
-
-    __slots__ = ("_asked", "_encode")
-
-    def __init__(
-        self,
-        plane: DataPlane,
-        asked: InferRequest,
-        protocol: str,
-        encode: Callable[[InferResponse, InferRequest], Response],
-        *,
-        explain: bool = False,
-    ) -> None:
-        self._asked = asked
-        self._encode = encode
-        super().__init__()
-        call = plane.submit(asked, self._on_outcome, protocol=protocol, explain=explain)
-        self._abandoned = call.cancel
-
-    def _on_outcome(self, outcome: Outcome) -> None:
-        if isinstance(outcome, ServeryError):
-            self.answer(errors.response(outcome))
-            return
-        try:
-            self.answer(self._encode(outcome, self._asked))
-        except Exception:
-            # The rim of one request: its batch's other requests are answered after it.
-            logger.exception("answer cannot be encoded", extra={"model": self._asked.model})
-            self.answer(front.error(500, "internal error; the server's log has the traceback"))
 
 
 def _v1_response(outcome: InferResponse, _: InferRequest) -> Response:
@@ -215,7 +185,7 @@ def application(plane: DataPlane) -> FastAPI:
         entry = repository.entry(model)
         ready = await repository.is_ready(model)
         card = openai_models.card(entry) if openai_models.speaks_openai(entry) else {}
-        return JSONResponse({"name": model, "ready": ready, **card}, 200 if ready else 503)
+        return JSONResponse({"name": model, "ready": ready, **card, **tfserving.status(entry)}, 200 if ready else 503)
 
     @app.get("/openai/v1/models")
     async def openai_listed() -> dict[str, Any]:
@@ -228,6 +198,8 @@ def application(plane: DataPlane) -> FastAPI:
         except ServeryError as failure:
             answer = openai_errors.response(failure)
             return HttpResponse(answer.body, answer.status, media_type="application/json")
+
+    tfserving.add_routes(app, plane, responses=_ERRORS)
 
     @app.get("/v2")
     async def server_metadata() -> dict[str, Any]:

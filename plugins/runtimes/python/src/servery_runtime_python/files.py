@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from servery_sdk.importing import line_of
 from servery_sdk.serving import LoadError
 
 FILE = "model.py"
@@ -50,17 +51,8 @@ def imports(file: Path, module: str) -> bool:
 
 def failure(file: Path, error: BaseException) -> LoadError:
     """Return what ``error`` means for who wrote ``file``: its own words, and the line where it came from."""
-    return LoadError(f"{file.name}: {type(error).__name__}: {error}{_line(error, file)}")
+    return LoadError(f"{file.name}: {type(error).__name__}: {error}{line_of(error, file)}")
 
 
 def _found(artifact: Path) -> str:
     return ", ".join(sorted(path.name for path in artifact.iterdir())) if artifact.is_dir() else "nothing"
-
-
-def _line(error: BaseException, file: Path) -> str:
-    frame, at = error.__traceback__, None
-    while frame is not None:
-        if frame.tb_frame.f_code.co_filename == str(file):
-            at = frame.tb_lineno
-        frame = frame.tb_next
-    return "" if at is None else f" (line {at})"

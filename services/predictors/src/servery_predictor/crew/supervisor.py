@@ -336,16 +336,20 @@ class Supervisor:
 
     def _go_on(self) -> None:
         settled = not any(worker.state in (State.LOADING, State.LOADED) for worker in self._workers())
-        if self._changes and not self._changes[0].begun:
-            # A worker that loads now would miss it.
-            if settled:
-                change = self._changes[0]
+        # Until there is nothing to be done: the next change may begin when one ends, and nobody else would wake us.
+        while self._changes:
+            change = self._changes[0]
+            if not change.begun:
+                if not settled:
+                    # A worker that loads now would miss it.
+                    return
                 change.begun = True
                 change.left = [worker for worker in self._workers() if worker.state is State.SERVING]
                 self._next(change)
-        elif self._changes and not self._changes[0].left:
-            self._end(self._changes[0], Message(word=Word.CHANGED))
-        elif self._renewing and settled and all(slot.successor is None for slot in self._slots):
+            if change.left:
+                return
+            self._end(change, Message(word=Word.CHANGED))
+        if self._renewing and settled and all(slot.successor is None for slot in self._slots):
             slot = self._renewing.popleft()
             if slot.worker is not None:
                 slot.successor = self._start(slot)

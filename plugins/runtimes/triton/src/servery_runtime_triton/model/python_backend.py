@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from servery_sdk.errors import ServeryError
+from servery_sdk.importing import OURS, line_of, make_importable
 from servery_sdk.protocol import InferRequest, InferResponse
 from servery_sdk.protos.triton import model_config_pb2 as pb
 from servery_sdk.serving import LoadError
@@ -161,13 +162,13 @@ def _imported(file: Path, name: str) -> Any:
     Raises:
         LoadError: It does not import, or has no such class with ``execute``.
     """
-    spec = importlib.util.spec_from_file_location(f"servery_triton_model_{next(_numbers)}", file)
+    spec = importlib.util.spec_from_file_location(f"{OURS}{next(_numbers)}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # One after the other: each looks for the files beside it first.
     with _importing, _asked(file), _utils.importable():
-        _make_importable(file.parent)
+        make_importable(file.parent)
         sys.modules[spec.name] = module
         try:
             spec.loader.exec_module(module)
@@ -180,23 +181,6 @@ def _imported(file: Path, name: str) -> Any:
     return made
 
 
-_directories: set[Path] = set()
-"""Of models that were imported; a process's modules are its own, so this is, too."""
-
-
-def _make_importable(directory: Path) -> None:
-    # Files beside a model are imported by plain names, and another model's helper of the same name is another.
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file is not None and Path(file).parent in _directories and not name.startswith("servery_triton_model_"):
-            del sys.modules[name]
-    _directories.add(directory)
-    importlib.invalidate_caches()
-    if str(directory) in sys.path:
-        sys.path.remove(str(directory))
-    sys.path.insert(0, str(directory))
-
-
 @contextlib.contextmanager
 def _asked(file: Path) -> Iterator[None]:
     try:
@@ -205,13 +189,4 @@ def _asked(file: Path) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         # Somebody else's code may raise anything.
-        raise LoadError(f"{file}: {type(error).__name__}: {error}{_line(error, file)}") from error
-
-
-def _line(error: BaseException, file: Path) -> str:
-    frame, at = error.__traceback__, None
-    while frame is not None:
-        if frame.tb_frame.f_code.co_filename == str(file):
-            at = frame.tb_lineno
-        frame = frame.tb_next
-    return "" if at is None else f" (line {at})"
+        raise LoadError(f"{file}: {type(error).__name__}: {error}{line_of(error, file)}") from error
