@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from servery_predictor import cli
 from servery_predictor.settings import Settings
-from servery_sdk.model import Runtime
+from servery_sdk.model import Option, OptionKind, Runtime
 
 FIELDS = sorted(Settings.model_fields)
 
@@ -85,3 +85,12 @@ def test_what_is_wrong_is_a_usage_error(
         settings_of(*arguments)
     assert ended.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_what_the_predictor_does_not_know_goes_to_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = Option(name="arguments", meaning="all others", kind=OptionKind.LEFTOVER)
+    monkeypatch.setattr(cli, "_installed", lambda: {"r": Runtime(name="r", options=(rest,))})
+    flags = ("--model_name=m", "--predictor_host", "there", "--by=3", "--protocol=v2")
+    settings, options = cli.settings_from(["--runtime=r", *flags])
+    assert settings.model_name == "m"
+    assert options == {"arguments": ("--predictor_host", "there", "--by=3", "--protocol=v2")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.manifests import Json
@@ -117,6 +117,24 @@ class ModelStore(Protocol):
 
         Raises:
             LoadError: The artifact cannot be read.
+        """
+
+
+@runtime_checkable
+class ModelProgram(Protocol):
+    """A class of models whose artifact may be a program: which models it makes, only running it tells."""
+
+    @classmethod
+    def program(cls, artifact: Path, name: str, **options: Any) -> Callable[[], Mapping[str, Callable[[], Any]]] | None:
+        """Return what runs the program of ``artifact`` and returns what makes each of its models, by name.
+
+        None where it is none. Nothing is run before what is returned is called, once and in a thread; that may raise
+        LoadError.
+
+        Args:
+            artifact: Its directory.
+            name: That the server was given.
+            options: The runtime's own.
         """
 
 

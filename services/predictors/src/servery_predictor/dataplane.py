@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, cast
 
+from servery_sdk.documents import Document, DocumentModel, Reply
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError
 
 from servery_predictor.batching.tickets import Outcome, Ticket
+from servery_predictor.errors import ModelNotReady, QueueFull, TooLate
 from servery_predictor.metrics import Metrics
-from servery_predictor.repository import Repository
+from servery_predictor.repository import Repository, Users
 
 
 class Changes(Protocol):
@@ -66,6 +69,47 @@ class DataPlane:
             raise outcome
         return outcome
 
+    async def reply(self, document: Document, *, version: str | None = None) -> Reply:
+        """Return the answer of a model that takes documents; it is asked at once, beside other requests.
+
+        Raises:
+            ServeryError: With the code that each wire has a number for.
+        """
+        started, code = time.perf_counter(), "OK"
+        try:
+            return await self._reply(document, version)
+        except ServeryError as failure:
+            code = failure.code
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        finally:
+            _count(self.metrics, document.model, document.wire, code, time.perf_counter() - started)
+
+    async def _reply(self, document: Document, version: str | None) -> Reply:
+        entry = self.repository.ready(document.model, version)
+        # Whoever says so is one; a check against a protocol would take microseconds.
+        model, users, most = cast("DocumentModel", entry.model), entry.users, self.repository.max_queue_requests
+        if not entry.takes_documents:
+            # It was another kind of model a moment ago.
+            raise ModelNotReady(f"Model with name {document.model} was loaded anew; try again")
+        if users.count >= most:
+            words = f"model {document.model!r}: {users.count} requests are being answered; try again"
+            raise QueueFull(words, retry_after_seconds=1.0)
+        seconds = self.repository.timeout_seconds
+        try:
+            with users:
+                async with asyncio.timeout(seconds) as deadline:
+                    reply = await model.reply(document)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise TooLate(f"model {document.model!r} did not answer in {seconds:g} s") from error
+        if isinstance(reply.body, bytes):
+            return reply
+        return replace(reply, body=_kept(reply.body, users))
+
     def submit(
         self, request: InferRequest, done: Callable[[Outcome], None], *, protocol: str, explain: bool = False
     ) -> Call:
@@ -112,10 +156,22 @@ class Call:
             self._count("CANCELLED")
 
     def _count(self, code: str) -> None:
-        # An unknown name is the client's invention and would be a label without bounds.
-        model = "" if code == ErrorCode.NOT_FOUND else self._request.model
-        self._metrics.requests.labels(model, self._protocol, code).inc()
-        self._metrics.request_seconds.labels(model, self._protocol).observe(time.perf_counter() - self._started)
+        _count(self._metrics, self._request.model, self._protocol, code, time.perf_counter() - self._started)
+
+
+def _count(metrics: Metrics, model: str, protocol: str, code: str, seconds: float) -> None:
+    # An unknown name is the client's invention and would be a label without bounds.
+    model = "" if code == ErrorCode.NOT_FOUND else model
+    metrics.requests.labels(model, protocol, code).inc()
+    metrics.request_seconds.labels(model, protocol).observe(seconds)
+
+
+async def _kept(pieces: AsyncGenerator[bytes, None], users: Users) -> AsyncGenerator[bytes, None]:
+    """Yield ``pieces``, and be counted as long as they come."""
+    with users:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
 
 
 def _asked(response: InferResponse, request: InferRequest) -> Outcome:

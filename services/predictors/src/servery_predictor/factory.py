@@ -8,11 +8,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
+from servery_sdk.documents import AnyModel
 from servery_sdk.model import Runtime
-from servery_sdk.serving import LoadError, Model, ModelStore, ThreadedModel
+from servery_sdk.serving import LoadError, Model, ModelProgram, ModelStore, ThreadedModel
 
-MakeModel: TypeAlias = Callable[[], Model]
-Options: TypeAlias = Mapping[str, str | int | bool]
+MakeModel: TypeAlias = Callable[[], AnyModel]
+RunProgram: TypeAlias = Callable[[], Mapping[str, MakeModel]]
+Options: TypeAlias = Mapping[str, str | int | bool | tuple[str, ...]]
 """A runtime's own settings, by name."""
 
 
@@ -46,7 +48,12 @@ class ModelFactory:
             for model, make in (stored or {name: partial(made, **self._options)}).items()
         }
 
-    def _empty(self, make: MakeModel) -> Model:
+    def program(self, name: str, artifact: Path) -> RunProgram | None:
+        """Return what runs the program that ``artifact`` is, and tells what makes its models; None where it is none."""
+        made = self._model_class
+        return made.program(artifact, name, **self._options) if isinstance(made, ModelProgram) else None
+
+    def _empty(self, make: MakeModel) -> AnyModel:
         model = make()
         if isinstance(model, ThreadedModel):
             model.threads = self._threads

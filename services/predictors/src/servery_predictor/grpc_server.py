@@ -8,8 +8,9 @@ import grpc
 from google.protobuf import json_format
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from servery_sdk.documents import Document
 from servery_sdk.errors import ServeryError
-from servery_sdk.model import ModelState
+from servery_sdk.model import ModelState, Protocol
 from servery_sdk.protocol import grpc as codec
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2_grpc as stubs
@@ -35,14 +36,12 @@ def server_metadata(_: pb.ServerMetadataRequest, plane: DataPlane) -> pb.ServerM
     return pb.ServerMetadataResponse(name="servery", version=VERSION, extensions=["model_repository"])
 
 
-def model_ready(request: pb.ModelReadyRequest, plane: DataPlane) -> pb.ModelReadyResponse:
-    entry = plane.repository.entry(request.name, request.version or None)
-    return pb.ModelReadyResponse(ready=entry.state is ModelState.LOADED)
+async def model_ready(request: pb.ModelReadyRequest, plane: DataPlane) -> pb.ModelReadyResponse:
+    return pb.ModelReadyResponse(ready=await plane.repository.is_ready(request.name, request.version or None))
 
 
 def model_metadata(request: pb.ModelMetadataRequest, plane: DataPlane) -> pb.ModelMetadataResponse:
-    plane.repository.batcher(request.name, request.version or None)
-    metadata = plane.repository.entry(request.name).metadata
+    metadata = plane.repository.ready(request.name, request.version or None).metadata
     assert metadata is not None
     return codec.encode_metadata(metadata)
 
@@ -64,7 +63,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:  # noqa: N802
         try:
-            return model_ready(request, self._plane)
+            return await model_ready(request, self._plane)
         except ServeryError as failure:
             await _abort(context, failure)
 
@@ -85,11 +84,24 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:  # noqa: N802
         try:
+            if self._plane.repository.takes_documents(request.model_name):
+                return await self._reply(request, context)
             answer = await self._plane.infer(codec.decode_request(request), protocol="grpc-v2")
         except ServeryError as failure:
             await _abort(context, failure)
         # A client that sends typed contents reads typed contents.
         return codec.encode_response(answer, raw=bool(request.raw_input_contents))
+
+    async def _reply(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
+        document = Document(
+            model=request.model_name,
+            wire=Protocol.GRPC_V2,
+            body=request.SerializeToString(),
+            headers=dict(context.invocation_metadata() or ()),
+        )
+        reply = await self._plane.reply(document, version=request.model_version or None)
+        assert isinstance(reply.body, bytes)
+        return pb.ModelInferResponse.FromString(reply.body)
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Any) -> pb.RepositoryIndexResponse:  # noqa: N802
         entry = pb.RepositoryIndexResponse.ModelIndex

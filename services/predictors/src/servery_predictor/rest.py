@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from fastapi import FastAPI
@@ -13,8 +13,10 @@ from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from servery_http.messages import Handler, Later, Request, Response, header
+from servery_sdk.documents import Document
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
+from servery_sdk.model import Protocol as Wire
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError, v1, v2
 from servery_sdk.runtimes import VERSION
 from starlette.exceptions import HTTPException
@@ -33,6 +35,14 @@ _BINARY = b"application/octet-stream"
 _PREDICT = re.compile(r"/v1/models/([^/]+):predict")
 _EXPLAIN = re.compile(r"/v1/models/([^/]+):explain")
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+
+
+_OF_A_CONNECTION = frozenset(
+    {"content-type", "content-length", "content-encoding", "transfer-encoding", "connection", "keep-alive"}
+)
+"""Headers that a model may have from a predictor's answer, and that are the front's to write."""
+
+Answer: TypeAlias = Response | Later | Awaitable[Response]
 
 
 class HotRoutes:
@@ -65,7 +75,9 @@ class HotRoutes:
     def _predict(self, model: str) -> Handler:
         theirs = self._tfserving.predict(model, None)
 
-        def predict(request: Request) -> Response | Later:
+        def predict(request: Request) -> Answer:
+            if self._plane.repository.takes_documents(model):
+                return _replied(self._plane, request, model, Wire.V1)
             if self._tfserving.is_asked(model):
                 return theirs(request)
             try:
@@ -77,7 +89,9 @@ class HotRoutes:
         return predict
 
     def _explain(self, model: str) -> Handler:
-        def explain(request: Request) -> Response | Later:
+        def explain(request: Request) -> Answer:
+            if self._plane.repository.takes_documents(model):
+                return _replied(self._plane, request, model, Wire.V1, explain=True)
             try:
                 asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
@@ -87,7 +101,9 @@ class HotRoutes:
         return explain
 
     def _infer(self, model: str, version: str | None) -> Handler:
-        def infer(request: Request) -> Response | Later:
+        def infer(request: Request) -> Answer:
+            if self._plane.repository.takes_documents(model):
+                return _replied(self._plane, request, model, Wire.V2, version=version)
             try:
                 asked = v2.decode_request(request.body, model=model, version=version, json_length=_json_length(request))
             except ServeryError as failure:
@@ -95,6 +111,26 @@ class HotRoutes:
             return Asking(self._plane, asked, "v2", _v2_response)
 
         return infer
+
+
+async def _replied(
+    plane: DataPlane, request: Request, model: str, wire: Wire, *, version: str | None = None, explain: bool = False
+) -> Response:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+    document = Document(model=model, wire=wire, body=request.body, headers=headers, explain=explain)
+    try:
+        reply = await plane.reply(document, version=version)
+    except ServeryError as failure:
+        return errors.response(failure)
+    more = tuple(
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in reply.headers.items()
+        if name not in _OF_A_CONNECTION
+    )
+    kind = reply.headers.get("content-type", "application/json").encode("latin-1")
+    if isinstance(reply.body, bytes):
+        return Response(reply.status, reply.body, kind, more)
+    return Response(reply.status, b"", kind, more, reply.body)
 
 
 def _v1_response(outcome: InferResponse, _: InferRequest) -> Response:
@@ -147,7 +183,7 @@ def application(plane: DataPlane) -> FastAPI:
     @app.get("/v1/models/{model}", responses=_ERRORS)
     async def v1_model(model: str) -> Any:
         entry = repository.entry(model)
-        ready = entry.state is ModelState.LOADED
+        ready = await repository.is_ready(model)
         card = openai_models.card(entry) if openai_models.speaks_openai(entry) else {}
         return JSONResponse({"name": model, "ready": ready, **card, **tfserving.status(entry)}, 200 if ready else 503)
 
@@ -197,7 +233,7 @@ def application(plane: DataPlane) -> FastAPI:
     @app.get("/v2/models/{model}/ready", responses=_ERRORS)
     @app.get("/v2/models/{model}/versions/{version}/ready", responses=_ERRORS)
     async def model_ready(model: str, version: str | None = None) -> Any:
-        is_ready = repository.entry(model, version).state is ModelState.LOADED
+        is_ready = await repository.is_ready(model, version)
         return JSONResponse({"name": model, "ready": is_ready}, 200 if is_ready else 503)
 
     @app.post("/v2/repository/index")

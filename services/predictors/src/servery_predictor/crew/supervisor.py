@@ -21,9 +21,10 @@ from typing import NoReturn
 
 from prometheus_client import CollectorRegistry
 from servery_http.server import bound
+from servery_sdk.documents import AnyModel
 from servery_sdk.errors import Transient
 from servery_sdk.model import Runtime
-from servery_sdk.serving import ForkableModel, LoadError, Model
+from servery_sdk.serving import ForkableModel, LoadError
 
 from servery_predictor.counting import Shelves
 from servery_predictor.crew.backoff import deaths_in_a_row, delay_seconds
@@ -100,7 +101,7 @@ class Supervisor:
         self._metrics = Metrics(CollectorRegistry(), self._shelves)
         self._metrics.worker_deaths.labels().inc(0)
         self._selector = selectors.DefaultSelector()
-        self._loaded: dict[str, Model] = {}
+        self._loaded: dict[str, AnyModel] = {}
         self._unloaded: set[str] = set()
         self._changes: deque[_Change] = deque()
         self._renewing: deque[_Slot] = deque()
@@ -177,8 +178,10 @@ class Supervisor:
     # Start and end.
 
     def _load(self) -> None:
-        """Load once for all, where the framework allows."""
+        """Load once for all, where the framework allows; a program is each worker's to run."""
         artifact = self._settings.model_dir
+        if self._factory.program(self._settings.model_name, artifact) is not None:
+            return
         for name, make_model in self._factory.models(self._settings.model_name, artifact).items():
             model = make_model()
             if isinstance(model, ForkableModel) and model.forkable:

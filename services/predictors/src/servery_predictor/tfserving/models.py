@@ -51,8 +51,7 @@ def signature_model(repository: Repository, name: str, version: str | None) -> S
         ModelNotReady: It cannot answer; says why.
         Unimplemented: It has no signatures.
     """
-    repository.batcher(name, version)
-    model = repository.entry(name, version).model
+    model = repository.ready(name, version).model
     if isinstance(model, SignatureModel):
         return model
     raise Unimplemented(f"model {name!r} has no signatures, which TensorFlow Serving's calls ask for")
