@@ -13,6 +13,7 @@ import uvicorn
 
 from servery_http.front import front, no_application
 from servery_http.limits import Limits
+from servery_http.manners import Manners
 from servery_http.messages import Router
 
 
@@ -24,6 +25,7 @@ class Server(uvicorn.Server):
         app: Answers all others.
         sock: Bound already; instead of ``host`` and ``port``.
         certificate: PEM; with it, and ``private_key``, the server speaks TLS.
+        manners: Of hot routes.
         drain_seconds: How long ``stop`` waits for what is in flight.
     """
 
@@ -38,12 +40,13 @@ class Server(uvicorn.Server):
         certificate: Path | None = None,
         private_key: Path | None = None,
         limits: Limits | None = None,
+        manners: Manners | None = None,
         drain_seconds: float = 30.0,
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=front(hot, limits),
+                http=front(hot, limits, manners),
                 loop="none",
                 lifespan="off" if app is no_application else "auto",
                 log_config=None,
