@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import random
 import zlib
@@ -77,9 +78,9 @@ async def client(request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncCli
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as made:
             yield made
         return
-    async with Server(hot, limits=limits, manners=MANNERS).running() as server:
-        async with httpx.AsyncClient(base_url=server.url) as made:
-            yield made
+    server = Server(hot, limits=limits, manners=MANNERS)
+    async with server.running(), httpx.AsyncClient(base_url=server.url) as made:
+        yield made
 
 
 def plain(client: httpx.AsyncClient) -> httpx.AsyncClient:
@@ -175,9 +176,9 @@ async def test_pages_of_allowed_origins_may_read_answers(client: httpx.AsyncClie
 
 async def test_any_page_may_where_the_origin_is_a_star() -> None:
     manners = cross_origin(["*"])
-    async with Server(lambda method, path: echo, manners=manners).running() as server:
-        async with httpx.AsyncClient(base_url=server.url) as client:
-            answer = await client.post("/", headers={"origin": PAGE})
+    server = Server(lambda method, path: echo, manners=manners)
+    async with server.running(), httpx.AsyncClient(base_url=server.url) as client:
+        answer = await client.post("/", headers={"origin": PAGE})
     assert answer.headers["access-control-allow-origin"] == "*"
 
 
@@ -226,7 +227,5 @@ def test_anything_is_inflated_or_refused(noise: bytes, coding: bytes, seed: int)
     mutated = bytearray(gzip.compress(noise) if coding == b"gzip" else zlib.compress(noise))
     mutated[chance.randrange(len(mutated))] = chance.randrange(256)
     for body in (noise, bytes(mutated)):
-        try:
+        with contextlib.suppress(WrongCoding):
             assert len(inflated(body, coding, max_bytes=1000)) <= 1000
-        except WrongCoding as refused:
-            assert refused.status in (400, 413)

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from servery_http import front
+from servery_http.manners import Answering
 from servery_http.messages import Handler, Later, Request, Response, header
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
@@ -24,6 +25,7 @@ from starlette.exceptions import HTTPException
 from servery_predictor import errors
 from servery_predictor.batching.tickets import Outcome
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.events import Events
 from servery_predictor.openai_api import errors as openai_errors
 from servery_predictor.openai_api import models as openai_models
 from servery_predictor.openai_api.routes import OpenAIRoutes
@@ -41,8 +43,9 @@ _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 class HotRoutes:
     """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, and OpenAI's."""
 
-    def __init__(self, plane: DataPlane) -> None:
+    def __init__(self, plane: DataPlane, events: Events | None = None) -> None:
         self._plane = plane
+        self._events = events or Events()
         # A server has few models and clients repeat one path: a dictionary beats the expressions.
         self._known: dict[str, Handler] = dict(OpenAIRoutes(plane).by_path())
 
@@ -65,21 +68,21 @@ class HotRoutes:
         return handler
 
     def _predict(self, model: str) -> Handler:
-        def predict(request: Request) -> Response | Later:
+        def predict(request: Request) -> Answering:
             try:
                 asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
-                return errors.response(failure)
+                return self._events.structured(request, predict) or errors.response(failure)
             return _Asking(self._plane, asked, "v1", _v1_response)
 
         return predict
 
     def _explain(self, model: str) -> Handler:
-        def explain(request: Request) -> Response | Later:
+        def explain(request: Request) -> Answering:
             try:
                 asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
-                return errors.response(failure)
+                return self._events.structured(request, explain) or errors.response(failure)
             return _Asking(self._plane, asked, "v1", _v1_explanation, explain=True)
 
         return explain

@@ -16,6 +16,7 @@ from servery_predictor.dataplane import DataPlane
 from servery_predictor.factory import ModelFactory, Options
 from servery_predictor.grpc_front import FastGrpcServer
 from servery_predictor.grpc_server import GrpcServer
+from servery_predictor.manners import events, manners, served
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository
 from servery_predictor.rest import HotRoutes, application
@@ -85,12 +86,13 @@ class Predictor:
         self.plane = data_plane(settings, runtime, metrics, options=options)
         self.repository = self.plane.repository
         self.http = Server(
-            HotRoutes(self.plane),
-            application(self.plane),
+            HotRoutes(self.plane, events(settings)),
+            served(application(self.plane), settings),
             host=settings.host,
             port=settings.http_port,
             sock=listening,
             limits=Limits(max_body_bytes=settings.max_body_bytes),
+            manners=manners(settings),
             drain_seconds=settings.drain_seconds,
         )
         is_shared = listening is not None

@@ -1,0 +1,65 @@
+"""What REST requests may ask for in headers, whatever their route: read by the front, and free for who asks nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from servery_http.compression import compression
+from servery_http.cross_origin import cross_origin
+from servery_http.manners import Answering, Manners, changed, together
+from servery_http.messages import Handler, Request, header
+from starlette.middleware.cors import CORSMiddleware
+
+from servery_predictor.events import Events
+from servery_predictor.settings import Settings
+
+_REQUEST_ID = b"x-request-id"
+
+
+def manners(settings: Settings) -> Manners | None:
+    """Return those of hot routes. Compression is around events: what they hold has been decompressed."""
+    origins = listed(settings.cors_allowed_origin)
+    return together(
+        (
+            *((cross_origin(origins),) if origins else ()),
+            Manners(frozenset({_REQUEST_ID}), _identified),
+            compression(max_body_bytes=settings.max_body_bytes, min_answer_bytes=settings.min_compressed_bytes),
+            events(settings).manners(),
+        )
+    )
+
+
+def served(app: Any, settings: Settings) -> Any:
+    """Return the application of all other routes, which answers preflights where pages of other origins are let in."""
+    origins = listed(settings.cors_allowed_origin)
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=listed(settings.cors_allowed_methods),
+        allow_headers=listed(settings.cors_allowed_headers),
+    )
+
+
+def events(settings: Settings) -> Events:
+    """Return how events are answered."""
+    return Events(type=settings.ce_type, source=settings.ce_source, is_merged=settings.ce_merge)
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return what stands between commas."""
+    return tuple(part for item in text.split(",") if (part := item.strip()))
+
+
+def _identified(handler: Handler) -> Handler:
+    # Whoever writes a request's number into its logs finds the answer by it.
+    def answer(request: Request) -> Answering:
+        number = header(request.headers, _REQUEST_ID)
+        if number is None:
+            return handler(request)
+        told = (_REQUEST_ID, number)
+        return changed(handler(request), lambda response: replace(response, headers=(*response.headers, told)))
+
+    return answer
