@@ -140,9 +140,16 @@ def bound(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
 
     Args:
         is_shared: Whether other processes may have it too, and the kernel deals connections out among them.
+
+    Raises:
+        OSError: Somebody has the port.
     """
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(is_shared))
-    bound.bind((host, port))
+    try:
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
     return bound

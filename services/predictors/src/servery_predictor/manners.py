@@ -9,6 +9,7 @@ from servery_http.compression import compression
 from servery_http.cross_origin import cross_origin
 from servery_http.manners import Answering, Manners, changed, together
 from servery_http.messages import Handler, Request, header
+from servery_sdk.routes import CrossOrigin
 from starlette.middleware.cors import CORSMiddleware
 
 from servery_predictor.events import Events
@@ -17,12 +18,16 @@ from servery_predictor.settings import Settings
 _REQUEST_ID = b"x-request-id"
 
 
-def manners(settings: Settings) -> Manners | None:
-    """Return those of hot routes. Compression is around events: what they hold has been decompressed."""
-    origins = listed(settings.cors_allowed_origin)
+def manners(settings: Settings, pages: CrossOrigin | None = None) -> Manners | None:
+    """Return those of hot routes. Compression is around events: what they hold has been decompressed.
+
+    Args:
+        pages: That may ask; None for those that the settings name.
+    """
+    pages = pages or _pages(settings)
     return together(
         (
-            *((cross_origin(origins),) if origins else ()),
+            *((cross_origin(pages.origins),) if pages else ()),
             Manners(frozenset({_REQUEST_ID}), _identified),
             compression(max_body_bytes=settings.max_body_bytes, min_answer_bytes=settings.min_compressed_bytes),
             events(settings).manners(),
@@ -30,27 +35,26 @@ def manners(settings: Settings) -> Manners | None:
     )
 
 
-def served(app: Any, settings: Settings) -> Any:
+def served(app: Any, settings: Settings, pages: CrossOrigin | None = None) -> Any:
     """Return the application of all other routes, which answers preflights where pages of other origins are let in."""
-    origins = listed(settings.cors_allowed_origin)
-    if not origins:
+    pages = pages or _pages(settings)
+    if pages is None:
         return app
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_methods=listed(settings.cors_allowed_methods),
-        allow_headers=listed(settings.cors_allowed_headers),
+    return CORSMiddleware(app, allow_origins=pages.origins, allow_methods=pages.methods, allow_headers=pages.headers)
+
+
+def _pages(settings: Settings) -> CrossOrigin | None:
+    origins = CrossOrigin.listed(settings.cors_allowed_origin)
+    methods, headers = (
+        CrossOrigin.listed(settings.cors_allowed_methods),
+        CrossOrigin.listed(settings.cors_allowed_headers),
     )
+    return CrossOrigin(origins=origins, methods=methods, headers=headers) if origins else None
 
 
 def events(settings: Settings) -> Events:
     """Return how events are answered."""
     return Events(type=settings.ce_type, source=settings.ce_source, is_merged=settings.ce_merge)
-
-
-def listed(text: str) -> tuple[str, ...]:
-    """Return what stands between commas."""
-    return tuple(part for item in text.split(",") if (part := item.strip()))
 
 
 def _identified(handler: Handler) -> Handler:

@@ -41,18 +41,29 @@ _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 
 class HotRoutes:
-    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, and OpenAI's."""
+    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, and OpenAI's.
 
-    def __init__(self, plane: DataPlane, events: Events | None = None) -> None:
+    Args:
+        events: How CloudEvents are answered.
+        more: Finds what the runtime has beside them.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        events: Events | None = None,
+        more: Callable[[str, str], Handler | None] | None = None,
+    ) -> None:
         self._plane = plane
         self._events = events or Events()
+        self._more = more or _no_more
         # A server has few models and clients repeat one path: a dictionary beats the expressions.
         self._known: dict[str, Handler] = dict(OpenAIRoutes(plane).by_path())
 
     def __call__(self, method: str, path: str) -> Handler | None:
-        """Return the handler of an inference request, None for all others."""
+        """Return the handler of an inference request, or of one of ``more``; None for all others."""
         if method != "POST":
-            return None
+            return self._more(method, path)
         return self._known.get(path) or self._find(path)
 
     def _find(self, path: str) -> Handler | None:
@@ -63,6 +74,8 @@ class HotRoutes:
             handler = self._infer(unquote(found[1]), found[2] and unquote(found[2]))
         elif found := _EXPLAIN.fullmatch(path):
             handler = self._explain(unquote(found[1]))
+        else:
+            handler = self._more("POST", path)
         if handler is not None and len(self._known) < 1000:
             self._known[path] = handler
         return handler
@@ -128,6 +141,10 @@ class _Asking(Later):
             # The rim of one request: its batch's other requests are answered after it.
             logger.exception("answer cannot be encoded", extra={"model": self._asked.model})
             self.answer(front.error(500, "internal error; the server's log has the traceback"))
+
+
+def _no_more(_: str, __: str) -> None:
+    return None
 
 
 def _v1_response(outcome: InferResponse, _: InferRequest) -> Response:
