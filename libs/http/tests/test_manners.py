@@ -17,7 +17,6 @@ from servery_http.compression import WrongCoding, accepted, compression, inflate
 from servery_http.cross_origin import cross_origin
 from servery_http.front import no_application
 from servery_http.limits import Limits
-from servery_http.manners import together
 from servery_http.messages import Later, Request, Response
 from servery_http.server import Server
 
@@ -64,7 +63,7 @@ ROUTES = {
     "/streamed": streamed,
     "/coded": coded,
 }
-MANNERS = together((cross_origin([PAGE]), compression(max_body_bytes=LIMIT, min_answer_bytes=500)))
+MANNERS = (cross_origin([PAGE]), compression(max_body_bytes=LIMIT, min_answer_bytes=500))
 
 
 @pytest.fixture(params=["front", "asgi"])
@@ -175,8 +174,7 @@ async def test_pages_of_allowed_origins_may_read_answers(client: httpx.AsyncClie
 
 
 async def test_any_page_may_where_the_origin_is_a_star() -> None:
-    manners = cross_origin(["*"])
-    server = Server(lambda method, path: echo, manners=manners)
+    server = Server(lambda method, path: echo, manners=(cross_origin(["*"]),))
     async with server.running(), httpx.AsyncClient(base_url=server.url) as client:
         answer = await client.post("/", headers={"origin": PAGE})
     assert answer.headers["access-control-allow-origin"] == "*"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from servery_http.front import error
 from servery_http.incoming import BodyBroke
 from servery_http.limits import Limits
-from servery_http.manners import Manners
+from servery_http.manners import Manner, wrapped
 from servery_http.messages import Request, Response, Router, Streamed
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -19,7 +19,7 @@ Application: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 def application(
-    hot: Router, app: Application, limits: Limits | None = None, manners: Manners | None = None
+    hot: Router, app: Application, limits: Limits | None = None, manners: Sequence[Manner] = ()
 ) -> Application:
     """Return an ASGI application that answers the routes of ``hot`` and leaves all others to ``app``.
 
@@ -36,8 +36,7 @@ def application(
             await app(scope, receive, send)
             return
         handler = route.handler if isinstance(route, Streamed) else route
-        if manners is not None and any(name in manners.headers for name, _ in scope["headers"]):
-            handler = manners.wrap(handler)
+        handler = wrapped(handler, manners, [name for name, _ in scope["headers"]])
         body = await _body(receive, most)
         if body is None:
             await _send(error(413, f"the body is longer than {most} bytes"), send)

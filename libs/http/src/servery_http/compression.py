@@ -8,6 +8,7 @@ Source: RFC 9110, sections 8.4 and 12.5.3; tritonclient, ``request_compression_a
 from __future__ import annotations
 
 import asyncio
+import functools
 import zlib
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from dataclasses import replace
 from servery_sdk.errors import ErrorCode, ServeryError
 
 from servery_http.front import error
-from servery_http.manners import Answering, Manners, changed
+from servery_http.manners import Answering, Manner, changed
 from servery_http.messages import Handler, Request, Response, header
 
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
@@ -36,8 +37,8 @@ class WrongCoding(ServeryError):
         self.status = status
 
 
-def compression(*, max_body_bytes: int, min_answer_bytes: int) -> Manners:
-    """Return the manners of ``Content-Encoding`` and ``Accept-Encoding``: gzip and deflate.
+def compression(*, max_body_bytes: int, min_answer_bytes: int) -> Manner:
+    """Return the manner of ``Content-Encoding`` and ``Accept-Encoding``: gzip and deflate.
 
     Args:
         max_body_bytes: Of a request's body once it is decompressed; 413 beyond.
@@ -58,7 +59,7 @@ def compression(*, max_body_bytes: int, min_answer_bytes: int) -> Manners:
 
         return answer
 
-    return Manners(frozenset({b"content-encoding", b"accept-encoding"}), wrap)
+    return Manner(frozenset({b"content-encoding", b"accept-encoding"}), wrap)
 
 
 async def _inflated(handler: Handler, request: Request, coding: bytes, most: int) -> Response:
@@ -104,8 +105,10 @@ def inflated(body: bytes, coding: bytes, *, max_bytes: int) -> bytes:
     return found
 
 
+@functools.lru_cache(maxsize=256)
 def accepted(accept_encoding: bytes) -> bytes | None:
     """Return the coding of ours that a client likes best; None where it wants the answer as it is."""
+    # Remembered: few libraries write it, each in its own way.
     weights: dict[bytes, float] = {}
     for part in accept_encoding.lower().split(b","):
         name, _, parameters = part.partition(b";")

@@ -8,20 +8,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from servery_http.manners import Answering, Manners, changed
+from servery_http.manners import Answering, Manner, changed
 from servery_http.messages import Handler, Request, header
 
 
-def cross_origin(origins: Collection[str]) -> Manners:
-    """Return the manners of ``Origin``: an answer says that a page of one of ``origins``, or of any for ``*``, may read it."""
+def cross_origin(origins: Collection[str]) -> Manner:
+    """Return the manner of ``Origin``: an answer says that a page of one of ``origins``, or of any for ``*``, may read it."""
     allowed = frozenset(origin.encode() for origin in origins)
     anyone = b"*" in allowed
 
     def wrap(handler: Handler) -> Handler:
         def answer(request: Request) -> Answering:
             origin = header(request.headers, b"origin")
-            if origin is None:
-                return handler(request)
             if anyone:
                 told: tuple[tuple[bytes, bytes], ...] = ((b"access-control-allow-origin", b"*"),)
             elif origin in allowed:
@@ -32,4 +30,4 @@ def cross_origin(origins: Collection[str]) -> Manners:
 
         return answer
 
-    return Manners(frozenset({b"origin"}), wrap)
+    return Manner(frozenset({b"origin"}), wrap)

@@ -11,7 +11,7 @@ import http
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 
 from servery_http.incoming import Incoming
 from servery_http.limits import Limits
-from servery_http.manners import Manners
+from servery_http.manners import Manner, wrapped
 from servery_http.messages import Handler, Later, Request, Response, Router, Stream, Streamed, header
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Front(asyncio.Protocol):
 
     hot: Router
     limits: Limits
-    manners: Manners | None
+    manners: tuple[Manner, ...]
     looked_at: frozenset[bytes]
     """Headers that mean something to the front itself."""
 
@@ -158,7 +158,7 @@ class Front(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_bytes = 0
         self._expect_continue = False
-        self._is_mannered = False
+        self._asked: list[bytes] = []
         self._in_head = False
         self._refused = False
         self._closed = False
@@ -249,7 +249,7 @@ class Front(asyncio.Protocol):
         self._headers = []
         self._header_bytes = 0
         self._expect_continue = False
-        self._is_mannered = False
+        self._asked = []
         self._deadline = self._loop.time() + self.limits.read_timeout_seconds
 
     def on_url(self, url: bytes) -> None:
@@ -272,7 +272,7 @@ class Front(asyncio.Protocol):
             if int(value) > self.limits.max_body_bytes:
                 self._refuse(413, f"the body has {int(value)} bytes, the limit is {self.limits.max_body_bytes}")
         elif name != b"expect":
-            self._is_mannered = True
+            self._asked.append(name)
         elif value.lower() == b"100-continue":
             self._expect_continue = True
 
@@ -296,7 +296,7 @@ class Front(asyncio.Protocol):
             exchange.handler = found.handler
             exchange.incoming = Incoming(self._read_no_more, self._read_again)
         else:
-            exchange.handler = found if not self._is_mannered else self._mannered(found)
+            exchange.handler = wrapped(found, self.manners, self._asked) if self._asked else found
         self._reading = exchange
         if self._current is None and not self._waiting and not self._flow.write_paused:
             self._start(exchange)
@@ -304,9 +304,6 @@ class Front(asyncio.Protocol):
             self._waiting.append(exchange)
             if len(self._waiting) >= self.limits.max_pipelined:
                 self._flow.pause_reading()
-
-    def _mannered(self, handler: Handler) -> Handler:
-        return handler if self.manners is None else self.manners.wrap(handler)
 
     def on_body(self, body: bytes) -> None:
         exchange = self._reading
@@ -645,13 +642,14 @@ class Front(asyncio.Protocol):
             self._refuse(408, f"the request did not end within {self.limits.read_timeout_seconds:g} s")
 
 
-def front(hot: Router, limits: Limits | None = None, manners: Manners | None = None) -> type[Front]:
+def front(hot: Router, limits: Limits | None = None, manners: Iterable[Manner] = ()) -> type[Front]:
     """Return the protocol class for ``uvicorn.Config(http=…)`` that answers ``hot`` routes itself, in ``manners``."""
+    manners = tuple(manners)
     bound = {
         "hot": staticmethod(hot),
         "limits": limits or Limits(),
         "manners": manners,
-        "looked_at": _LOOKED_AT | (manners.headers if manners is not None else frozenset()),
+        "looked_at": _LOOKED_AT.union(*(manner.headers for manner in manners)),
     }
     return type("BoundFront", (Front,), bound)
 

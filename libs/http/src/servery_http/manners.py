@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import TypeAlias
 
 from servery_http.messages import Handler, Later, Response
@@ -15,7 +14,7 @@ Answering: TypeAlias = Response | Later | Awaitable[Response]
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class Manner:
     """What some headers ask for.
 
     Attributes:
@@ -27,13 +26,12 @@ class Manners:
     wrap: Callable[[Handler], Handler]
 
 
-def together(every: Iterable[Manners]) -> Manners | None:
-    """Return all as one, the first outermost; None of none."""
-    return reduce(_around, every) if (every := tuple(every)) else None
-
-
-def _around(outer: Manners, inner: Manners) -> Manners:
-    return Manners(outer.headers | inner.headers, lambda handler: outer.wrap(inner.wrap(handler)))
+def wrapped(handler: Handler, manners: Sequence[Manner], asked: Iterable[bytes]) -> Handler:
+    """Return ``handler`` in those manners that one of the headers ``asked`` for, the first outermost."""
+    for manner in reversed(manners):
+        if not manner.headers.isdisjoint(asked):
+            handler = manner.wrap(handler)
+    return handler
 
 
 def changed(answering: Answering, change: Callable[[Response], Response | Awaitable[Response]]) -> Answering:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import uvicorn
 
 from servery_http.front import front, no_application
 from servery_http.limits import Limits
-from servery_http.manners import Manners
+from servery_http.manners import Manner
 from servery_http.messages import Router
 
 
@@ -25,7 +25,7 @@ class Server(uvicorn.Server):
         app: Answers all others.
         sock: Bound already; instead of ``host`` and ``port``.
         certificate: PEM; with it, and ``private_key``, the server speaks TLS.
-        manners: Of hot routes.
+        manners: Of hot routes, the first outermost.
         drain_seconds: How long ``stop`` waits for what is in flight.
     """
 
@@ -40,7 +40,7 @@ class Server(uvicorn.Server):
         certificate: Path | None = None,
         private_key: Path | None = None,
         limits: Limits | None = None,
-        manners: Manners | None = None,
+        manners: Iterable[Manner] = (),
         drain_seconds: float = 30.0,
     ) -> None:
         super().__init__(

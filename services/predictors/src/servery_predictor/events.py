@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import orjson
 from servery_http.front import error
-from servery_http.manners import Answering, Manners, changed
+from servery_http.manners import Answering, Manner, changed
 from servery_http.messages import Handler, Request, Response, header
 from servery_sdk.manifests import Json
 
@@ -43,9 +43,9 @@ class Events:
     source: str = ""
     is_merged: bool = False
 
-    def manners(self) -> Manners:
-        """Return those of binary mode: attributes are headers, the body is the data."""
-        return Manners(frozenset({_VERSION}), self._wrap)
+    def manner(self) -> Manner:
+        """Return that of binary mode: attributes are headers, the body is the data."""
+        return Manner(frozenset({_VERSION}), self._wrap)
 
     def _wrap(self, handler: Handler) -> Handler:
         def answer(request: Request) -> Answering:

@@ -7,7 +7,7 @@ from typing import Any
 
 from servery_http.compression import compression
 from servery_http.cross_origin import cross_origin
-from servery_http.manners import Answering, Manners, changed, together
+from servery_http.manners import Answering, Manner, changed
 from servery_http.messages import Handler, Request, header
 from servery_sdk.routes import CrossOrigin
 from starlette.middleware.cors import CORSMiddleware
@@ -18,20 +18,18 @@ from servery_predictor.settings import Settings
 _REQUEST_ID = b"x-request-id"
 
 
-def manners(settings: Settings, pages: CrossOrigin | None = None) -> Manners | None:
+def manners(settings: Settings, pages: CrossOrigin | None = None) -> tuple[Manner, ...]:
     """Return those of hot routes. Compression is around events: what they hold has been decompressed.
 
     Args:
         pages: That may ask; None for those that the settings name.
     """
     pages = pages or _pages(settings)
-    return together(
-        (
-            *((cross_origin(pages.origins),) if pages else ()),
-            Manners(frozenset({_REQUEST_ID}), _identified),
-            compression(max_body_bytes=settings.max_body_bytes, min_answer_bytes=settings.min_compressed_bytes),
-            events(settings).manners(),
-        )
+    return (
+        *((cross_origin(pages.origins),) if pages else ()),
+        Manner(frozenset({_REQUEST_ID}), _identified),
+        compression(max_body_bytes=settings.max_body_bytes, min_answer_bytes=settings.min_compressed_bytes),
+        events(settings).manner(),
     )
 
 
@@ -60,10 +58,7 @@ def events(settings: Settings) -> Events:
 def _identified(handler: Handler) -> Handler:
     # Whoever writes a request's number into its logs finds the answer by it.
     def answer(request: Request) -> Answering:
-        number = header(request.headers, _REQUEST_ID)
-        if number is None:
-            return handler(request)
-        told = (_REQUEST_ID, number)
+        told = (_REQUEST_ID, header(request.headers, _REQUEST_ID) or b"")
         return changed(handler(request), lambda response: replace(response, headers=(*response.headers, told)))
 
     return answer
