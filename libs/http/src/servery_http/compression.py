@@ -8,7 +8,6 @@ Source: RFC 9110, sections 8.4 and 12.5.3; tritonclient, ``request_compression_a
 from __future__ import annotations
 
 import asyncio
-import functools
 import zlib
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -52,10 +51,13 @@ def compression(*, max_body_bytes: int, min_answer_bytes: int) -> Manner:
                 answering: Answering = _inflated(handler, request, coding, max_body_bytes)
             else:
                 answering = handler(request)
-            chosen = accepted(header(request.headers, b"accept-encoding") or b"")
-            if chosen is None:
-                return answering
-            return changed(answering, lambda response: _smaller(response, chosen, min_answer_bytes))
+            # Most answers are short, and then nobody looks at what would be accepted.
+            return changed(
+                answering,
+                lambda response: (
+                    response if len(response.body) < min_answer_bytes else _smaller(response, request.headers)
+                ),
+            )
 
         return answer
 
@@ -105,10 +107,8 @@ def inflated(body: bytes, coding: bytes, *, max_bytes: int) -> bytes:
     return found
 
 
-@functools.lru_cache(maxsize=256)
 def accepted(accept_encoding: bytes) -> bytes | None:
     """Return the coding of ours that a client likes best; None where it wants the answer as it is."""
-    # Remembered: few libraries write it, each in its own way.
     weights: dict[bytes, float] = {}
     for part in accept_encoding.lower().split(b","):
         name, _, parameters = part.partition(b";")
@@ -126,9 +126,9 @@ def _weight(parameters: bytes) -> float:
         return 0.0
 
 
-def _smaller(response: Response, coding: bytes, min_bytes: int) -> Response | Awaitable[Response]:
-    coded = header(response.headers, b"content-encoding") is not None
-    if len(response.body) < min_bytes or response.stream is not None or coded:
+def _smaller(response: Response, asked: list[tuple[bytes, bytes]]) -> Response | Awaitable[Response]:
+    coding = accepted(header(asked, b"accept-encoding") or b"")
+    if coding is None or response.stream is not None or header(response.headers, b"content-encoding") is not None:
         return response
     return _deflated(response, coding)
 
