@@ -47,8 +47,11 @@ class DataPlane:
         states = {entry.state for entry in self.repository.entries()}
         return not self.draining and ModelState.LOADED in states <= {ModelState.LOADED, ModelState.PENDING}
 
-    async def infer(self, request: InferRequest, *, protocol: str) -> InferResponse:
+    async def infer(self, request: InferRequest, *, protocol: str, explain: bool = False) -> InferResponse:
         """Return the model's answer with the outputs that were asked for.
+
+        Args:
+            explain: Ask not for the answer but for what it comes from.
 
         Raises:
             ServeryError: With the code that each wire has a number for.
@@ -59,7 +62,7 @@ class DataPlane:
             if not answer.done():
                 answer.set_result(outcome)
 
-        call = self.submit(request, settle, protocol=protocol)
+        call = self.submit(request, settle, protocol=protocol, explain=explain)
         try:
             outcome = await answer
         except asyncio.CancelledError:

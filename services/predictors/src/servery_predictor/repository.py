@@ -16,6 +16,7 @@ from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Json
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
+from servery_sdk.routes import Host, Listener
 from servery_sdk.serving import (
     ClosableModel,
     ConfiguredModel,
@@ -144,9 +145,7 @@ class Repository:
 
     def _know(self, name: str, artifact: Path, makers: Mapping[str, MakeModel]) -> None:
         for model, make_model in makers.items():
-            if model not in self._entries:
-                self._entries[model] = Entry(model, artifact, make_model)
-                self._locks[model] = asyncio.Lock()
+            self._enter(model, artifact, make_model)
         self._nicknames.pop(name, None)
         if len(makers) == 1:
             (self._nicknames[name],) = makers
@@ -157,6 +156,21 @@ class Repository:
                 self._programs[name] = None
                 makers = await asyncio.get_running_loop().run_in_executor(None, program)
                 self._know(name, self._artifacts[name], makers)
+
+    def _enter(self, name: str, artifact: Path, make_model: MakeModel) -> None:
+        if name not in self._entries:
+            self._entries[name] = Entry(name, artifact, make_model)
+            self._locks[name] = asyncio.Lock()
+
+    def listeners(self, host: Host) -> tuple[Listener, ...]:
+        """Return the paths of the runtime's own.
+
+        Raises:
+            LoadError: An artifact says where they are answered, but cannot be read.
+        """
+        return tuple(
+            found for artifact in self._artifacts.values() for found in self._factory.listeners(artifact, host)
+        )
 
     def adopt(self, name: str, model: AnyModel) -> None:
         """Take a model that is loaded already: it is what the next ``load`` serves."""
@@ -268,7 +282,8 @@ class Repository:
             raise LoadError("; ".join(map(str, failures)))
 
     async def load(self, name: str) -> None:
-        """Load or load again; while loading, the old one goes on answering. Artifacts may have got new models.
+        """Load or load again; while loading, the old one goes on answering. Artifacts may have got new models, and hold
+        some back until they are asked for.
 
         Raises:
             UnknownModel: Not here.
@@ -277,6 +292,8 @@ class Repository:
         if name not in self._entries:
             for known, artifact in list(self._artifacts.items()):
                 self.add(known, artifact)
+                if name not in self._entries and name in (reserved := self._factory.reserved(artifact)):
+                    self._enter(name, artifact, reserved[name])
             await self._run_programs()
         entry = self.entry(name)
         async with self._locks[entry.name]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote
 
 from fastapi import FastAPI
@@ -12,7 +12,8 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from servery_http.messages import Handler, Later, Request, Response, header
+from servery_http.manners import Answering
+from servery_http.messages import Handler, Request, Response, header
 from servery_sdk.documents import Document
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
@@ -24,6 +25,7 @@ from starlette.exceptions import HTTPException
 from servery_predictor import errors
 from servery_predictor.asking import Asking
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.events import Events
 from servery_predictor.openai_api import errors as openai_errors
 from servery_predictor.openai_api import models as openai_models
 from servery_predictor.openai_api.routes import OpenAIRoutes
@@ -42,22 +44,32 @@ _OF_A_CONNECTION = frozenset(
 )
 """Headers that a model may have from a predictor's answer, and that are the front's to write."""
 
-Answer: TypeAlias = Response | Later | Awaitable[Response]
-
 
 class HotRoutes:
-    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, and OpenAI's."""
+    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, and OpenAI's.
 
-    def __init__(self, plane: DataPlane) -> None:
+    Args:
+        events: How CloudEvents are answered.
+        more: Finds what the runtime has beside them.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        events: Events | None = None,
+        more: Callable[[str, str], Handler | None] | None = None,
+    ) -> None:
         self._plane = plane
         self._tfserving = tfserving.TFServingRoutes(plane)
+        self._events = events or Events()
+        self._more = more or _no_more
         # A server has few models and clients repeat one path: a dictionary beats the expressions.
         self._known: dict[str, Handler] = dict(OpenAIRoutes(plane).by_path())
 
     def __call__(self, method: str, path: str) -> Handler | None:
-        """Return the handler of an inference request, None for all others."""
+        """Return the handler of an inference request, or of one of ``more``; None for all others."""
         if method != "POST":
-            return None
+            return self._more(method, path)
         return self._known.get(path) or self._find(path)
 
     def _find(self, path: str) -> Handler | None:
@@ -68,6 +80,8 @@ class HotRoutes:
             handler = self._infer(unquote(found[1]), found[2] and unquote(found[2]))
         elif found := _EXPLAIN.fullmatch(path):
             handler = self._explain(unquote(found[1]))
+        else:
+            handler = self._more("POST", path)
         if handler is not None and len(self._known) < 1000:
             self._known[path] = handler
         return handler
@@ -75,7 +89,7 @@ class HotRoutes:
     def _predict(self, model: str) -> Handler:
         theirs = self._tfserving.predict(model, None)
 
-        def predict(request: Request) -> Answer:
+        def predict(request: Request) -> Answering:
             if self._plane.repository.takes_documents(model):
                 return _replied(self._plane, request, model, Wire.V1)
             if self._tfserving.is_asked(model):
@@ -83,25 +97,25 @@ class HotRoutes:
             try:
                 asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
-                return errors.response(failure)
+                return self._events.structured(request, predict) or errors.response(failure)
             return Asking(self._plane, asked, "v1", _v1_response)
 
         return predict
 
     def _explain(self, model: str) -> Handler:
-        def explain(request: Request) -> Answer:
+        def explain(request: Request) -> Answering:
             if self._plane.repository.takes_documents(model):
                 return _replied(self._plane, request, model, Wire.V1, explain=True)
             try:
                 asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
-                return errors.response(failure)
+                return self._events.structured(request, explain) or errors.response(failure)
             return Asking(self._plane, asked, "v1", _v1_explanation, explain=True)
 
         return explain
 
     def _infer(self, model: str, version: str | None) -> Handler:
-        def infer(request: Request) -> Answer:
+        def infer(request: Request) -> Answering:
             if self._plane.repository.takes_documents(model):
                 return _replied(self._plane, request, model, Wire.V2, version=version)
             try:
@@ -131,6 +145,10 @@ async def _replied(
     if isinstance(reply.body, bytes):
         return Response(reply.status, reply.body, kind, more)
     return Response(reply.status, b"", kind, more, reply.body)
+
+
+def _no_more(_: str, __: str) -> None:
+    return None
 
 
 def _v1_response(outcome: InferResponse, _: InferRequest) -> Response:
