@@ -24,6 +24,7 @@ UNIMPORTED = {
     "uvloop": "uvicorn picks it up by itself",
     "google-cloud-storage": "imported as google.cloud.storage, a namespace that other distributions share",
     "protobuf": "imported as google.protobuf, likewise",
+    "setuptools": "paddle imports it, and asks for it from Python 3.12 on only",
 }
 
 # Modules of extras that are not called as their distributions are.

@@ -18,7 +18,8 @@ from servery_sdk.model import Capability
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 INSTALLED = plugins.load()
-EXAMPLES = sorted((ROOT / "examples").glob("**/*.yaml"))
+# A model may bring YAML of its own.
+EXAMPLES = sorted(path for path in (ROOT / "examples").glob("**/*.yaml") if path.parent.name != "model")
 
 
 def documents(path: Path) -> list[dict[str, Any]]:

@@ -111,6 +111,14 @@ def test_v1_rows_hold_either_of_numpys_types_of_eight_byte_integers(letter: str)
     assert rows == {"predictions": [{"a": 1, "b": 1}, {"a": 2, "b": 2}]}
 
 
+def test_v1_names_an_only_output_in_every_row_where_the_model_asks_for_it() -> None:
+    outputs = (Tensor(name="y", data=np.array([1.5, 2.5]), datatype=Datatype.FP64),)
+    merged = InferResponse(model="m", outputs=outputs, rows_are_objects=True)
+    assert json.loads(v1.encode_response(merged)) == {"predictions": [{"y": 1.5}, {"y": 2.5}]}
+    bodies = [json.loads(v1.encode_response(part)) for part in batch.split(merged, (0, 1, 2))]
+    assert bodies == [{"predictions": [{"y": 1.5}]}, {"predictions": [{"y": 2.5}]}]
+
+
 @given(st.data())
 def test_split_undoes_merge(data: st.DataObject) -> None:
     one = data.draw(requests())

@@ -145,6 +145,26 @@ def decoded(tensor: Tensor) -> Array:
     return found.reshape(tensor.data.shape)
 
 
+def cast(tensor: Tensor, datatype: Datatype, *, owner: str) -> Array:
+    """Return a tensor's data as ``datatype``, which ``owner`` takes; texts are ``str``.
+
+    Raises:
+        InputError: The type cannot hold what was sent: texts for numbers, 1.5 for an integer.
+    """
+    data = decoded(tensor)
+    wanted = datatype.dtype
+    if data.dtype == wanted:
+        return data
+    sent = f"input {tensor.name!r} of shape {list(data.shape)} is {tensor.datatype}"
+    if Datatype.BYTES in (tensor.datatype, datatype):
+        raise InputError(f"{sent}; {owner} takes {datatype}")
+    with np.errstate(invalid="ignore", over="ignore"):
+        converted = data.astype(wanted)
+    if wanted.kind in "biu" and not np.array_equal(converted, data):
+        raise InputError(f"{sent} and holds what {datatype}, which {owner} takes, cannot")
+    return converted
+
+
 def encoded(texts: Array) -> Array:
     """Return texts as the bytes that a BYTES tensor holds."""
     found = np.empty(texts.shape, dtype=object)

@@ -124,6 +124,7 @@ def split(response: InferResponse, offsets: Sequence[int]) -> tuple[InferRespons
                 id=response.id,
                 outputs=tuple([_rows_of(output, start, stop) for output in response.outputs]),
                 parameters=response.parameters,
+                rows_are_objects=response.rows_are_objects,
             )
             for start, stop in itertools.pairwise(offsets)
         ]

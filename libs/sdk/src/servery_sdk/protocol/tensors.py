@@ -52,13 +52,18 @@ class InferRequest:
 
 @dataclass(slots=True, kw_only=True)
 class InferResponse:
-    """The answer to one ``InferRequest``."""
+    """The answer to one ``InferRequest``.
+
+    Attributes:
+        rows_are_objects: v1 names the output in every row, also where it is the only one.
+    """
 
     model: str
     outputs: tuple[Tensor, ...]
     version: str | None = None
     id: str | None = None
     parameters: Mapping[str, Json] = field(default_factory=dict)
+    rows_are_objects: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

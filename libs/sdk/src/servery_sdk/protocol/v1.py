@@ -1,6 +1,7 @@
 """KServe's v1 protocol: ``{"instances": […]}`` in, ``{"predictions": […]}`` out.
 
-Source: KServe v1 data plane; TensorFlow Serving's REST API, whose row and column forms it is.
+Source: KServe v1 data plane; TensorFlow Serving's REST API, whose row and column forms it is; MLflow's scoring server,
+whose tables are taken as well.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ _OF_KIND = {"f": Datatype.FP64, "u": Datatype.UINT64, "i": Datatype.INT64, "b": 
 CONTENT_TYPE, JSON = "content_type", "json"
 """A parameter of an output ``[rows]`` of BYTES and its value: each element is a JSON document, not a text."""
 
+_TABLE = {CONTENT_TYPE: "pd"}
+"""The parameter that says of inputs, in MLServer's words, that they are a table's columns."""
+
 
 def decode_request(body: bytes | memoryview, *, model: str) -> InferRequest:
     """Return the request that a v1 body spells.
 
     ``instances`` (row form) of numbers or lists becomes one tensor ``input-0``; of objects, one tensor per key.
-    ``inputs`` (column form) is one list, or an object of one list per input.
+    ``inputs`` (column form) is one list, or an object of one list per input. ``dataframe_split`` and
+    ``dataframe_records`` are MLflow's, a tensor per column; the parameter ``content_type`` is then ``pd``.
 
     Raises:
         RequestError: Not JSON, or not of these forms.
@@ -39,9 +44,11 @@ def decode_request(body: bytes | memoryview, *, model: str) -> InferRequest:
     document = load(body)
     instances, inputs = document.get("instances"), document.get("inputs")
     if (instances is None) == (inputs is None):
+        if instances is None and (columns := _columns(document)):
+            return InferRequest(model=model, inputs=columns, parameters={**_TABLE, **_parameters(document)})
         raise RequestError('a v1 request has either "instances" or "inputs"; found ' + _keys(document))
     if instances is not None:
-        tensors = _rows(instances)
+        tensors = _rows("instances", instances)
     elif isinstance(inputs, dict):
         tensors = tuple(_tensor(str(name), column) for name, column in inputs.items())
     else:
@@ -67,7 +74,9 @@ def load(body: bytes | memoryview) -> dict[str, Json]:
 
 
 def encode_response(response: InferResponse, *, member: str = "predictions") -> bytes:
-    """Return the v1 body: one output as a list, several as a list of objects, a row each. NaN becomes null.
+    """Return the v1 body: one output as a list, several (or one that asks for it) as a list of objects, a row each.
+
+    NaN becomes null.
 
     Args:
         member: What the answer is called: ``explanations`` of ``:explain``.
@@ -77,7 +86,7 @@ def encode_response(response: InferResponse, *, member: str = "predictions") -> 
 
 def predictions(response: InferResponse) -> Json:
     """Return what ``predictions`` holds: JSON, numpy arrays of numbers among it."""
-    if len(response.outputs) == 1:
+    if len(response.outputs) == 1 and not response.rows_are_objects:
         return _column(response.outputs[0])
     columns = [(output.name, _column(output)) for output in response.outputs]
     rows = min((len(column) for _, column in columns), default=0)
@@ -90,20 +99,41 @@ def _column(output: Tensor) -> Json:
     return elements.to_json(output.data)
 
 
-def _rows(instances: Json) -> tuple[Tensor, ...]:
+def _rows(field: str, instances: Json) -> tuple[Tensor, ...]:
     if not isinstance(instances, list):
-        raise RequestError('"instances" must be a list')
+        raise RequestError(f'"{field}" must be a list')
     if not instances:
-        raise RequestError('"instances" is empty; send at least one')
+        raise RequestError(f'"{field}" is empty; send at least one')
     if not isinstance(instances[0], dict) or _is_b64(instances[0]):
         return (_tensor(INPUT, instances),)
     names = list(instances[0])
     for row, instance in enumerate(instances):
         if not isinstance(instance, dict) or instance.keys() != instances[0].keys():
-            raise RequestError(f"instances[{row}] must have the keys of instances[0]: {', '.join(map(str, names))}")
+            raise RequestError(f"{field}[{row}] must have the keys of {field}[0]: {', '.join(map(str, names))}")
     if not names:
-        raise RequestError("instances[0] is empty; name at least one input")
+        raise RequestError(f"{field}[0] is empty; name at least one input")
     return tuple(_tensor(str(name), [instance[name] for instance in instances]) for name in names)
+
+
+def _columns(document: Mapping[str, Json]) -> tuple[Tensor, ...]:
+    """Return the columns of MLflow's tables, none where there is no table.
+
+    Source: MLflow, "Deploy models: accepted input formats": pandas' ``split`` and ``records`` orientations.
+    """
+    if (records := document.get("dataframe_records")) is not None:
+        return _rows("dataframe_records", records)
+    if (table := document.get("dataframe_split")) is None:
+        return ()
+    names, data = (table.get("columns"), table.get("data")) if isinstance(table, dict) else (None, None)
+    if not isinstance(data, list) or not data or not isinstance(names, list) or not names:
+        raise RequestError('"dataframe_split" must be an object with "columns", a list of names, and "data", of rows')
+    listed = ", ".join(map(str, names))
+    if len(set(map(str, names))) < len(names):
+        raise RequestError(f"dataframe_split: names a column twice: {listed}")
+    for at, row in enumerate(data):
+        if not isinstance(row, list) or len(row) != len(names):
+            raise RequestError(f"dataframe_split: data[{at}] must have an element for each column: {listed}")
+    return tuple(_tensor(str(name), [row[at] for row in data]) for at, name in enumerate(names))
 
 
 def _tensor(name: str, values: Json) -> Tensor:
@@ -151,7 +181,8 @@ def _is_b64(element: Json) -> bool:
 
 
 def _parameters(document: Mapping[str, Json]) -> Mapping[str, Json]:
-    parameters = document.get("parameters")
+    # MLflow calls them params.
+    parameters = document.get("parameters") or document.get("params")
     return parameters if isinstance(parameters, dict) else {}
 
 

@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as failures
 from servery_sdk.artifacts import model_file
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
 from servery_sdk.serving import InputError, LoadError
-from servery_sdk.tabular import Array, decoded, encoded
+from servery_sdk.tabular import Array, cast, encoded
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def fitted(port: Port, tensor: Tensor) -> Array:
     Raises:
         InputError: A length differs, or the type cannot hold what was sent.
     """
-    data = decoded(tensor)
+    data = tensor.data
     # Without a shape, the graph says nothing of it.
     if port.shape and (
         data.ndim != len(port.shape)
@@ -201,17 +201,7 @@ def fitted(port: Port, tensor: Tensor) -> Array:
     ):
         lengths = ", ".join("any" if length is None else str(length) for length in port.shape)
         raise InputError(f"input {tensor.name!r} has shape {list(data.shape)}; the graph takes [{lengths}]")
-    wanted = port.datatype.dtype
-    if data.dtype == wanted:
-        return data
-    sent = f"input {tensor.name!r} of shape {list(data.shape)} is {tensor.datatype}"
-    if Datatype.BYTES in (tensor.datatype, port.datatype):
-        raise InputError(f"{sent}; the graph takes {port.datatype}")
-    with np.errstate(invalid="ignore", over="ignore"):
-        converted = data.astype(wanted)
-    if wanted.kind in "biu" and not np.array_equal(converted, data):
-        raise InputError(f"{sent} and holds what {port.datatype}, which the graph takes, cannot")
-    return converted
+    return cast(tensor, port.datatype, owner="the graph")
 
 
 def _port(file: Path, kind: str, found: Any) -> Port:

@@ -1,0 +1,95 @@
+"""From what a pyfunc answers, which may be nearly anything, to tensors.
+
+Source: MLflow, ``mlflow.pyfunc.PyFuncOutput``: tables, columns, arrays, lists, and what models of one's own return.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from servery_sdk.protocol import Datatype, Tensor
+from servery_sdk.tabular import OUTPUT, Array, encoded
+
+from servery_runtime_mlflow.model.signature import Port
+
+
+def tensors(answer: Any, ports: Sequence[Port]) -> tuple[Tensor, ...]:
+    """Return a tensor for each column of a table or entry of a mapping, else one.
+
+    What has no name is named by the signature's outputs ``ports``, or ``output-<k>``. Texts become BYTES, times texts,
+    and objects texts of JSON.
+    """
+    named = [(name, _array(values)) for name, values in _parts(answer)]
+    if len(named) == 1 and named[0][0] is None:
+        named = _split(named[0][1], ports)
+    names = [port.name for port in ports] if len(ports) == len(named) else []
+    return tuple(
+        [_tensor(_name(name, names[at : at + 1], at), data) for at, (name, data) in enumerate(named)],
+    )
+
+
+def _parts(answer: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(answer, list) and answer and all(isinstance(row, Mapping) for row in answer):
+        answer = pd.DataFrame(answer)
+    if isinstance(answer, pd.DataFrame | Mapping):
+        # A table's columns that have no names are numbered.
+        return [(name if isinstance(name, str) else None, values) for name, values in answer.items()]
+    return [(None, answer)]
+
+
+def _split(data: Array, ports: Sequence[Port]) -> list[tuple[Any, Array]]:
+    """Return a matrix as the columns that the signature says it has."""
+    if data.ndim == 2 and data.shape[1] == len(ports) and all(port.is_plain for port in ports):
+        return [(None, data[:, at]) for at in range(len(ports))]
+    return [(None, data)]
+
+
+def _name(name: str | None, signed: Sequence[str], at: int) -> str:
+    if name is not None:
+        return name
+    return signed[0] if signed else f"{OUTPUT.removesuffix('0')}{at}"
+
+
+def _array(values: Any) -> Array:
+    if hasattr(values, "toarray"):
+        # A sparse matrix.
+        values = values.toarray()
+    if isinstance(values, pd.Series):
+        values = values.infer_objects().to_numpy()
+    try:
+        data = np.asarray(values)
+    except ValueError:
+        # Lists of lists that differ in length.
+        data = _objects(values)
+    if data.ndim:
+        return data
+    return _objects([values]) if data.dtype == object else data.reshape(1)
+
+
+def _objects(values: Sequence[Any]) -> Array:
+    found = np.empty(len(values), dtype=object)
+    for at, value in enumerate(values):
+        found[at] = value
+    return found
+
+
+def _tensor(name: str, data: Array) -> Tensor:
+    if data.dtype.kind == "M":
+        data = _objects([pd.Timestamp(time) for time in data.ravel()]).reshape(data.shape)
+    if data.dtype.kind in "USO":
+        data = encoded(_objects([_text(value) for value in data.ravel()]).reshape(data.shape))
+    return Tensor(name=name, data=data, datatype=Datatype.of(data))
+
+
+def _text(value: Any) -> str | bytes:
+    if isinstance(value, str | bytes):
+        return value
+    return str(value.isoformat()) if hasattr(value, "isoformat") else json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)

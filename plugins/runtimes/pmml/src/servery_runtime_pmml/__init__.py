@@ -1,0 +1,1 @@
+"""Serves PMML models."""
