@@ -103,19 +103,32 @@ class Call:
         if self._request.outputs and isinstance(outcome, InferResponse):
             outcome = _asked(outcome, self._request)
         self._count(outcome.code if isinstance(outcome, ServeryError) else "OK")
-        self._done(outcome)
+        done = self._done
+        self._let_go()
+        done(outcome)
 
     def cancel(self) -> None:
         """Give up: nobody waits any more."""
         if self.ticket is not None and not self.ticket.is_over:
             self.ticket.cancel()
             self._count("CANCELLED")
+            self._let_go()
+
+    def _let_go(self) -> None:
+        # The ticket and who asked know the call, too: a circle would keep each request's tensors until the garbage
+        # collector comes, which is seldom, and can be gigabytes.
+        self.ticket = None
+        self._done = _nobody
 
     def _count(self, code: str) -> None:
         # An unknown name is the client's invention and would be a label without bounds.
         model = "" if code == ErrorCode.NOT_FOUND else self._request.model
         self._metrics.requests.labels(model, self._protocol, code).inc()
         self._metrics.request_seconds.labels(model, self._protocol).observe(time.perf_counter() - self._started)
+
+
+def _nobody(outcome: Outcome) -> None:
+    """Take no notice."""
 
 
 def _asked(response: InferResponse, request: InferRequest) -> Outcome:
