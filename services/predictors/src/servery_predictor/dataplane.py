@@ -150,13 +150,22 @@ class Call:
         if self._request.outputs and isinstance(outcome, InferResponse):
             outcome = _asked(outcome, self._request)
         self._count(outcome.code if isinstance(outcome, ServeryError) else "OK")
-        self._done(outcome)
+        done = self._done
+        self._let_go()
+        done(outcome)
 
     def cancel(self) -> None:
         """Give up: nobody waits any more."""
         if self.ticket is not None and not self.ticket.is_over:
             self.ticket.cancel()
             self._count("CANCELLED")
+            self._let_go()
+
+    def _let_go(self) -> None:
+        # The ticket and who asked know the call, too: a circle would keep each request's tensors until the garbage
+        # collector comes, which is seldom, and can be gigabytes.
+        self.ticket = None
+        self._done = _nobody
 
     def _count(self, code: str) -> None:
         _count(self._metrics, self._request.model, self._protocol, code, time.perf_counter() - self._started)
@@ -175,6 +184,10 @@ async def _kept(pieces: AsyncGenerator[bytes, None], users: Users) -> AsyncGener
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
+
+
+def _nobody(outcome: Outcome) -> None:
+    """Take no notice."""
 
 
 def _asked(response: InferResponse, request: InferRequest) -> Outcome:
