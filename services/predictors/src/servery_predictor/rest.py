@@ -73,7 +73,7 @@ class HotRoutes:
         return self._known.get(path) or self._find(path)
 
     def _find(self, path: str) -> Handler | None:
-        handler = self._tfserving.find(path)
+        handler: Handler | None
         if found := _PREDICT.fullmatch(path):
             handler = self._predict(unquote(found[1]))
         elif found := _INFER.fullmatch(path):
@@ -81,7 +81,7 @@ class HotRoutes:
         elif found := _EXPLAIN.fullmatch(path):
             handler = self._explain(unquote(found[1]))
         else:
-            handler = self._more("POST", path)
+            handler = self._tfserving.find(path) or self._more("POST", path)
         if handler is not None and len(self._known) < 1000:
             self._known[path] = handler
         return handler
