@@ -103,12 +103,16 @@ class Call:
         if self._request.outputs and isinstance(outcome, InferResponse):
             outcome = _asked(outcome, self._request)
         self._count(outcome.code if isinstance(outcome, ServeryError) else "OK")
-        self._done(outcome)
+        done = self._done
+        # Who asked can cancel this call, and so holds it: a circle, which would keep the request until the next collection.
+        del self._done
+        done(outcome)
 
     def cancel(self) -> None:
         """Give up: nobody waits any more."""
         if self.ticket is not None and not self.ticket.is_over:
             self.ticket.cancel()
+            self.ticket = None
             self._count("CANCELLED")
 
     def _count(self, code: str) -> None:

@@ -34,7 +34,10 @@ class Ticket:
         self.is_over = True
 
     def finish(self, outcome: Outcome) -> None:
-        """Tell who asked, unless nobody does any more."""
+        """Tell who asked, unless nobody does any more, and forget them."""
         if not self.is_over:
             self.is_over = True
-            self._done(outcome)
+            done = self._done
+            # Who asked holds this ticket: without the circle between them, a request goes as soon as it is answered.
+            del self._done
+            done(outcome)
