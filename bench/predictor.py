@@ -1,7 +1,7 @@
 """Requests per second of one core: Servery's predictor beside KServe's server, MLServer and Triton, one model, one run.
 
-Run: ``uv run python bench/predictor.py [--seconds 2] [--connections 1 16 64 256] [--peers kserve mlserver triton]``,
-and ``--workers 4`` for the throughput of several workers. Needs ``wrk`` and ``uv``.
+Run: ``uv run python bench/predictor.py [--seconds 2] [--connections 1 16 64 256] [--peers kserve mlserver triton]``.
+Needs ``wrk`` and ``uv``.
 
 All servers run at once on core 0 and wait; ``wrk`` asks one of them at a time from the other cores, the servers by
 turns in each of three repetitions, so that what else the machine does meets all alike. Figures are medians; a ratio is
@@ -34,7 +34,6 @@ from pathlib import Path
 import joblib
 import numpy as np
 from sklearn.datasets import load_iris
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
 ROWS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
@@ -226,6 +225,11 @@ def triton(folder: Path, model: Path, http: int, grpc: int, scratch: Path) -> tu
     )
 
 
+def ready(port: int) -> str:
+    """Return the URL that answers 200 when a server is ready."""
+    return f"http://127.0.0.1:{port}/v2/models/iris/ready"
+
+
 def free_port() -> int:
     """Return a port that nobody has."""
     with socket.socket() as held:
@@ -234,8 +238,10 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(name: str, started: list[str], variables: Mapping[str, str], http: int, cores: set[int]) -> Iterator[None]:
-    """Run a server on some cores until the block ends; begins when it is ready."""
+def serving(
+    name: str, started: list[str], variables: Mapping[str, str], ready: str, cores: set[int]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server on some cores until the block ends; begins when the URL ``ready`` answers 200."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             started,
@@ -249,14 +255,14 @@ def serving(name: str, started: list[str], variables: Mapping[str, str], http: i
             until = time.monotonic() + 180
             while True:
                 try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{http}/v2/models/iris/ready", timeout=5)
+                    urllib.request.urlopen(ready, timeout=5)
                     break
                 except OSError:
                     if process.poll() is not None or time.monotonic() > until:
                         log.seek(0)
                         raise SystemExit(f"{name} did not start:\n{log.read().decode()[-3000:]}") from None
                     time.sleep(0.1)
-            yield
+            yield process
         finally:
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -326,7 +332,7 @@ def against_peers(names: Sequence[str], counts: Sequence[int], seconds: int, scr
     with contextlib.ExitStack() as stack:
         for name, port in ports.items():
             started, variables = command(name, model, port, free_port(), scratch)
-            stack.enter_context(serving(name, started, variables, port, {SERVER_CORE}))
+            stack.enter_context(serving(name, started, variables, ready(port), {SERVER_CORE}))
         for case in cases().values():
             asked = [name for name in ports if name == "servery" or case.name not in PEERS[name].lacks]
             print(f"\n{case.name}: requests/s, p50 and p99 in ms, times Servery's rate\n")
@@ -354,50 +360,18 @@ def _cell(found: Mapping[str, Sequence[Measured]], name: str) -> str:
     return f"{cell} ({ratio:.1f}x)"
 
 
-def workers(count: int, connections: int, seconds: int, scratch: Path) -> None:
-    """Print the throughput of one worker and of several, and what memory each has for itself.
-
-    The model is made to weigh, 0.3 ms a row: wrk shares the cores with the workers, and its part must not count.
-    """
-    random = np.random.default_rng(0)
-    features = random.random((40_000, 4))
-    model = scratch / "heavy"
-    model.mkdir()
-    joblib.dump(KNeighborsClassifier(1, algorithm="brute").fit(features, features[:, 0] > 0.5), model / "model.joblib")
-    case = cases()["v2 JSON"]
-    cores = sorted(os.sched_getaffinity(0))[:count]
-    ports = {number: free_port() for number in (1, count)}
-    rates: dict[int, list[float]] = {1: [], count: []}
-    with contextlib.ExitStack() as stack:
-        for number, port in ports.items():
-            started = predictor(model, port, free_port(), f"--workers={number}")
-            on = set(cores) if number > 1 else {SERVER_CORE}
-            stack.enter_context(serving("servery", started, {}, port, on))
-        for _ in range(REPETITIONS):
-            for number, port in ports.items():
-                ask(port, case, connections, 1, scratch, ",".join(map(str, cores)))
-                rates[number].append(ask(port, case, connections, seconds, scratch, ",".join(map(str, cores))).rate)
-    ratio = statistics.median(many / one for one, many in zip(rates[1], rates[count], strict=True))
-    one, many = (statistics.median(rates[number]) for number in (1, count))
-    print(f"\n{count} workers on {count} cores: {many:,.0f} requests/s, one worker on one: {one:,.0f} ({ratio:.2f}x)")
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=2, help="of one repetition")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--peers", nargs="*", default=sorted(PEERS), choices=sorted(PEERS))
-    parser.add_argument("--workers", type=int, help="measure this many workers instead")
     options = parser.parse_args()
     for needed in ("wrk", "uv", "taskset"):
         if shutil.which(needed) is None:
             raise SystemExit(f"{needed} is not installed")
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
-        if options.workers:
-            workers(options.workers, 64, options.seconds, Path(folder))
-            return
         versions = [f"{PEERS[name].shows} {version_in(environment(name), PEERS[name].shows)}" for name in options.peers]
         print(f"{', '.join(versions)}; iris SVC, 2 rows, {options.seconds} s by {REPETITIONS}, servers on one core")
         against_peers(options.peers, options.connections, options.seconds, Path(folder))

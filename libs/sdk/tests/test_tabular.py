@@ -92,29 +92,3 @@ def test_a_directory_with_no_or_two_models_is_refused_with_what_is_there(
         (tmp_path / name).touch()
     with pytest.raises(LoadError, match=rf"exactly one file of \.bst, \.txt; {words}"):
         model_file(tmp_path, (".bst", ".txt"))
-
-
-@pytest.mark.parametrize(
-    ("sent", "datatype", "wanted"),
-    [
-        ([7], Datatype.FP64, [7.0]),
-        ([1.0], Datatype.INT32, [1]),
-        ([1], Datatype.BOOL, [True]),
-        (np.array([b"a"], dtype=object), Datatype.BYTES, ["a"]),
-    ],
-)
-def test_what_a_type_can_hold_is_cast_to_it(sent: Any, datatype: Datatype, wanted: list[Any]) -> None:
-    found = tabular.cast(request(x=sent).inputs[0], datatype, owner="it")
-    assert (found.dtype, found.tolist()) == (datatype.dtype, wanted)
-
-
-@pytest.mark.parametrize(
-    ("sent", "datatype", "words"),
-    [
-        ([1.5], Datatype.INT32, r"input 'x' of shape \[1\] is FP64 and holds what INT32, which it takes, cannot"),
-        ([1], Datatype.BYTES, r"input 'x' of shape \[1\] is INT64; it takes BYTES"),
-    ],
-)
-def test_what_a_type_cannot_hold_is_refused(sent: Any, datatype: Datatype, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        tabular.cast(request(x=sent).inputs[0], datatype, owner="it")

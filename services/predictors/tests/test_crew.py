@@ -192,6 +192,12 @@ async def test_a_load_and_an_unload_reach_every_worker(crew: Running) -> None:
     assert (status, "this server has: iris" in body.decode()) == (404, True)
 
 
+async def test_loads_that_are_asked_for_at_once_all_end(crew: Running) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        answers = await asyncio.gather(*(crew.ask("/v2/repository/models/iris/load", b"") for _ in range(6)))
+    assert answers == [(200, b'{"name":"iris","load":true}')] * 6
+
+
 async def test_a_load_that_fails_is_told_and_the_old_model_goes_on_answering(
     iris: Path, tmp_path: Path, ports: tuple[int, int]
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from servery_predictor import cli
 from servery_predictor.settings import Settings
-from servery_sdk.model import Runtime
+from servery_sdk.model import Option, OptionKind, Runtime
 
 FIELDS = sorted(Settings.model_fields)
 
@@ -58,8 +58,8 @@ def test_every_field_has_its_flag_in_both_spellings_and_its_variable(
     name: str, settings_of: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     default = Settings.model_fields[name].default
-    value = {"grpc_front": "fast"}.get(name) or (
-        "false" if default is True else "11" if isinstance(default, int | float) else "/x"
+    value = {"grpc_front": "grpcio"}.get(name) or (
+        str(not default).lower() if isinstance(default, bool) else "11" if isinstance(default, int | float) else "/x"
     )
     runtime = [] if name == "runtime" else ["--runtime=sklearn"]
     by_flag = getattr(settings_of(*runtime, f"--{name.replace('_', '-')}={value}"), name)
@@ -85,3 +85,12 @@ def test_what_is_wrong_is_a_usage_error(
         settings_of(*arguments)
     assert ended.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_what_the_predictor_does_not_know_goes_to_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = Option(name="arguments", meaning="all others", kind=OptionKind.LEFTOVER)
+    monkeypatch.setattr(cli, "_installed", lambda: {"r": Runtime(name="r", options=(rest,))})
+    flags = ("--model_name=m", "--predictor_host", "there", "--by=3", "--protocol=v2")
+    settings, options = cli.settings_from(["--runtime=r", *flags])
+    assert settings.model_name == "m"
+    assert options == {"arguments": ("--predictor_host", "there", "--by=3", "--protocol=v2")}

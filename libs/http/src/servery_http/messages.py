@@ -88,7 +88,6 @@ class Later:
             return
         self._is_over = True
         self._response = response
-        self._abandoned = None
         if self._waiter is not None:
             self._waiter(response)
 
@@ -104,8 +103,7 @@ class Later:
             return False
         self._is_over = True
         if self._abandoned is not None:
-            abandoned, self._abandoned = self._abandoned, None
-            abandoned()
+            self._abandoned()
         if self._waiter is not None:
             self._waiter(None)
         return True

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
+from servery_sdk.routes import Host, Listener
 
 
 class LoadError(ServeryError):
@@ -117,6 +118,50 @@ class ModelStore(Protocol):
 
         Raises:
             LoadError: The artifact cannot be read.
+        """
+
+
+@runtime_checkable
+class ModelProgram(Protocol):
+    """A class of models whose artifact may be a program: which models it makes, only running it tells."""
+
+    @classmethod
+    def program(cls, artifact: Path, name: str, **options: Any) -> Callable[[], Mapping[str, Callable[[], Any]]] | None:
+        """Return what runs the program of ``artifact`` and returns what makes each of its models, by name.
+
+        None where it is none. Nothing is run before what is returned is called, once and in a thread; that may raise
+        LoadError.
+
+        Args:
+            artifact: Its directory.
+            name: That the server was given.
+            options: The runtime's own.
+        """
+
+
+@runtime_checkable
+class ReservedStore(Protocol):
+    """A store that holds more models than it serves by itself."""
+
+    @classmethod
+    def reserved(cls, artifact: Path) -> Mapping[str, Callable[[], Model]]:
+        """Return what makes each model that is served only once somebody asks for it to be loaded, by name.
+
+        Raises:
+            LoadError: The artifact cannot be read.
+        """
+
+
+@runtime_checkable
+class RoutedModel(Protocol):
+    """A class of models whose users know paths, or ports, of another server's."""
+
+    @classmethod
+    def listeners(cls, artifact: Path, host: Host) -> Sequence[Listener]:
+        """Return those paths, and where they are answered; called once, before anything is loaded.
+
+        Raises:
+            LoadError: The artifact says where, but cannot be read.
         """
 
 

@@ -9,14 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from servery_sdk.fitting import Array
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor, TensorMetadata
 from servery_sdk.protocol.elements import as_bytes
 from servery_sdk.serving import InputError
-
-Array = npt.NDArray[np.generic]
 
 INPUT = "input-0"
 OUTPUT = "output-0"
@@ -143,26 +141,6 @@ def decoded(tensor: Tensor) -> Array:
     found = np.empty(len(texts), dtype=object)
     found[:] = texts
     return found.reshape(tensor.data.shape)
-
-
-def cast(tensor: Tensor, datatype: Datatype, *, owner: str) -> Array:
-    """Return a tensor's data as ``datatype``, which ``owner`` takes; texts are ``str``.
-
-    Raises:
-        InputError: The type cannot hold what was sent: texts for numbers, 1.5 for an integer.
-    """
-    data = decoded(tensor)
-    wanted = datatype.dtype
-    if data.dtype == wanted:
-        return data
-    sent = f"input {tensor.name!r} of shape {list(data.shape)} is {tensor.datatype}"
-    if Datatype.BYTES in (tensor.datatype, datatype):
-        raise InputError(f"{sent}; {owner} takes {datatype}")
-    with np.errstate(invalid="ignore", over="ignore"):
-        converted = data.astype(wanted)
-    if wanted.kind in "biu" and not np.array_equal(converted, data):
-        raise InputError(f"{sent} and holds what {datatype}, which {owner} takes, cannot")
-    return converted
 
 
 def encoded(texts: Array) -> Array:

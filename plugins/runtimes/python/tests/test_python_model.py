@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,58 @@ def test_an_answer_of_the_wrong_type_is_explained(tmp_path: Path, request_: Infe
     model = loaded(tmp_path, "class Model:\n    def predict(self, request):\n        return 1\n")
     with pytest.raises(TypeError, match="returned a int, not an InferResponse"):
         model.predict(request_)
+
+
+@pytest.mark.parametrize(
+    ("files", "named", "loaded_from"),
+    [
+        (["model.py", "other.py"], "", "model.py"),
+        (["only.py", "weights.bin"], "", "only.py"),
+        (["model.py", "other.py"], "other.py", "other.py"),
+    ],
+)
+def test_the_file_is_named_or_model_py_or_the_only_one(
+    tmp_path: Path, files: list[str], named: str, loaded_from: str, request_: InferRequest
+) -> None:
+    for file in files:
+        (tmp_path / file).write_text(f"class Model:\n    def predict(self, inputs):\n        return [{file!r}]\n")
+    model = PythonModel(model_file=named)
+    model.load(tmp_path)
+    assert model.predict(request_).outputs[0].data.tolist() == [loaded_from.encode()]
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("", "has no model.py but a.py, b.py; say which with --model-file"),
+        ("../c.py", "--model-file ../c.py: no such file"),
+    ],
+)
+def test_a_file_that_nobody_can_know_is_asked_for(tmp_path: Path, named: str, words: str) -> None:
+    artifact = tmp_path / "artifact"
+    artifact.mkdir()
+    for file in (artifact / "a.py", artifact / "b.py", tmp_path / "c.py"):
+        file.touch()
+    with pytest.raises(LoadError, match=re.escape(words)):
+        PythonModel(model_file=named).load(artifact)
+
+
+def test_only_a_program_takes_flags_that_nobody_knows(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("class Model:\n    def predict(self, inputs):\n        return inputs\n")
+    with pytest.raises(LoadError, match=r"unrecognized arguments: --predictor_host=there; model\.py is no program"):
+        PythonModel(arguments=("--predictor_host=there",)).load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "is_program"),
+    [
+        ("import kserve", True),
+        ("if True:\n    from kserve.model import Model", True),
+        ("import kserves_relative", False),
+        ("from .kserve import x", False),
+        ("import kserve (", False),
+    ],
+)
+def test_a_file_that_imports_kserve_is_a_program(tmp_path: Path, source: str, is_program: bool) -> None:
+    (tmp_path / "model.py").write_text(source)
+    assert (PythonModel.program(tmp_path, "m") is not None) is is_program

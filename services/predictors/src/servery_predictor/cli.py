@@ -75,6 +75,8 @@ def parser(options: Sequence[Option] = ()) -> argparse.ArgumentParser:
         made.add_argument(*_spellings(name), dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     own = made.add_argument_group("of the runtime")
     for option in options:
+        if option.kind is OptionKind.LEFTOVER:
+            continue
         own.add_argument(
             *(spelling for name in (option.name, *option.aliases) for spelling in _spellings(name)),
             dest=option.name,
@@ -101,9 +103,17 @@ def settings_from(arguments: Sequence[str] | None) -> tuple[Settings, Options]:
     runtime = _installed().get(name)
     options = runtime.options if runtime is not None else ()
     made = parser(options)
-    # Of a runtime that is not here nobody knows the flags; that it is missing is the better complaint.
-    given = vars(made.parse_args(arguments) if runtime is not None else made.parse_known_args(arguments)[0])
+    known, unknown = made.parse_known_args(arguments)
+    given = vars(known)
     ignored = {**IGNORED, **{option.name: option.meaning for option in options if option.is_ignored}}
+    rest = next((option.name for option in options if option.kind is OptionKind.LEFTOVER), None)
+    if rest is not None:
+        # What means nothing here may mean something to the program, which has KServe's own parser.
+        passed = (*unknown, *(f"--{flag}={given[flag]}" for flag in sorted(ignored.keys() & given)))
+        ignored = {}
+    elif unknown and runtime is not None:
+        # Of a runtime that is not here nobody knows the flags; that it is missing is the better complaint.
+        made.error(f"unrecognized arguments: {' '.join(unknown)}")
     for flag in sorted(ignored.keys() & given):
         logger.warning("flag changes nothing", extra={"flag": f"--{flag}", "reason": ignored[flag]})
     try:
@@ -112,10 +122,11 @@ def settings_from(arguments: Sequence[str] | None) -> tuple[Settings, Options]:
         raise WrongFlags(
             "; ".join(f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in error.errors())
         ) from error
-    return settings, _values([option for option in options if not option.is_ignored], given)
+    values = _values([option for option in options if option.kind in _READERS and not option.is_ignored], given)
+    return settings, values if rest is None else {**values, rest: passed}
 
 
-def _values(options: Sequence[Option], given: Mapping[str, str]) -> Options:
+def _values(options: Sequence[Option], given: Mapping[str, str]) -> Mapping[str, str | int | bool]:
     """Return the options that somebody set, flags before variables."""
     found: dict[str, str | int | bool] = {}
     for option in options:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, cast
 
+from servery_sdk.documents import Document, DocumentModel, Reply
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError
 
 from servery_predictor.batching.tickets import Outcome, Ticket
+from servery_predictor.errors import ModelNotReady, QueueFull, TooLate
 from servery_predictor.metrics import Metrics
-from servery_predictor.repository import Repository
+from servery_predictor.repository import Repository, Users
 
 
 class Changes(Protocol):
@@ -44,8 +47,11 @@ class DataPlane:
         states = {entry.state for entry in self.repository.entries()}
         return not self.draining and ModelState.LOADED in states <= {ModelState.LOADED, ModelState.PENDING}
 
-    async def infer(self, request: InferRequest, *, protocol: str) -> InferResponse:
+    async def infer(self, request: InferRequest, *, protocol: str, explain: bool = False) -> InferResponse:
         """Return the model's answer with the outputs that were asked for.
+
+        Args:
+            explain: Ask not for the answer but for what it comes from.
 
         Raises:
             ServeryError: With the code that each wire has a number for.
@@ -56,7 +62,7 @@ class DataPlane:
             if not answer.done():
                 answer.set_result(outcome)
 
-        call = self.submit(request, settle, protocol=protocol)
+        call = self.submit(request, settle, protocol=protocol, explain=explain)
         try:
             outcome = await answer
         except asyncio.CancelledError:
@@ -65,6 +71,47 @@ class DataPlane:
         if isinstance(outcome, ServeryError):
             raise outcome
         return outcome
+
+    async def reply(self, document: Document, *, version: str | None = None) -> Reply:
+        """Return the answer of a model that takes documents; it is asked at once, beside other requests.
+
+        Raises:
+            ServeryError: With the code that each wire has a number for.
+        """
+        started, code = time.perf_counter(), "OK"
+        try:
+            return await self._reply(document, version)
+        except ServeryError as failure:
+            code = failure.code
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        finally:
+            _count(self.metrics, document.model, document.wire, code, time.perf_counter() - started)
+
+    async def _reply(self, document: Document, version: str | None) -> Reply:
+        entry = self.repository.ready(document.model, version)
+        # Whoever says so is one; a check against a protocol would take microseconds.
+        model, users, most = cast("DocumentModel", entry.model), entry.users, self.repository.max_queue_requests
+        if not entry.takes_documents:
+            # It was another kind of model a moment ago.
+            raise ModelNotReady(f"Model with name {document.model} was loaded anew; try again")
+        if users.count >= most:
+            words = f"model {document.model!r}: {users.count} requests are being answered; try again"
+            raise QueueFull(words, retry_after_seconds=1.0)
+        seconds = self.repository.timeout_seconds
+        try:
+            with users:
+                async with asyncio.timeout(seconds) as deadline:
+                    reply = await model.reply(document)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise TooLate(f"model {document.model!r} did not answer in {seconds:g} s") from error
+        if isinstance(reply.body, bytes):
+            return reply
+        return replace(reply, body=_kept(reply.body, users))
 
     def submit(
         self, request: InferRequest, done: Callable[[Outcome], None], *, protocol: str, explain: bool = False
@@ -104,22 +151,43 @@ class Call:
             outcome = _asked(outcome, self._request)
         self._count(outcome.code if isinstance(outcome, ServeryError) else "OK")
         done = self._done
-        # Who asked can cancel this call, and so holds it: a circle, which would keep the request until the next collection.
-        del self._done
+        self._let_go()
         done(outcome)
 
     def cancel(self) -> None:
         """Give up: nobody waits any more."""
         if self.ticket is not None and not self.ticket.is_over:
             self.ticket.cancel()
-            self.ticket = None
             self._count("CANCELLED")
+            self._let_go()
+
+    def _let_go(self) -> None:
+        # The ticket and who asked know the call, too: a circle would keep each request's tensors until the garbage
+        # collector comes, which is seldom, and can be gigabytes.
+        self.ticket = None
+        self._done = _nobody
 
     def _count(self, code: str) -> None:
-        # An unknown name is the client's invention and would be a label without bounds.
-        model = "" if code == ErrorCode.NOT_FOUND else self._request.model
-        self._metrics.requests.labels(model, self._protocol, code).inc()
-        self._metrics.request_seconds.labels(model, self._protocol).observe(time.perf_counter() - self._started)
+        _count(self._metrics, self._request.model, self._protocol, code, time.perf_counter() - self._started)
+
+
+def _count(metrics: Metrics, model: str, protocol: str, code: str, seconds: float) -> None:
+    # An unknown name is the client's invention and would be a label without bounds.
+    model = "" if code == ErrorCode.NOT_FOUND else model
+    metrics.requests.labels(model, protocol, code).inc()
+    metrics.request_seconds.labels(model, protocol).observe(seconds)
+
+
+async def _kept(pieces: AsyncGenerator[bytes, None], users: Users) -> AsyncGenerator[bytes, None]:
+    """Yield ``pieces``, and be counted as long as they come."""
+    with users:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+
+
+def _nobody(outcome: Outcome) -> None:
+    """Take no notice."""
 
 
 def _asked(response: InferResponse, request: InferRequest) -> Outcome:

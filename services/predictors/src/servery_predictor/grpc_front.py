@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
-from servery_http.rpc.calls import Done, Failure, Handler, Status
+from servery_http.rpc.calls import Done, Failure, Handler, Handlers, Status
 from servery_http.rpc.front import CallLimits
 from servery_http.rpc.server import RpcServer
 from servery_sdk.errors import ServeryError
@@ -30,23 +30,42 @@ _MOST_BYTES = 107
 """Of a Unix socket's path, the slash among them. Source: unix(7), ``sun_path``."""
 
 
-def handlers(plane: DataPlane) -> dict[bytes, Handler]:
+def handlers(plane: DataPlane) -> Handlers:
     """Return the calls that need neither a task nor a context, by path."""
     unary: dict[str, tuple[type[Message], Callable[[Any, DataPlane], Message]]] = {
         "ServerLive": (pb.ServerLiveRequest, grpc_server.server_live),
         "ServerReady": (pb.ServerReadyRequest, grpc_server.server_ready),
         "ServerMetadata": (pb.ServerMetadataRequest, grpc_server.server_metadata),
-        "ModelReady": (pb.ModelReadyRequest, grpc_server.model_ready),
         "ModelMetadata": (pb.ModelMetadataRequest, grpc_server.model_metadata),
     }
-    return {
-        **{_path(name): _quick(kind, answer, plane) for name, (kind, answer) in unary.items()},
-        _path("ModelInfer"): _infer(plane),
-    }
+    quick = {_path(name): _quick(kind, answer, plane) for name, (kind, answer) in unary.items()}
+    return _Answered(quick, _infer(plane), plane)
+
+
+class _Answered(Mapping[bytes, Handler]):
+    """``quick`` and ``infer``, but that one only while no model takes documents: those need a task and the metadata."""
+
+    def __init__(self, quick: Mapping[bytes, Handler], infer: Handler, plane: DataPlane) -> None:
+        self._quick = {**quick, _INFER: infer}
+        self._plane = plane
+
+    def __getitem__(self, path: bytes) -> Handler:
+        if path == _INFER and self._plane.repository.holds_documents:
+            raise KeyError(path)
+        return self._quick[path]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._quick)
+
+    def __len__(self) -> int:
+        return len(self._quick)
 
 
 def _path(method: str) -> bytes:
     return f"/{SERVICE}/{method}".encode()
+
+
+_INFER = _path("ModelInfer")
 
 
 def _quick(kind: type[Message], answer: Callable[[Any, DataPlane], Message], plane: DataPlane) -> Handler:

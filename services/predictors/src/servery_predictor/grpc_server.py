@@ -8,8 +8,9 @@ import grpc
 from google.protobuf import json_format
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from servery_sdk.documents import Document
 from servery_sdk.errors import ServeryError
-from servery_sdk.model import ModelState
+from servery_sdk.model import ModelState, Protocol
 from servery_sdk.protocol import grpc as codec
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2_grpc as stubs
@@ -18,6 +19,7 @@ from servery_sdk.runtimes import VERSION
 
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.errors import GRPC
+from servery_predictor.tfserving import grpc as tfserving
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -34,14 +36,12 @@ def server_metadata(_: pb.ServerMetadataRequest, plane: DataPlane) -> pb.ServerM
     return pb.ServerMetadataResponse(name="servery", version=VERSION, extensions=["model_repository"])
 
 
-def model_ready(request: pb.ModelReadyRequest, plane: DataPlane) -> pb.ModelReadyResponse:
-    entry = plane.repository.entry(request.name, request.version or None)
-    return pb.ModelReadyResponse(ready=entry.state is ModelState.LOADED)
+async def model_ready(request: pb.ModelReadyRequest, plane: DataPlane) -> pb.ModelReadyResponse:
+    return pb.ModelReadyResponse(ready=await plane.repository.is_ready(request.name, request.version or None))
 
 
 def model_metadata(request: pb.ModelMetadataRequest, plane: DataPlane) -> pb.ModelMetadataResponse:
-    plane.repository.batcher(request.name, request.version or None)
-    metadata = plane.repository.entry(request.name).metadata
+    metadata = plane.repository.ready(request.name, request.version or None).metadata
     assert metadata is not None
     return codec.encode_metadata(metadata)
 
@@ -63,7 +63,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:  # noqa: N802
         try:
-            return model_ready(request, self._plane)
+            return await model_ready(request, self._plane)
         except ServeryError as failure:
             await _abort(context, failure)
 
@@ -84,11 +84,24 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:  # noqa: N802
         try:
+            if self._plane.repository.takes_documents(request.model_name):
+                return await self._reply(request, context)
             answer = await self._plane.infer(codec.decode_request(request), protocol="grpc-v2")
         except ServeryError as failure:
             await _abort(context, failure)
         # A client that sends typed contents reads typed contents.
         return codec.encode_response(answer, raw=bool(request.raw_input_contents))
+
+    async def _reply(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
+        document = Document(
+            model=request.model_name,
+            wire=Protocol.GRPC_V2,
+            body=request.SerializeToString(),
+            headers=dict(context.invocation_metadata() or ()),
+        )
+        reply = await self._plane.reply(document, version=request.model_version or None)
+        assert isinstance(reply.body, bytes)
+        return pb.ModelInferResponse.FromString(reply.body)
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Any) -> pb.RepositoryIndexResponse:  # noqa: N802
         entry = pb.RepositoryIndexResponse.ModelIndex
@@ -149,9 +162,10 @@ class GrpcServer:
             ]
         )
         stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(plane), self._server)  # type: ignore[no-untyped-call]  # generated
+        tfserving.add_services(self._server, plane)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # only where asyncio is
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), self._server, POOL)
+        reflection.enable_server_reflection((SERVICE, *tfserving.SERVICES, reflection.SERVICE_NAME), self._server, POOL)
         self.port: int = self._server.add_insecure_port(address)
 
     async def start(self) -> None:
@@ -162,7 +176,7 @@ class GrpcServer:
     async def set_ready(self, *, ready: bool) -> None:
         """Tell health checks."""
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE):
+        for service in ("", SERVICE, *tfserving.SERVICES):
             await self._health.set(service, status)
 
     async def stop(self, drain_seconds: float) -> None:

@@ -17,6 +17,8 @@ _REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _VERSION = "1"
 """Where Triton's and TorchServe's metrics name a version: a model here is of one, and seldom says which."""
 
+_KSERVES = "request_predict_seconds"
+
 
 class Metrics:
     """The predictor's metrics, in a registry of their own or the process's.
@@ -100,8 +102,8 @@ class Metrics:
         yield from known(self, socket.gethostname())
 
     def describe(self) -> Iterator[Metric]:
-        """Yield names alone, which the registry keeps apart from others'."""
-        yield from self.collect()
+        """Yield names alone, which the registry keeps apart from others'; not KServe's, whose package claims it."""
+        yield from (metric for metric in self.collect() if metric.name != _KSERVES)
 
     def ran(self, model: str, ran: Ran) -> None:
         """Count one call of a model."""
@@ -128,7 +130,7 @@ def known(metrics: Metrics, hostname: str) -> Iterator[Metric]:
     """
     seconds = _by_model(metrics.request_seconds.read())
     yield metrics.request_seconds.collected(
-        "request_predict_seconds",
+        _KSERVES,
         "KServe's name: from decoded request to answer, of all protocols.",
         ("model_name",),
         seconds,

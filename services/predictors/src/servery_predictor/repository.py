@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from servery_sdk.documents import AnyModel, DocumentModel
 from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Json
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
+from servery_sdk.routes import Host, Listener
 from servery_sdk.serving import (
     ClosableModel,
     ConfiguredModel,
@@ -32,29 +34,33 @@ from servery_sdk.serving import (
 from servery_predictor.batching.loop import Batcher
 from servery_predictor.batching.policy import Patience
 from servery_predictor.errors import ModelNotReady, UnknownModel
-from servery_predictor.factory import MakeModel, ModelFactory
+from servery_predictor.factory import MakeModel, ModelFactory, RunProgram
 from servery_predictor.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 
 class Users:
-    """Counts who uses a model beside its queue: texts that are being generated."""
+    """Counts who uses a model beside its queue: texts that are being generated, documents that are being answered.
+
+    Attributes:
+        count: Of them.
+    """
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
         self._gone = asyncio.Event()
         self._gone.set()
 
     def __enter__(self) -> None:
         """Be one more."""
-        self._count += 1
+        self.count += 1
         self._gone.clear()
 
     def __exit__(self, *_: object) -> None:
         """Be one less."""
-        self._count -= 1
-        if not self._count:
+        self.count -= 1
+        if not self.count:
             self._gone.set()
 
     async def gone(self) -> None:
@@ -64,15 +70,20 @@ class Users:
 
 @dataclass(slots=True)
 class Entry:
-    """One model; ``reason`` says why it failed, in the failure's own words."""
+    """One model; ``reason`` says why it failed, in the failure's own words.
+
+    Attributes:
+        takes_documents: It has no queue: requests reach it as they come. So it was when it was last loaded.
+    """
 
     name: str
     artifact: Path
     make_model: MakeModel
     state: ModelState = ModelState.PENDING
     reason: str = ""
-    model: Model | None = None
+    model: AnyModel | None = None
     batcher: Batcher | None = None
+    takes_documents: bool = False
     metadata: ModelMetadata | None = None
     executor: Executor | None = None
     users: Users = field(default_factory=Users)
@@ -80,7 +91,7 @@ class Entry:
     @property
     def versions(self) -> tuple[str, ...]:
         """Those that answer; empty where the model has none, or is not loaded."""
-        return self.metadata.versions if self.metadata is not None and self.batcher is not None else ()
+        return self.metadata.versions if self.metadata is not None and self.model is not None else ()
 
 
 class Repository:
@@ -105,11 +116,12 @@ class Repository:
         self._factory = factory
         self._metrics = metrics
         self._max_batch_rows = max_batch_rows
-        self._max_queue_requests = max_queue_requests
+        self.max_queue_requests = max_queue_requests
         self.timeout_seconds = timeout_seconds
         self._entries: dict[str, Entry] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._adopted: dict[str, Model] = {}
+        self._adopted: dict[str, AnyModel] = {}
+        self._programs: dict[str, RunProgram | None] = {}
         self._artifacts: dict[str, Path] = {}
         self._nicknames: dict[str, str] = {}
 
@@ -121,17 +133,46 @@ class Repository:
         Raises:
             LoadError: The artifact says which, but cannot be read.
         """
+        if name in self._programs:
+            # What it makes is known, or will be; it is not run again for a name that it does not know.
+            return
         self._artifacts[name] = artifact
-        makers = self._factory.models(name, artifact)
+        program = self._factory.program(name, artifact)
+        if program is None:
+            self._know(name, artifact, self._factory.models(name, artifact))
+        else:
+            self._programs[name] = program
+
+    def _know(self, name: str, artifact: Path, makers: Mapping[str, MakeModel]) -> None:
         for model, make_model in makers.items():
-            if model not in self._entries:
-                self._entries[model] = Entry(model, artifact, make_model)
-                self._locks[model] = asyncio.Lock()
+            self._enter(model, artifact, make_model)
         self._nicknames.pop(name, None)
         if len(makers) == 1:
             (self._nicknames[name],) = makers
 
-    def adopt(self, name: str, model: Model) -> None:
+    async def _run_programs(self) -> None:
+        for name, program in self._programs.items():
+            if program is not None:
+                self._programs[name] = None
+                makers = await asyncio.get_running_loop().run_in_executor(None, program)
+                self._know(name, self._artifacts[name], makers)
+
+    def _enter(self, name: str, artifact: Path, make_model: MakeModel) -> None:
+        if name not in self._entries:
+            self._entries[name] = Entry(name, artifact, make_model)
+            self._locks[name] = asyncio.Lock()
+
+    def listeners(self, host: Host) -> tuple[Listener, ...]:
+        """Return the paths of the runtime's own.
+
+        Raises:
+            LoadError: An artifact says where they are answered, but cannot be read.
+        """
+        return tuple(
+            found for artifact in self._artifacts.values() for found in self._factory.listeners(artifact, host)
+        )
+
+    def adopt(self, name: str, model: AnyModel) -> None:
         """Take a model that is loaded already: it is what the next ``load`` serves."""
         self._adopted[name] = model
 
@@ -153,17 +194,51 @@ class Repository:
             raise UnknownModel(f"model {name!r} has no version {version!r}; leave the version out")
         return found
 
-    def batcher(self, name: str, version: str | None) -> Batcher:
-        """Return the queue of a model that is ready.
+    @property
+    def holds_documents(self) -> bool:
+        """Whether requests reach any model as they come."""
+        return any(entry.takes_documents for entry in self._entries.values())
+
+    def takes_documents(self, name: str) -> bool:
+        """Return whether requests reach a model as they come; an unknown one takes none."""
+        found = self._entries.get(name) or self._entries.get(self._nicknames.get(name, name))
+        return found is not None and found.takes_documents
+
+    async def is_ready(self, name: str, version: str | None = None) -> bool:
+        """Return whether a model would answer now.
+
+        Raises:
+            UnknownModel: No such model or version.
+        """
+        entry = self.entry(name, version)
+        if entry.state is ModelState.LOADED and isinstance(entry.model, DocumentModel):
+            return await entry.model.is_ready()
+        return entry.state is ModelState.LOADED
+
+    def ready(self, name: str, version: str | None = None) -> Entry:
+        """Return a model that was loaded, and not unloaded.
 
         Raises:
             UnknownModel: No such model or version.
             ModelNotReady: It cannot answer; says why.
         """
         entry = self.entry(name, version)
-        if entry.batcher is None or entry.state is not ModelState.LOADED:
+        if entry.model is None or entry.state is not ModelState.LOADED:
             why = f": {entry.reason}" if entry.reason else ""
             raise ModelNotReady(f"Model with name {name} is not ready, but {entry.state}{why}")
+        return entry
+
+    def batcher(self, name: str, version: str | None) -> Batcher:
+        """Return the queue of a model that is ready.
+
+        Raises:
+            UnknownModel: No such model or version.
+            ModelNotReady: It cannot answer; says why.
+            Unimplemented: It takes documents only.
+        """
+        entry = self.ready(name, version)
+        if entry.batcher is None:
+            raise Unimplemented(f"model {name!r} takes requests as their clients wrote them, and no tensors")
         return entry.batcher
 
     def explainer(self, name: str, version: str | None) -> Callable[[InferRequest], InferResponse]:
@@ -185,8 +260,7 @@ class Repository:
             UnknownModel: No such model or version, or it has no configuration.
             ModelNotReady: It cannot answer; says why.
         """
-        self.batcher(name, version)
-        model = self.entry(name).model
+        model = self.ready(name, version).model
         if not isinstance(model, ConfiguredModel):
             raise UnknownModel(f"model {name!r} has no configuration")
         return model.configuration()
@@ -197,6 +271,7 @@ class Repository:
         Raises:
             LoadError: Says every model that cannot be served.
         """
+        await self._run_programs()
         names = [entry.name for entry in self.entries() if entry.name not in without]
         outcomes = await asyncio.gather(*map(self.load, names), return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -207,7 +282,8 @@ class Repository:
             raise LoadError("; ".join(map(str, failures)))
 
     async def load(self, name: str) -> None:
-        """Load or load again; while loading, the old one goes on answering. Artifacts may have got new models.
+        """Load or load again; while loading, the old one goes on answering. Artifacts may have got new models, and hold
+        some back until they are asked for.
 
         Raises:
             UnknownModel: Not here.
@@ -216,23 +292,28 @@ class Repository:
         if name not in self._entries:
             for known, artifact in list(self._artifacts.items()):
                 self.add(known, artifact)
+                if name not in self._entries and name in (reserved := self._factory.reserved(artifact)):
+                    self._enter(name, artifact, reserved[name])
+            await self._run_programs()
         entry = self.entry(name)
         async with self._locks[entry.name]:
-            if entry.batcher is None:
+            if entry.model is None:
                 entry.state = ModelState.LOADING
             executor = ThreadPoolExecutor(1, thread_name_prefix=f"model-{entry.name}")
             try:
                 model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry)
+                if isinstance(model, DocumentModel):
+                    await model.begin()
             except LoadError as error:
                 executor.shutdown(wait=False)
-                if entry.batcher is None:
+                if entry.model is None:
                     entry.state, entry.reason = ModelState.FAILED_TO_LOAD, str(error)
                 raise
             old = replace(entry)
             self._serve(entry, model, executor)
             await self._release(old)
 
-    def _loaded(self, entry: Entry) -> Model:
+    def _loaded(self, entry: Entry) -> AnyModel:
         adopted = self._adopted.pop(entry.name, None)
         if adopted is not None:
             return adopted
@@ -240,8 +321,22 @@ class Repository:
         model.load(entry.artifact)
         return model
 
-    def _serve(self, entry: Entry, model: Model, executor: Executor) -> None:
+    def _serve(self, entry: Entry, model: AnyModel, executor: Executor) -> None:
         described = model.metadata() if isinstance(model, DescribedModel) else ModelMetadata(name="", platform="")
+        entry.takes_documents = isinstance(model, DocumentModel)
+        if isinstance(model, DocumentModel):
+            executor.shutdown(wait=False)
+            entry.model, entry.executor, entry.users, entry.batcher = model, None, Users(), None
+            batching = {**_NO_DOCUMENT_BATCHES, "max_queue_requests": self.max_queue_requests}
+        else:
+            batching = self._queue(entry, model, executor)
+        entry.metadata = replace(described, name=entry.name, parameters={**described.parameters, "batching": batching})
+        entry.state, entry.reason = ModelState.LOADED, ""
+        self._metrics.ready.labels(entry.name).set(1)
+        logger.info("model loaded", extra={"model": entry.name})
+
+    def _queue(self, entry: Entry, model: Model, executor: Executor) -> dict[str, Json]:
+        """Put a queue in front of ``model``; returns how it batches."""
         wishes = model.scheduling() if isinstance(model, ScheduledModel) else Scheduling()
         if wishes.parallel_calls > 1:
             executor.shutdown(wait=False)
@@ -249,12 +344,7 @@ class Repository:
         entry.model, entry.executor, entry.users = model, executor, Users()
         batchable = not isinstance(model, UnbatchedModel) or model.batchable
         max_rows = min(wishes.max_rows or self._max_batch_rows, self._max_batch_rows)
-        max_requests = wishes.max_requests or self._max_queue_requests
-        batching: dict[str, Json] = {
-            **(_batches(wishes, max_rows) if batchable else _NO_BATCHES),
-            "max_queue_requests": max_requests,
-        }
-        entry.metadata = replace(described, name=entry.name, parameters={**described.parameters, "batching": batching})
+        max_requests = wishes.max_requests or self.max_queue_requests
         entry.batcher = Batcher(
             model.predict,
             executor=executor,
@@ -268,9 +358,7 @@ class Repository:
             on_batch=partial(self._metrics.ran, entry.name),
             on_wait=self._metrics.queue_requests.labels(entry.name).set,
         )
-        entry.state, entry.reason = ModelState.LOADED, ""
-        self._metrics.ready.labels(entry.name).set(1)
-        logger.info("model loaded", extra={"model": entry.name})
+        return {**(_batches(wishes, max_rows) if batchable else _NO_BATCHES), "max_queue_requests": max_requests}
 
     async def unload(self, name: str) -> None:
         """Finish what is in flight and give the model back.
@@ -301,11 +389,16 @@ class Repository:
     async def close(self) -> None:
         """Unload everything."""
         for entry in self.entries():
-            if entry.batcher is not None:
+            if entry.model is not None:
                 await self.unload(entry.name)
 
 
 _NO_BATCHES: dict[str, Json] = {"mode": "none", "reason": "the model says that its first axis is no batch"}
+
+_NO_DOCUMENT_BATCHES: dict[str, Json] = {
+    "mode": "none",
+    "reason": "the model takes requests as they come, side by side",
+}
 
 
 def _batches(wishes: Scheduling, max_rows: int) -> dict[str, Json]:

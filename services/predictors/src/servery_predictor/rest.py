@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,23 +12,25 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from servery_http import front
-from servery_http.messages import Handler, Later, Request, Response, header
+from servery_http.manners import Answering
+from servery_http.messages import Handler, Request, Response, header
+from servery_sdk.documents import Document
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
+from servery_sdk.model import Protocol as Wire
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError, v1, v2
 from servery_sdk.runtimes import VERSION
 from starlette.exceptions import HTTPException
 
 from servery_predictor import errors
-from servery_predictor.batching.tickets import Outcome
+from servery_predictor.asking import Asking
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.events import Events
 from servery_predictor.openai_api import errors as openai_errors
 from servery_predictor.openai_api import models as openai_models
 from servery_predictor.openai_api.routes import OpenAIRoutes
 from servery_predictor.openapi import INFERENCE_PATHS, INFERENCE_SCHEMAS
-
-logger = logging.getLogger(__name__)
+from servery_predictor.tfserving import rest as tfserving
 
 JSON_LENGTH = b"inference-header-content-length"
 _BINARY = b"application/octet-stream"
@@ -38,93 +39,116 @@ _EXPLAIN = re.compile(r"/v1/models/([^/]+):explain")
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 
-class HotRoutes:
-    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, and OpenAI's."""
+_OF_A_CONNECTION = frozenset(
+    {"content-type", "content-length", "content-encoding", "transfer-encoding", "connection", "keep-alive"}
+)
+"""Headers that a model may have from a predictor's answer, and that are the front's to write."""
 
-    def __init__(self, plane: DataPlane) -> None:
+
+class HotRoutes:
+    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, and OpenAI's.
+
+    Args:
+        events: How CloudEvents are answered.
+        more: Finds what the runtime has beside them.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        events: Events | None = None,
+        more: Callable[[str, str], Handler | None] | None = None,
+    ) -> None:
         self._plane = plane
+        self._tfserving = tfserving.TFServingRoutes(plane)
+        self._events = events or Events()
+        self._more = more or _no_more
         # A server has few models and clients repeat one path: a dictionary beats the expressions.
         self._known: dict[str, Handler] = dict(OpenAIRoutes(plane).by_path())
 
     def __call__(self, method: str, path: str) -> Handler | None:
-        """Return the handler of an inference request, None for all others."""
+        """Return the handler of an inference request, or of one of ``more``; None for all others."""
         if method != "POST":
-            return None
+            return self._more(method, path)
         return self._known.get(path) or self._find(path)
 
     def _find(self, path: str) -> Handler | None:
-        handler: Handler | None = None
+        handler: Handler | None
         if found := _PREDICT.fullmatch(path):
             handler = self._predict(unquote(found[1]))
         elif found := _INFER.fullmatch(path):
             handler = self._infer(unquote(found[1]), found[2] and unquote(found[2]))
         elif found := _EXPLAIN.fullmatch(path):
             handler = self._explain(unquote(found[1]))
+        else:
+            handler = self._tfserving.find(path) or self._more("POST", path)
         if handler is not None and len(self._known) < 1000:
             self._known[path] = handler
         return handler
 
     def _predict(self, model: str) -> Handler:
-        def predict(request: Request) -> Response | Later:
+        theirs = self._tfserving.predict(model, None)
+
+        def predict(request: Request) -> Answering:
+            if self._plane.repository.takes_documents(model):
+                return _replied(self._plane, request, model, Wire.V1)
+            if self._tfserving.is_asked(model):
+                return theirs(request)
             try:
                 asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
-                return errors.response(failure)
-            return _Asking(self._plane, asked, "v1", _v1_response)
+                return self._events.structured(request, predict) or errors.response(failure)
+            return Asking(self._plane, asked, "v1", _v1_response)
 
         return predict
 
     def _explain(self, model: str) -> Handler:
-        def explain(request: Request) -> Response | Later:
+        def explain(request: Request) -> Answering:
+            if self._plane.repository.takes_documents(model):
+                return _replied(self._plane, request, model, Wire.V1, explain=True)
             try:
                 asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
-                return errors.response(failure)
-            return _Asking(self._plane, asked, "v1", _v1_explanation, explain=True)
+                return self._events.structured(request, explain) or errors.response(failure)
+            return Asking(self._plane, asked, "v1", _v1_explanation, explain=True)
 
         return explain
 
     def _infer(self, model: str, version: str | None) -> Handler:
-        def infer(request: Request) -> Response | Later:
+        def infer(request: Request) -> Answering:
+            if self._plane.repository.takes_documents(model):
+                return _replied(self._plane, request, model, Wire.V2, version=version)
             try:
                 asked = v2.decode_request(request.body, model=model, version=version, json_length=_json_length(request))
             except ServeryError as failure:
                 return errors.response(failure)
-            return _Asking(self._plane, asked, "v2", _v2_response)
+            return Asking(self._plane, asked, "v2", _v2_response)
 
         return infer
 
 
-class _Asking(Later):
-    """An inference, answered where its outcome is known: on the same turn of the loop as its whole batch."""
+async def _replied(
+    plane: DataPlane, request: Request, model: str, wire: Wire, *, version: str | None = None, explain: bool = False
+) -> Response:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+    document = Document(model=model, wire=wire, body=request.body, headers=headers, explain=explain)
+    try:
+        reply = await plane.reply(document, version=version)
+    except ServeryError as failure:
+        return errors.response(failure)
+    more = tuple(
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in reply.headers.items()
+        if name not in _OF_A_CONNECTION
+    )
+    kind = reply.headers.get("content-type", "application/json").encode("latin-1")
+    if isinstance(reply.body, bytes):
+        return Response(reply.status, reply.body, kind, more)
+    return Response(reply.status, b"", kind, more, reply.body)
 
-    __slots__ = ("_asked", "_encode")
 
-    def __init__(
-        self,
-        plane: DataPlane,
-        asked: InferRequest,
-        protocol: str,
-        encode: Callable[[InferResponse, InferRequest], Response],
-        *,
-        explain: bool = False,
-    ) -> None:
-        self._asked = asked
-        self._encode = encode
-        super().__init__()
-        call = plane.submit(asked, self._on_outcome, protocol=protocol, explain=explain)
-        self._abandoned = call.cancel
-
-    def _on_outcome(self, outcome: Outcome) -> None:
-        if isinstance(outcome, ServeryError):
-            self.answer(errors.response(outcome))
-            return
-        try:
-            self.answer(self._encode(outcome, self._asked))
-        except Exception:
-            # The rim of one request: its batch's other requests are answered after it.
-            logger.exception("answer cannot be encoded", extra={"model": self._asked.model})
-            self.answer(front.error(500, "internal error; the server's log has the traceback"))
+def _no_more(_: str, __: str) -> None:
+    return None
 
 
 def _v1_response(outcome: InferResponse, _: InferRequest) -> Response:
@@ -177,9 +201,9 @@ def application(plane: DataPlane) -> FastAPI:
     @app.get("/v1/models/{model}", responses=_ERRORS)
     async def v1_model(model: str) -> Any:
         entry = repository.entry(model)
-        ready = entry.state is ModelState.LOADED
+        ready = await repository.is_ready(model)
         card = openai_models.card(entry) if openai_models.speaks_openai(entry) else {}
-        return JSONResponse({"name": model, "ready": ready, **card}, 200 if ready else 503)
+        return JSONResponse({"name": model, "ready": ready, **card, **tfserving.status(entry)}, 200 if ready else 503)
 
     @app.get("/openai/v1/models")
     async def openai_listed() -> dict[str, Any]:
@@ -192,6 +216,8 @@ def application(plane: DataPlane) -> FastAPI:
         except ServeryError as failure:
             answer = openai_errors.response(failure)
             return HttpResponse(answer.body, answer.status, media_type="application/json")
+
+    tfserving.add_routes(app, plane, responses=_ERRORS)
 
     @app.get("/v2")
     async def server_metadata() -> dict[str, Any]:
@@ -225,7 +251,7 @@ def application(plane: DataPlane) -> FastAPI:
     @app.get("/v2/models/{model}/ready", responses=_ERRORS)
     @app.get("/v2/models/{model}/versions/{version}/ready", responses=_ERRORS)
     async def model_ready(model: str, version: str | None = None) -> Any:
-        is_ready = repository.entry(model, version).state is ModelState.LOADED
+        is_ready = await repository.is_ready(model, version)
         return JSONResponse({"name": model, "ready": is_ready}, 200 if is_ready else 503)
 
     @app.post("/v2/repository/index")

@@ -116,6 +116,8 @@ class OptionKind(enum.StrEnum):
     INTEGER = "integer"
     SWITCH = "switch"
     """A flag without a value is true."""
+    LEFTOVER = "leftover"
+    """No flag: all those that nobody else knows, as they came; the artifact's own program reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

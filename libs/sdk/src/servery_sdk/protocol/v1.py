@@ -41,7 +41,15 @@ def decode_request(body: bytes | memoryview, *, model: str) -> InferRequest:
     Raises:
         RequestError: Not JSON, or not of these forms.
     """
-    document = load(body)
+    return request(load(body), model=model)
+
+
+def request(document: Mapping[str, Json], *, model: str) -> InferRequest:
+    """Return the request that a v1 body's ``document`` is.
+
+    Raises:
+        RequestError: Not of these forms.
+    """
     instances, inputs = document.get("instances"), document.get("inputs")
     if (instances is None) == (inputs is None):
         if instances is None and (columns := _columns(document)):
@@ -50,9 +58,9 @@ def decode_request(body: bytes | memoryview, *, model: str) -> InferRequest:
     if instances is not None:
         tensors = _rows("instances", instances)
     elif isinstance(inputs, dict):
-        tensors = tuple(_tensor(str(name), column) for name, column in inputs.items())
+        tensors = tuple(tensor(str(name), column) for name, column in inputs.items())
     else:
-        tensors = (_tensor(INPUT, inputs),)
+        tensors = (tensor(INPUT, inputs),)
     if not tensors:
         raise RequestError('"inputs" is empty; name at least one input')
     return InferRequest(model=model, inputs=tensors, parameters=_parameters(document))
@@ -105,14 +113,14 @@ def _rows(field: str, instances: Json) -> tuple[Tensor, ...]:
     if not instances:
         raise RequestError(f'"{field}" is empty; send at least one')
     if not isinstance(instances[0], dict) or _is_b64(instances[0]):
-        return (_tensor(INPUT, instances),)
+        return (tensor(INPUT, instances),)
     names = list(instances[0])
     for row, instance in enumerate(instances):
         if not isinstance(instance, dict) or instance.keys() != instances[0].keys():
             raise RequestError(f"{field}[{row}] must have the keys of {field}[0]: {', '.join(map(str, names))}")
     if not names:
         raise RequestError(f"{field}[0] is empty; name at least one input")
-    return tuple(_tensor(str(name), [instance[name] for instance in instances]) for name in names)
+    return tuple(tensor(str(name), [instance[name] for instance in instances]) for name in names)
 
 
 def _columns(document: Mapping[str, Json]) -> tuple[Tensor, ...]:
@@ -133,10 +141,15 @@ def _columns(document: Mapping[str, Json]) -> tuple[Tensor, ...]:
     for at, row in enumerate(data):
         if not isinstance(row, list) or len(row) != len(names):
             raise RequestError(f"dataframe_split: data[{at}] must have an element for each column: {listed}")
-    return tuple(_tensor(str(name), [row[at] for row in data]) for at, name in enumerate(names))
+    return tuple(tensor(str(name), [row[at] for row in data]) for at, name in enumerate(names))
 
 
-def _tensor(name: str, values: Json) -> Tensor:
+def tensor(name: str, values: Json) -> Tensor:
+    """Return the tensor that a JSON list, flat or nested, spells: numbers, or texts and ``{"b64": …}`` as BYTES.
+
+    Raises:
+        RequestError: Ragged, or elements of several kinds.
+    """
     if not isinstance(values, list):
         raise RequestError(f"input {name!r}: must be a list, one element a row")
     try:

@@ -21,6 +21,8 @@ from servery_sdk.manifests import Json
 from servery_sdk.model import ComponentKind, Protocol, Runtime
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor, TensorMetadata, batch, grpc, v1, v2
 from servery_sdk.protocol.elements import to_json
+from servery_sdk.protocol.tfserving import grpc as tfserving
+from servery_sdk.protos.tensorflow_serving import apis_pb2 as pb
 from servery_sdk.serving import ClosableModel, DescribedModel, InputError, LoadError, Model, UnbatchedModel
 
 _IMPORTED = """
@@ -35,6 +37,7 @@ _WIRES = {
     "v2-json": Protocol.V2,
     "v2-binary": Protocol.V2,
     "grpc": Protocol.GRPC_V2,
+    "grpc-v1": Protocol.GRPC_V1,
 }
 
 
@@ -238,6 +241,10 @@ class RuntimeContract:
             case "grpc":
                 request = grpc.decode_request(grpc.encode_request(self.good_request))
                 self._same(grpc.decode_response(grpc.encode_response(model.predict(request))), self.good_response)
+            case "grpc-v1":
+                request = tfserving.decode_predict(tfserving.encode_predict(self.good_request))
+                predicted = tfserving.encode_predicted(model.predict(request), pb.ModelSpec())
+                self._same(tfserving.decode_predicted(predicted), self.good_response)
             case _:
                 body = v2.encode_request(self.good_request, binary=wire == "v2-binary")
                 request = v2.decode_request(body.body, model=self.good_request.model, json_length=body.json_length)

@@ -10,10 +10,11 @@ import lightgbm
 import numpy as np
 from servery_sdk import tabular
 from servery_sdk.artifacts import model_file
+from servery_sdk.fitting import Array
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, TensorMetadata
 from servery_sdk.serving import InputError, LoadError
-from servery_sdk.tabular import OUTPUT, Array, Features
+from servery_sdk.tabular import OUTPUT, Features
 
 from servery_runtime_lightgbm import model_text
 

@@ -13,9 +13,10 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 from servery_sdk.artifacts import model_file
+from servery_sdk.fitting import Array, fitted
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
 from servery_sdk.serving import InputError, LoadError
-from servery_sdk.tabular import Array, cast, encoded
+from servery_sdk.tabular import decoded, encoded
 
 logger = logging.getLogger(__name__)
 
@@ -140,13 +141,13 @@ class ONNXModel:
     def _feeds(self, request: InferRequest) -> dict[str, Array]:
         if len(request.inputs) == len(self._inputs) == 1:
             # v1 knows no names, and one input leaves no doubt.
-            return {self._inputs[0].name: fitted(self._inputs[0], request.inputs[0])}
+            return {self._inputs[0].name: _fed(self._inputs[0], request.inputs[0])}
         given = {tensor.name: tensor for tensor in request.inputs}
         names = {port.name for port in self._inputs}
         if names != set(given):
             shapes = {name: list(tensor.data.shape) for name, tensor in given.items()}
             raise InputError(f"inputs {shapes} are not those of the graph: {sorted(names)}")
-        return {port.name: fitted(port, given[port.name]) for port in self._inputs}
+        return {port.name: _fed(port, given[port.name]) for port in self._inputs}
 
     def _run(self, names: Sequence[str], feeds: dict[str, Array]) -> list[Any]:
         ports = (*self._inputs, *self._outputs)
@@ -187,21 +188,10 @@ def is_batchable(inputs: Sequence[Port], outputs: Sequence[Port]) -> bool:
     return len(first) == 1 and not isinstance(first.pop(), int)
 
 
-def fitted(port: Port, tensor: Tensor) -> Array:
-    """Return a tensor's data in the element type that ``port`` takes.
-
-    Raises:
-        InputError: A length differs, or the type cannot hold what was sent.
-    """
-    data = tensor.data
+def _fed(port: Port, tensor: Tensor) -> Array:
     # Without a shape, the graph says nothing of it.
-    if port.shape and (
-        data.ndim != len(port.shape)
-        or any(isinstance(want, int) and want != have for want, have in zip(port.shape, data.shape, strict=True))
-    ):
-        lengths = ", ".join("any" if length is None else str(length) for length in port.shape)
-        raise InputError(f"input {tensor.name!r} has shape {list(data.shape)}; the graph takes [{lengths}]")
-    return cast(tensor, port.datatype, owner="the graph")
+    data = fitted(tensor, port.datatype, port.shape or None, owner="the graph")
+    return decoded(tensor) if port.datatype is Datatype.BYTES else data
 
 
 def _port(file: Path, kind: str, found: Any) -> Port:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from servery_sdk.artifacts import model_file
+from servery_sdk.fitting import Array, fitted
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
 from servery_sdk.serving import InputError, LoadError
-from servery_sdk.tabular import Array
 
 from servery_runtime_paddle import parameters as stored
 from servery_runtime_paddle import signals
@@ -139,13 +139,13 @@ class PaddleModel:
     def _feeds(self, request: InferRequest) -> dict[str, Array]:
         if len(request.inputs) == len(self._inputs) == 1:
             # v1 knows no names, and one input leaves no doubt.
-            return {self._inputs[0].name: fitted(self._inputs[0], request.inputs[0])}
+            return {self._inputs[0].name: _fed(self._inputs[0], request.inputs[0])}
         given = {tensor.name: tensor for tensor in request.inputs}
         names = {port.name for port in self._inputs}
         if names != set(given):
             shapes = {name: list(tensor.data.shape) for name, tensor in given.items()}
             raise InputError(f"inputs {shapes} are not those of the program: {sorted(names)}")
-        return {port.name: fitted(port, given[port.name]) for port in self._inputs}
+        return {port.name: _fed(port, given[port.name]) for port in self._inputs}
 
 
 def program_file(artifact: Path, parameters: Path) -> Path:
@@ -179,31 +179,18 @@ def ports(program: Path) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     return tuple(sides[0]), tuple(sides[1])
 
 
-def fitted(port: Port, tensor: Tensor) -> Array:
+def _fed(port: Port, tensor: Tensor) -> Array:
     """Return a tensor's data in the element type that ``port`` takes.
 
     Raises:
-        InputError: A length differs, or the type cannot hold what was sent.
+        InputError: A length differs, the type cannot hold what was sent, or nothing was.
     """
-    data = tensor.data
-    if data.ndim != len(port.shape) or any(
-        want not in (-1, have) for want, have in zip(port.shape, data.shape, strict=True)
-    ):
-        raise InputError(
-            f"input {tensor.name!r} has shape {list(data.shape)}; the program takes {list(port.shape)}, -1 any length"
-        )
-    sent = f"input {tensor.name!r} of shape {list(data.shape)} is {tensor.datatype}"
-    if tensor.datatype is Datatype.BYTES:
-        raise InputError(f"{sent}; the program takes {port.datatype}")
+    shape = [None if length < 0 else length for length in port.shape]
+    data = np.ascontiguousarray(fitted(tensor, port.datatype, shape, owner="the program"))
     if not data.size:
         # An operator that is given nothing may end the process.
-        raise InputError(f"{sent} and empty")
-    wanted = port.datatype.dtype
-    with np.errstate(invalid="ignore", over="ignore"):
-        converted = np.ascontiguousarray(data, dtype=wanted)
-    if wanted.kind in "biu" and not np.array_equal(converted, data):
-        raise InputError(f"{sent} and holds what {port.datatype}, which the program takes, cannot")
-    return converted
+        raise InputError(f"input {tensor.name!r} of shape {list(data.shape)} is empty")
+    return data
 
 
 Declared = tuple[bool, str, str, Sequence[int]]

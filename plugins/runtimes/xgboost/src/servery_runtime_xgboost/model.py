@@ -12,10 +12,11 @@ import numpy as np
 import xgboost
 from servery_sdk import tabular
 from servery_sdk.artifacts import model_file
+from servery_sdk.fitting import Array
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, TensorMetadata
 from servery_sdk.serving import InputError, LoadError
-from servery_sdk.tabular import OUTPUT, Array, Features
+from servery_sdk.tabular import OUTPUT, Features
 
 from servery_runtime_xgboost import ubjson
 

@@ -34,10 +34,7 @@ class Ticket:
         self.is_over = True
 
     def finish(self, outcome: Outcome) -> None:
-        """Tell who asked, unless nobody does any more, and forget them."""
+        """Tell who asked, unless nobody does any more."""
         if not self.is_over:
             self.is_over = True
-            done = self._done
-            # Who asked holds this ticket: without the circle between them, a request goes as soon as it is answered.
-            del self._done
-            done(outcome)
+            self._done(outcome)

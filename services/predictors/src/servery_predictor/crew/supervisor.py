@@ -21,9 +21,10 @@ from typing import NoReturn
 
 from prometheus_client import CollectorRegistry
 from servery_http.server import bound
+from servery_sdk.documents import AnyModel
 from servery_sdk.errors import Transient
 from servery_sdk.model import Runtime
-from servery_sdk.serving import ForkableModel, LoadError, Model
+from servery_sdk.serving import ForkableModel, LoadError
 
 from servery_predictor.counting import Shelves
 from servery_predictor.crew.backoff import deaths_in_a_row, delay_seconds
@@ -100,7 +101,7 @@ class Supervisor:
         self._metrics = Metrics(CollectorRegistry(), self._shelves)
         self._metrics.worker_deaths.labels().inc(0)
         self._selector = selectors.DefaultSelector()
-        self._loaded: dict[str, Model] = {}
+        self._loaded: dict[str, AnyModel] = {}
         self._unloaded: set[str] = set()
         self._changes: deque[_Change] = deque()
         self._renewing: deque[_Slot] = deque()
@@ -177,8 +178,10 @@ class Supervisor:
     # Start and end.
 
     def _load(self) -> None:
-        """Load once for all, where the framework allows."""
+        """Load once for all, where the framework allows; a program is each worker's to run."""
         artifact = self._settings.model_dir
+        if self._factory.program(self._settings.model_name, artifact) is not None:
+            return
         for name, make_model in self._factory.models(self._settings.model_name, artifact).items():
             model = make_model()
             if isinstance(model, ForkableModel) and model.forkable:
@@ -333,16 +336,20 @@ class Supervisor:
 
     def _go_on(self) -> None:
         settled = not any(worker.state in (State.LOADING, State.LOADED) for worker in self._workers())
-        if self._changes and not self._changes[0].begun:
-            # A worker that loads now would miss it.
-            if settled:
-                change = self._changes[0]
+        # Until there is nothing to be done: the next change may begin when one ends, and nobody else would wake us.
+        while self._changes:
+            change = self._changes[0]
+            if not change.begun:
+                if not settled:
+                    # A worker that loads now would miss it.
+                    return
                 change.begun = True
                 change.left = [worker for worker in self._workers() if worker.state is State.SERVING]
                 self._next(change)
-        elif self._changes and not self._changes[0].left:
-            self._end(self._changes[0], Message(word=Word.CHANGED))
-        elif self._renewing and settled and all(slot.successor is None for slot in self._slots):
+            if change.left:
+                return
+            self._end(change, Message(word=Word.CHANGED))
+        if self._renewing and settled and all(slot.successor is None for slot in self._slots):
             slot = self._renewing.popleft()
             if slot.worker is not None:
                 slot.successor = self._start(slot)

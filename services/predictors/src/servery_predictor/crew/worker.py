@@ -13,9 +13,9 @@ from typing import Any
 
 import uvloop
 from prometheus_client import CollectorRegistry
+from servery_sdk.documents import AnyModel
 from servery_sdk.errors import ServeryError
 from servery_sdk.model import Runtime
-from servery_sdk.serving import Model
 
 from servery_predictor.counting import Shelves
 from servery_predictor.crew.post import Message, Post, Verb, Word
@@ -45,7 +45,7 @@ class Place:
     listening: socket
     shelves: Shelves
     shelf: int
-    loaded: Mapping[str, Model]
+    loaded: Mapping[str, AnyModel]
     unloaded: frozenset[str]
 
 

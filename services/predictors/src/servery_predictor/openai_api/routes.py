@@ -235,8 +235,7 @@ class OpenAIRoutes:
             UnknownModel: No such model.
             ModelNotReady: It cannot answer.
         """
-        self._plane.repository.batcher(name, None)
-        entry = self._plane.repository.entry(name)
+        entry = self._plane.repository.ready(name)
         return replace(entry), held(entry.model)
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow.types import DataType
+from servery_sdk.fitting import Array, cast
 from servery_sdk.protocol import Datatype, InferRequest, Tensor
 from servery_sdk.protocol.elements import objects
 from servery_sdk.serving import InputError
-from servery_sdk.tabular import Array, cast, decoded
+from servery_sdk.tabular import decoded
 
 from servery_runtime_mlflow.model.signature import ANY, Port, described
 
@@ -130,16 +131,21 @@ def _column(port: Port, tensor: Tensor) -> Array | list[Any]:
         case DataType.datetime:
             return _times(tensor)
         case _:
-            return _rows(cast(tensor, port.datatype, owner=SIGNATURE))
+            return _rows(_cast(tensor, port.datatype))
 
 
 def _array(port: Port, tensor: Tensor) -> Array:
     have, want = tensor.data.shape, port.shape
     if len(have) != len(want) or any(length not in (ANY, real) for length, real in zip(want, have, strict=True)):
         raise InputError(f"input {tensor.name!r} has shape {list(have)}; the signature takes {port}")
-    data = cast(tensor, port.datatype, owner=SIGNATURE)
+    data = _cast(tensor, port.datatype)
     # A signature may ask for texts of numpy's own.
     return data.astype(port.kind) if port.kind.kind in "US" else data
+
+
+def _cast(tensor: Tensor, datatype: Datatype) -> Array:
+    data = cast(tensor, datatype, owner=SIGNATURE)
+    return decoded(tensor) if datatype is Datatype.BYTES else data
 
 
 def _bytes(port: Port, tensor: Tensor) -> list[Any]:
@@ -163,7 +169,7 @@ def _unpacked(tensor: Tensor) -> Array:
 
 
 def _times(tensor: Tensor) -> Array:
-    texts = cast(tensor, Datatype.BYTES, owner=SIGNATURE)
+    texts = _cast(tensor, Datatype.BYTES)
     try:
         # MLflow knows no time zones: what has one becomes UTC.
         times: Array = pd.to_datetime(texts, format="ISO8601", utc=True).tz_localize(None).to_numpy()

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from servery_sdk.fitting import Array
 from servery_sdk.protocol import Datatype, Tensor
-from servery_sdk.tabular import OUTPUT, Array, encoded
+from servery_sdk.tabular import OUTPUT, encoded
 
 from servery_runtime_mlflow.model.signature import Port
 

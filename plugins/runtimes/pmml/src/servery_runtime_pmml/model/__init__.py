@@ -13,11 +13,12 @@ import jpype
 import numpy as np
 from jpmml_evaluator.jpype import JPypeBackend
 from servery_sdk.artifacts import model_file
+from servery_sdk.fitting import Array
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
 from servery_sdk.protocol.elements import as_bytes
 from servery_sdk.serving import InputError, LoadError
-from servery_sdk.tabular import OUTPUT, Array, Features
+from servery_sdk.tabular import OUTPUT, Features
 
 from servery_runtime_pmml.model import machine
 

@@ -60,6 +60,7 @@ class HandledModel:
 
     def __init__(self, stored: StoredModel, found: Store) -> None:
         self._stored, self._store = stored, found
+        self.default_version = stored.default_version
         self._versions: dict[str, _Version] = {}
         self._directories: list[Callable[[], Any]] = []
         self._takes_requests = found.envelope in WHOLE_REQUESTS
@@ -160,7 +161,7 @@ class HandledModel:
             raise Unimplemented(f"model {self._stored.name!r} does not explain its answers: {error}") from error
 
     def _answered(self, request: InferRequest, headers: dict[str, str], name: str) -> InferResponse:
-        version = self._versions[request.version or self._stored.default_version]
+        version = self._versions[request.version or self.default_version]
         items = rows.of_request(request) if self._takes_requests else rows.of_instances(request)
         # A list of whole requests has no fixed length in TorchServe either: batchSize bounds it, 1 is one request.
         size = version.batch_size if self.batchable and version.batch_size else len(items)

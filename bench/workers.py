@@ -1,0 +1,189 @@
+"""Requests per second of one worker and of several, on a model that weighs and on iris, and what a large model costs.
+
+Run: ``uv run python bench/workers.py [--workers 4] [--seconds 3] [--megabytes 300]``. Needs ``wrk`` and ``taskset``.
+
+One worker has a core, several have one each. ``wrk`` has the cores that are left, or shares all where none is left (it
+says which); then it takes from several workers what it does not take from one, and so the ratio on a quick model is that
+of the machine, not of the server. The heavy model takes 0.3 ms a row, beside which ``wrk`` is nothing. Both servers run
+at once and are asked by turns; a ratio is the median of the repetitions' ratios.
+
+Memory is asked of ``/proc/PID/smaps_rollup`` after every worker has answered: PSS counts a page of k processes as 1/k in
+each, so that the sum counts each page once; USS is what one process has alone. The model's own part is what a large
+model adds to the sum that a small one needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import statistics
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from predictor import REPETITIONS, ask, cases, free_port, machine, predictor, ready, serving
+from sklearn.datasets import load_iris
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
+from up import family
+
+HEAVY_ROWS = 40_000
+_ROW_BYTES = 5 * 8
+"""Of a nearest neighbour's fitted data: four features and a class."""
+
+
+def nearest(rows: int) -> KNeighborsClassifier:
+    """Return a model that looks at so many rows for each that it is asked."""
+    features = np.random.default_rng(0).random((rows, 4))
+    return KNeighborsClassifier(1, algorithm="brute").fit(features, np.arange(rows) % 2)
+
+
+def saved(estimator: Any, folder: Path) -> Path:
+    """Return the folder, which now has the estimator as its model."""
+    folder.mkdir()
+    joblib.dump(estimator, folder / "model.joblib")
+    return folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cores:
+    """Who runs where.
+
+    Attributes:
+        servers: The first is that of one worker alone.
+        load: As ``taskset`` takes them.
+        apart: Whether the load has cores of its own.
+    """
+
+    servers: Sequence[int]
+    load: str
+    apart: bool
+
+
+def cores(workers: int) -> Cores:
+    """Return a core for each worker, and the rest for the load."""
+    every = sorted(os.sched_getaffinity(0))
+    rest = every[workers:]
+    return Cores(servers=every[:workers], load=",".join(map(str, rest or every)), apart=bool(rest))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How ``wrk`` asks."""
+
+    connections: int
+    seconds: int
+    repetitions: int
+
+
+def throughput(name: str, model: Path, workers: int, load: Load, scratch: Path) -> None:
+    """Print the rates of one worker and of several, and their ratio."""
+    where = cores(workers)
+    ports = {count: free_port() for count in (1, workers)}
+    rates: dict[int, list[float]] = {count: [] for count in ports}
+    case = cases()["v2 JSON"]
+    with ExitStack() as stack:
+        for count, port in ports.items():
+            command = predictor(model, port, free_port(), f"--workers={count}")
+            on = set(where.servers[:count])
+            stack.enter_context(serving(f"{count} workers", command, {}, ready(port), on))
+        for _ in range(load.repetitions):
+            for count, port in ports.items():
+                ask(port, case, load.connections, 1, scratch, where.load)
+                rates[count].append(ask(port, case, load.connections, load.seconds, scratch, where.load).rate)
+    ratio = statistics.median(many / one for one, many in zip(rates[1], rates[workers], strict=True))
+    one, many = (statistics.median(rates[count]) for count in (1, workers))
+    print(f"| {name} | {one:,.0f} | {many:,.0f} | {ratio:.2f} |", flush=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Of a server's processes, in MiB.
+
+    Attributes:
+        pss: All of them together, each page once.
+        uss: What each has alone, the supervisor first where there is one.
+    """
+
+    pss: float
+    uss: Sequence[float]
+
+
+def memory(model: Path, workers: int, scratch: Path) -> Memory:
+    """Return what a server needs once all its workers have answered."""
+    port = free_port()
+    command = predictor(model, port, free_port(), f"--workers={workers}")
+    with serving("memory", command, {}, ready(port), os.sched_getaffinity(0)) as process:
+        ask(port, cases()["v2 JSON"], 16 * workers, 2, scratch, cores(workers).load)
+        found = [_rollup(pid) for pid in family(process.pid)]
+    return Memory(
+        pss=sum(one["Pss"] for one in found), uss=[one["Private_Clean"] + one["Private_Dirty"] for one in found]
+    )
+
+
+def _rollup(pid: int) -> dict[str, float]:
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return {name: int(kib) / 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+
+
+def model_counted(workers: int, megabytes: int, scratch: Path) -> None:
+    """Print what a model of so many MB needs, and how often the workers hold it."""
+    large = nearest(megabytes * 1_000_000 // _ROW_BYTES)
+    held = (large._fit_X.nbytes + large._y.nbytes) / 2**20  # noqa: SLF001  # nobody else knows its size
+    small, weighty = saved(nearest(10), scratch / "small"), saved(large, scratch / "large")
+    del large
+    print(
+        f"\nA model of {held:.0f} MiB\n\n| workers | PSS of all, MiB | with a small model | the model is held | USS each |"
+    )
+    print("| --- | --- | --- | --- | --- |")
+    for count in (1, workers):
+        without, with_it = memory(small, count, scratch), memory(weighty, count, scratch)
+        times = (with_it.pss - without.pss) / held
+        each = ", ".join(f"{one:.0f}" for one in with_it.uss)
+        print(f"| {count} | {with_it.pss:.0f} | {without.pss:.0f} | {times:.2f} times | {each} |", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--seconds", type=int, default=3, help="of one repetition")
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
+    parser.add_argument("--megabytes", type=int, default=300, help="of the large model")
+    options = parser.parse_args()
+    for needed in ("wrk", "taskset"):
+        if shutil.which(needed) is None:
+            raise SystemExit(f"{needed} is not installed")
+    where = cores(options.workers)
+    if len(where.servers) < options.workers:
+        raise SystemExit(f"{options.workers} workers need as many cores; here are {len(where.servers)}")
+    print(machine())
+    print(
+        f"workers on cores {', '.join(map(str, where.servers))}; the load on {where.load}, "
+        + ("apart from them" if where.apart else "which it shares with them: there are no others")
+    )
+    print(f"v2 JSON, 2 rows, {options.connections} connections, {options.seconds} s by {options.repetitions}\n")
+    print(f"| model | 1 worker, requests/s | {options.workers} workers | times |\n| --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        data = load_iris()
+        models = {
+            "0.3 ms a row": saved(nearest(HEAVY_ROWS), scratch / "heavy"),
+            "iris": saved(SVC(gamma="scale").fit(data.data, data.target), scratch / "iris"),
+        }
+        load = Load(connections=options.connections, seconds=options.seconds, repetitions=options.repetitions)
+        for name, model in models.items():
+            throughput(name, model, options.workers, load, scratch)
+        model_counted(options.workers, options.megabytes, scratch)
+
+
+if __name__ == "__main__":
+    main()

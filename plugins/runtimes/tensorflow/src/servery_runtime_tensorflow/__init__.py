@@ -1,0 +1,1 @@
+"""Serves TensorFlow SavedModels and Keras models."""
