@@ -53,6 +53,12 @@ class Settings(BaseSettings):
     max_body_bytes: int = 256 * 1024 * 1024
     """Upper bound on one request's body, REST or gRPC."""
 
+    allow_client_shm: bool = False
+    """Whether clients may register shared memory; whoever reaches the port then reads and writes what they name."""
+
+    trace_file: Path | None = None
+    """Where traces of requests are written, once a client asks for some; without, none are."""
+
     request_timeout_seconds: float = 300.0
     """How long a request may wait for the model and its answer."""
 

@@ -29,6 +29,7 @@ from servery_predictor.counting import Shelves
 from servery_predictor.crew.backoff import deaths_in_a_row, delay_seconds
 from servery_predictor.crew.post import Message, Post, Verb, Word, pair
 from servery_predictor.crew.worker import Place, work
+from servery_predictor.extensions.ledger import Ledger
 from servery_predictor.factory import ModelFactory, Options
 from servery_predictor.metrics import Metrics
 from servery_predictor.server import settle
@@ -99,6 +100,7 @@ class Supervisor:
         self._free_shelves = list(range(settings.workers + 1))
         self._metrics = Metrics(CollectorRegistry(), self._shelves)
         self._metrics.worker_deaths.labels().inc(0)
+        self._ledger = Ledger()
         self._selector = selectors.DefaultSelector()
         self._loaded: dict[str, Model] = {}
         self._unloaded: set[str] = set()
@@ -198,6 +200,7 @@ class Supervisor:
             shelf=shelf,
             loaded=self._loaded,
             unloaded=frozenset(self._unloaded),
+            ledger=self._ledger,
         )
         pid = os.fork()
         if not pid:
