@@ -74,13 +74,6 @@ class Metrics:
             "Calls of the model as requests see them: one for three requests counts three times.",
             model,
         )
-        self.last_inference = Gauge(
-            shelves,
-            "servery_predictor_last_call_timestamp_seconds",
-            "When the model was last called.",
-            model,
-            fold=max,
-        )
         self.batch_sizes = BatchSizes(shelves)
         self.prompt_tokens = Counter(
             shelves, "servery_predictor_prompt_tokens", "Tokens of prompts and of texts to embed or rank.", model
@@ -126,7 +119,6 @@ class Metrics:
         self.batch_requests.labels(model).observe(len(ran.waits))
         self.predict_seconds.labels(model).observe(ran.seconds)
         self.batch_sizes.add(model, ran.rows, ran.seconds)
-        self.last_inference.labels(model).set(time.time())
         self.shared_seconds.labels(model).inc(ran.seconds * len(ran.waits))
         observe = self.queue_seconds.labels(model).observe
         for seconds in ran.waits:
@@ -134,7 +126,10 @@ class Metrics:
 
 
 class BatchSizes:
-    """Calls by their exact rows: for the statistics extension, too many series for ``/metrics``."""
+    """Calls by their exact rows, and the time of the last one: for the statistics extension.
+
+    As series of ``/metrics`` they would be too many. Nothing has 0 rows: the time stands in that place.
+    """
 
     _FAMILY = "servery_predictor_batch_sizes"
     _MOST_ROWS = 1024
@@ -145,20 +140,25 @@ class BatchSizes:
 
     def add(self, model: str, rows: int, seconds: float) -> None:
         """Count a call; one of more rows than 1024 is not told apart and not counted."""
-        if rows > self._MOST_ROWS:
-            return
         numbers = self._series.get(model)
         if numbers is None:
             numbers = self._series[model] = self._shelves.series(self._FAMILY, (model,), 2 * (self._MOST_ROWS + 1))
-        numbers[2 * rows] += 1.0
-        numbers[2 * rows + 1] += seconds
+        numbers[0] = time.time()
+        if rows <= self._MOST_ROWS:
+            rows *= 2
+            numbers[rows] += 1.0
+            numbers[rows + 1] += seconds
 
     def read(self, model: str) -> Iterator[tuple[int, float, float]]:
         """Yield rows, calls and seconds of each size that there was, in all processes together."""
         numbers = self._shelves.read(self._FAMILY, sum).get((model,), [])
-        for rows, (calls, seconds) in enumerate(zip(numbers[::2], numbers[1::2], strict=True)):
+        for rows, (calls, seconds) in enumerate(zip(numbers[2::2], numbers[3::2], strict=True), 1):
             if calls:
                 yield rows, calls, seconds
+
+    def last(self, model: str) -> float:
+        """Return when the last call ended, in seconds since 1970; 0 where there was none."""
+        return self._shelves.read(self._FAMILY, max).get((model,), [0.0])[0]
 
 
 _REASONS = {"RESOURCE_EXHAUSTED": "REJECTED", "CANCELLED": "CANCELED", "INTERNAL": "BACKEND"}

@@ -45,11 +45,10 @@ def _of(entry: Entry, metrics: Metrics) -> dict[str, Any]:
     rows = metrics.batch_rows.read().get(model, [0.0])
     asked = sum(metrics.queue_seconds.read().get(model, [0.0])[:-1])
     computed = metrics.shared_seconds.read().get(model, [0.0])[0]
-    last = metrics.last_inference.read().get(model, [0.0])[0]
     return {
         "name": entry.name,
         "version": entry.versions[-1] if entry.versions else "1",
-        "last_inference": round(last * 1000),
+        "last_inference": round(metrics.batch_sizes.last(entry.name) * 1000),
         "inference_count": int(rows[-1]),
         "execution_count": int(sum(rows[:-1])),
         "inference_stats": {
