@@ -171,16 +171,17 @@ def rest(client: Client, predictor: Predictor) -> Rest:
 
 
 @pytest.fixture
-def run_client() -> Callable[..., Awaitable[None]]:
-    """Runs a program of ``clients/`` to its end; apart, for it blocks its thread."""
+def run_client() -> Callable[..., Awaitable[str]]:
+    """Runs a program, one of ``clients/`` or another, and returns what it printed; apart, for it blocks its thread."""
 
-    async def run(name: str, *arguments: str) -> None:
+    async def run(name: str, *arguments: str) -> str:
         program = Path(__file__).parent / "clients" / name
         client = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "ignore", str(program), *arguments), stderr=subprocess.PIPE
+            *(sys.executable, "-W", "ignore", str(program), *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        _, errors = await client.communicate()
+        printed, errors = await client.communicate()
         assert client.returncode == 0, errors.decode()
+        return printed.decode()
 
     return run
 

@@ -15,7 +15,7 @@ from servery_predictor.extensions.shared_memory import SharedMemory, SharedMemor
 from servery_sdk.protocol import Datatype, InferResponse, Tensor
 from servery_sdk.protocol.shared import SharedRequest, Span
 
-pytestmark = pytest.mark.skipif(not cuda.is_here(), reason="there is no GPU here")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.is_here(), reason="there is no GPU here")]
 SIZE = 256
 
 

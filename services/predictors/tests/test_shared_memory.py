@@ -22,7 +22,7 @@ from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 from servery_sdk.protos.open_inference.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub as Stub
 
 Start = Callable[..., Awaitable[Predictor]]
-RunClient = Callable[..., Awaitable[None]]
+RunClient = Callable[..., Awaitable[str]]
 Ask = Callable[..., Awaitable[tuple[int, Any]]]
 ROWS = np.array([[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]])
 SIZE = ROWS.nbytes
@@ -74,6 +74,13 @@ async def test_tritons_published_examples_work(
     assert predictor.grpc is not None
     await run_client("http_shm.py", f"127.0.0.1:{predictor.http.port}", key)
     await run_client("grpc_shm.py", f"127.0.0.1:{predictor.grpc.port}", key)
+
+
+async def test_the_example_client_reads_classes_from_its_region(start: Start, run_client: RunClient) -> None:
+    examples = Path(__file__).parents[3] / "examples"
+    predictor = await start(examples / "sklearn-iris" / "model", allow_client_shm=True)
+    program = examples / "shared-memory" / "client.py"
+    assert await run_client(str(program), f"127.0.0.1:{predictor.http.port}", "iris") == "[1, 0]\n"
 
 
 async def test_what_lies_in_a_region_is_read_and_written_at_its_offsets(ask: Ask, memory: Object, key: str) -> None:

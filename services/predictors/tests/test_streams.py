@@ -18,7 +18,7 @@ from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 from servery_sdk.protos.open_inference.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub as Stub
 
 Start = Callable[..., Awaitable[Predictor]]
-RunClient = Callable[..., Awaitable[None]]
+RunClient = Callable[..., Awaitable[str]]
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
 Ask = Callable[..., Awaitable[tuple[int, Any]]]
 PATIENCE_SECONDS = 20

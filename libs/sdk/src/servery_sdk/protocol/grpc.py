@@ -100,6 +100,19 @@ def _wanted(outputs: Sequence[Any]) -> tuple[tuple[str, ...], dict[str, Span]]:
     return tuple(names), places
 
 
+def encode_request(request: InferRequest, *, raw: bool = True) -> pb.ModelInferRequest:
+    """Return the message of ``request``."""
+    message = pb.ModelInferRequest(
+        model_name=request.model,
+        model_version=request.version or "",
+        id=request.id or "",
+        outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in request.outputs],
+    )
+    _set_parameters(message.parameters, request.parameters)
+    _encode(request.inputs, message.inputs, message.raw_input_contents, raw=raw)
+    return message
+
+
 def decode_response(message: pb.ModelInferResponse) -> InferResponse:
     """Return the response in ``message``.
 

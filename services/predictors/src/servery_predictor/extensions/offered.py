@@ -30,10 +30,10 @@ class Offered:
 
     def names(self, *, is_rest: bool) -> list[str]:
         """Return what the server's metadata lists: exactly what is there."""
-        shared = ("system_shared_memory", *(("cuda_shared_memory",) if cuda.is_here() else ()))
-        return sorted(
-            (*_EVERYWHERE, *(_REST_ONLY if is_rest else ()), *(shared if self.shared_memory.is_allowed else ()))
-        )
+        names = [*_EVERYWHERE, *(_REST_ONLY if is_rest else ())]
+        if self.shared_memory.is_allowed:
+            names += ["system_shared_memory", *(["cuda_shared_memory"] if cuda.is_here() else [])]
+        return sorted(names)
 
     def open(self) -> None:
         """Obey what clients set, here or in another worker."""
