@@ -60,9 +60,9 @@ class _Companion(Extension):
     def _http_port(self) -> int:
         """Return the port that its Service leads to: KServe says 8080 whatever the container declares."""
         listed = self.spec.get("containers") or ()
-        main = next((found for found in listed if found.get("name") == MAIN_CONTAINER), None)
-        ports = (main or next(iter(listed), {})).get("ports") or ()
-        return next((port["containerPort"] for port in ports), HTTP_PORT)
+        named = [found for found in listed if found.get("name") == MAIN_CONTAINER]
+        ports = [port for main in (*named, *listed)[:1] for port in main.get("ports") or ()]
+        return ports[0]["containerPort"] if ports else HTTP_PORT
 
 
 class Transformer(_Companion):

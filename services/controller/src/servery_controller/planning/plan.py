@@ -76,7 +76,7 @@ def _workload(
 ) -> Workload:
     selection = None
     if component.runtime is not None:
-        selection = select_runtime(component.runtime, catalog, service=service.ref)
+        selection = select_runtime(component.runtime, catalog, service=service.ref, kind=component.kind)
     spec, followers = with_accelerators(
         component,
         pod(service, component, selection, catalog, settings),
