@@ -32,6 +32,7 @@ class Doorway:
         self._api = api
         self._endpoints = endpoints
         self._open: dict[tuple[str, int], asyncio.Server] = {}
+        self._opening = asyncio.Lock()
         self._passing: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -53,8 +54,9 @@ class Doorway:
             for port in service["spec"]["ports"]:
                 backend = Backend(metadata["namespace"], metadata["name"], port["port"])
                 key = (f"{backend.service}.{backend.namespace}", backend.port)
-                if key not in self._open:
-                    self._open[key] = await asyncio.start_server(self._visited(backend), _HOST, 0)
+                async with self._opening:
+                    if key not in self._open:
+                        self._open[key] = await asyncio.start_server(self._visited(backend), _HOST, 0)
         return {key: f"{_HOST}:{server.sockets[0].getsockname()[1]}" for key, server in self._open.items()}
 
     def _visited(self, backend: Backend) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:

@@ -64,7 +64,8 @@ class RemoteExplainer(ABC):
             raise LoadError("--predictor_host is missing: an explainer asks a predictor")
 
     async def begin(self) -> None:
-        """Nothing belongs to the event loop."""
+        """Do nothing: nothing here belongs to the event loop."""
+        return
 
     async def is_ready(self) -> bool:
         """Return True: whether the predictor answers is its own to say."""

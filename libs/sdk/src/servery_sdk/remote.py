@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Self
 from urllib.parse import quote
 
 import numpy as np
@@ -58,7 +59,7 @@ class RemotePredictor:
         self._connection = made(host, timeout=timeout_seconds)
         self._is_closed = False
 
-    def __enter__(self) -> RemotePredictor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -520,6 +520,14 @@ def test_wrong_metadata_gets_all_its_errors(metadata: dict[str, Any], errors: li
             ],
             id="explainer-and-canary",
         ),
+        pytest.param(
+            {"spec": {"predictor": {"sklearn": {}}, "explainer": {"alibi": {"type": "AnchorText"}}}},
+            [
+                "spec.explainer.alibi: Forbidden: KServe serves these no more; explain with art, or with containers such "
+                "as servery/explainer-shap"
+            ],
+            id="explainer-of-the-past",
+        ),
     ],
 )
 def test_wrong_spec_gets_all_its_errors(change: dict[str, Any], errors: list[str]) -> None:

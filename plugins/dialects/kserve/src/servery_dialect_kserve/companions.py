@@ -22,6 +22,8 @@ TOLD = frozenset({"model_name", "predictor_host", "http_port"})
 """Flags that every companion gets."""
 
 ART = "art"
+GONE = ("alibi", "aix")
+"""Explainers that KServe had; manifests of its own documentation still say them."""
 
 
 class _Companion(Extension):
@@ -43,7 +45,7 @@ class _Companion(Extension):
     def errors(self) -> Iterator[FieldError]:
         """Yield everything that is wrong with it."""
         # Containers beside ``art`` are its sidecars, as they are beside a model.
-        if self.is_custom and not self.spec.get("containers"):
+        if self.is_custom and not self.spec.get("containers") and not any(self.spec.get(name) for name in GONE):
             yield FieldError(
                 path=self.path,
                 kind=FieldErrorKind.INVALID,

@@ -17,6 +17,7 @@ from servery_sdk.openapi import (
     texts,
 )
 
+from servery_dialect_kserve.companions import GONE
 from servery_dialect_kserve.kinds import FRAMEWORKS
 
 _STORAGE = record(
@@ -135,6 +136,7 @@ EXPLAINER = record(
                 "runtimeVersion": string("Tag of the explainer's image."),
             },
         ),
+        **{name: free("KServe serves these no more; refused.") for name in GONE},
         "storageUris": _STORAGE_URIS,
     },
 )

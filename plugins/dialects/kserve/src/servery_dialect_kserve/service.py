@@ -13,7 +13,7 @@ from servery_sdk.manifests import Json, Manifest, Namespace, ObjectRef
 from servery_sdk.model import AutoscalerClass, ComponentKind, InferenceService
 
 from servery_dialect_kserve import kinds, schema
-from servery_dialect_kserve.companions import ART, Explainer, Transformer
+from servery_dialect_kserve.companions import ART, GONE, Explainer, Transformer
 from servery_dialect_kserve.kinds import FRAMEWORKS, INFERENCE_SERVICE
 from servery_dialect_kserve.predictor import Predictor
 
@@ -28,6 +28,8 @@ _NOT_YET: Mapping[str, str] = {
     "spec.predictor.storageContainerName": "ClusterStorageContainers",
 }
 """Field paths whose meaning Servery cannot give yet."""
+
+_GONE = "KServe serves these no more; explain with art, or with containers such as servery/explainer-shap"
 
 
 def parse(manifest: Manifest) -> InferenceService:
@@ -104,12 +106,13 @@ def _longest_suffix(spec: Json) -> str:
 
 
 def _refused(manifest: Manifest) -> Iterator[FieldError]:
-    for path, what in _NOT_YET.items():
+    details = {path: f"{what}: not supported by Servery yet" for path, what in _NOT_YET.items()}
+    for path, detail in {**details, **{f"spec.explainer.{name}": _GONE for name in GONE}}.items():
         found: Json = manifest
         for step in path.split("."):
             found = found.get(step) if isinstance(found, dict) else None
         if found is not None:
-            yield FieldError(path=path, kind=FieldErrorKind.FORBIDDEN, detail=f"{what}: not supported by Servery yet")
+            yield FieldError(path=path, kind=FieldErrorKind.FORBIDDEN, detail=detail)
 
 
 def _companions(manifest: Manifest) -> Iterator[Transformer | Explainer]:

@@ -223,7 +223,10 @@ def _explanations(
         if workload.kind is ComponentKind.TRANSFORMER:
             yield f"{workload.component}: gets all requests, and asks {workloads[0].name}"
         if workload.kind is ComponentKind.EXPLAINER:
-            yield f"{workload.component}: gets requests for explanations (:explain), and asks {workloads[0].name}"
+            yield (
+                f"{workload.component}: gets requests for explanations (:explain), at its own host alone where the mode "
+                f"does not route between components, and asks {workloads[0].name}"
+            )
         if workload.traffic_percent not in {0, 100}:
             yield f"{workload.component}: {workload.traffic_percent} % of the requests"
         if workload.concurrency is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from servery_sdk import kinds
 from servery_sdk.manifests import Json, Manifest, ObjectRef
@@ -241,7 +242,7 @@ def given(container: Manifest, flag: str) -> str | None:
     """Return what a container's own words say of a flag, ``_`` or ``-`` in its name; None where they do not."""
     words = [str(word) for field in ("command", "args") for word in container.get(field) or ()]
     found = None
-    for word, behind in zip(words, (*words[1:], ""), strict=True):
+    for word, behind in pairwise((*words, "")):
         name, equals, value = word.partition("=")
         if name.startswith("--") and name[2:].replace("-", "_") == flag:
             found = value if equals else behind
