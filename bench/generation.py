@@ -3,6 +3,8 @@
 Run: ``uv run --group torch python bench/generation.py [--texts 32] [--tokens 128] [--hidden 64] [--rounds 3]``. The peer is
 ``generate`` on all prompts as one left-padded batch, in a process of its own on the core that the server has; and the
 library's continuous batching. The server is asked for all texts at once, whole and streamed, by a client on the others.
+All take turns, and every text of the server is compared with that of ``generate``. On a machine that has other things
+to do, tokens for each second of the core's own time say more than tokens for each second of the clock.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import operator
 import os
 import platform
 import random
@@ -22,6 +25,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,8 +56,8 @@ WORDS = [
 PEER = """
 import json, sys, time, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig
-directory, tokens, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-prompts = json.load(sys.stdin)
+directory, tokens, way = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+prompts = json.loads(sys.stdin.readline())
 torch.set_num_threads(1)
 model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
 tokenizer = AutoTokenizer.from_pretrained(directory)
@@ -61,34 +65,45 @@ rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
 width = max(map(len, rows))
 ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
 mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-def whole():
+def generate():
     with torch.inference_mode():
-        model.generate(ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0)
-def timed(work):
+        found = model.generate(
+            ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0
+        )
+    return found[:, width:].tolist()
+def generate_batch():
+    wanted = manager.add_requests(rows, max_new_tokens=tokens)
+    found = {}
+    while len(found) < len(rows):
+        one = manager.get_result(timeout=1)
+        if one is not None and one.is_finished():
+            found[one.request_id] = one.generated_tokens
+    return list(found.values())
+work = {"generate": generate, "generate_batch": generate_batch}[way]
+if way == "generate_batch":
+    manager = model.init_continuous_batching(
+        generation_config=GenerationConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=0),
+        continuous_batching_config=ContinuousBatchingConfig(page_size=32, num_blocks=512, max_batch_tokens=1024),
+    )
+    manager.start()
+# A text goes on from its prompt: a first token that begins with a space has it.
+def text(ids):
+    return tokenizer.decode(ids, skip_special_tokens=True)
+texts = [text(row + new)[len(text(row)) :] for row, new in zip(rows, work())]
+print(json.dumps(texts), flush=True)
+for _ in sys.stdin:
+    started, busy = time.perf_counter(), time.process_time()
     work()
-    found = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        work()
-        found.append(len(rows) * tokens / (time.perf_counter() - started))
-    return found
-answer = {"generate": timed(whole)}
-config = GenerationConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
-manager = model.init_continuous_batching(
-    generation_config=config,
-    continuous_batching_config=ContinuousBatchingConfig(page_size=32, num_blocks=512, max_batch_tokens=1024),
-)
-manager.start()
-def continuous():
-    manager.add_requests(rows, max_new_tokens=tokens)
-    left = len(rows)
-    while left:
-        found = manager.get_result(timeout=1)
-        left -= found is not None and found.is_finished()
-answer["generate_batch"] = timed(continuous)
-manager.stop()
-print(json.dumps(answer))
+    print(json.dumps([time.perf_counter() - started, time.process_time() - busy]), flush=True)
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What one round of all texts took, in seconds."""
+
+    by_clock: float
+    by_core: float
 
 
 def on_server_core() -> None:
@@ -101,24 +116,45 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def peers(directory: str, prompts: list[str], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Return transformers' own tokens per second, by its ways."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEER, directory, str(options.tokens), str(options.rounds)],
-        input=json.dumps(prompts),
-        capture_output=True,
-        text=True,
-        check=True,
-        preexec_fn=on_server_core,
-        env=environment(),
-    )
-    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+class Peer:
+    """transformers in a process of its own, which works when it is told to."""
+
+    def __init__(self, way: str, directory: str, prompts: list[str], tokens: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PEER, directory, str(tokens), way],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            preexec_fn=on_server_core,
+            env=environment(),
+        )
+        self.texts: list[str] = self._ask(json.dumps(prompts))
+
+    def round(self) -> Took:
+        """Generate all texts once."""
+        return Took(*self._ask(""))
+
+    def _ask(self, line: str) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        for answer in self._process.stdout:
+            # The library prints to the same place.
+            if answer.startswith("["):
+                return json.loads(answer)
+        raise SystemExit(f"transformers ended with {self._process.wait()}")
+
+    def close(self) -> None:
+        """End it: one that only waits would still take some of the core."""
+        self._process.kill()
+        self._process.communicate()
 
 
 @contextmanager
-def server(directory: str) -> Iterator[str]:
-    """Run the server on one core; yields its address once it is ready."""
+def server(directory: str) -> Iterator[tuple[str, int]]:
+    """Run the server on one core; yields its address and process id once it is ready."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
@@ -141,29 +177,55 @@ def server(directory: str) -> Iterator[str]:
                 if process.poll() is not None:
                     raise SystemExit(f"the server ended with {process.returncode}") from None
                 time.sleep(0.1)
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         process.wait()
 
 
-async def ask(url: str, prompts: list[str], options: argparse.Namespace, *, is_streamed: bool) -> list[float]:
-    """Return the server's tokens per second, each round with every prompt at once."""
-    common: dict[str, Any] = {"model": "tiny", "max_tokens": options.tokens, "temperature": 0, "ignore_eos": True}
-    found = []
+def busy_seconds(pid: int) -> float:
+    """Return the processor seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def ask(url: str, prompts: list[str], tokens: int, *, is_streamed: bool) -> list[str]:
+    """Ask for every text at once; return the bodies."""
+    told = {"stream": True, "stream_options": {"include_usage": True}} if is_streamed else {}
+    common = {"model": "tiny", "max_tokens": tokens, "temperature": 0, "ignore_eos": True, **told}
     async with Client() as client:
 
-        async def one(prompt: str) -> None:
-            body = json.dumps({**common, "prompt": prompt, "stream": is_streamed}).encode()
+        async def one(prompt: str) -> str:
+            body = json.dumps({**common, "prompt": prompt}).encode()
             answer = await client.request("POST", f"{url}/v1/completions", body=body)
-            if answer.status != 200 or (is_streamed and not answer.body.endswith(b"[DONE]\n\n")):
+            if answer.status != 200:
                 raise SystemExit(answer.body.decode())
+            return answer.body.decode()
 
-        for _ in range(1 + options.rounds):
-            started = time.perf_counter()
-            await asyncio.gather(*map(one, prompts))
-            found.append(len(prompts) * options.tokens / (time.perf_counter() - started))
-    return found[1:]
+        return await asyncio.gather(*map(one, prompts))
+
+
+def text_of(body: str, tokens: int, *, is_streamed: bool) -> str:
+    """Return the text that a body holds, which must be of ``tokens`` tokens."""
+    if is_streamed:
+        events = [event.removeprefix("data: ") for event in body.split("\n\n") if event]
+        if events.pop() != "[DONE]":
+            raise SystemExit(f"a stream that does not end: {body[-200:]}")
+        answers = [json.loads(event) for event in events]
+    else:
+        answers = [json.loads(body)]
+    told = [answer.get("usage") for answer in answers][-1]
+    if told is None or told["completion_tokens"] != tokens:
+        raise SystemExit(f"not {tokens} tokens: {body[-300:]}")
+    return "".join(choice["text"] for answer in answers for choice in answer["choices"])
+
+
+def served(url: str, pid: int, prompts: list[str], tokens: int, *, is_streamed: bool) -> tuple[Took, list[str]]:
+    """Return what a round of the server took, and its texts."""
+    started, busy = time.perf_counter(), busy_seconds(pid)
+    bodies = asyncio.run(ask(url, prompts, tokens, is_streamed=is_streamed))
+    took = Took(time.perf_counter() - started, busy_seconds(pid) - busy)
+    return took, [text_of(body, tokens, is_streamed=is_streamed) for body in bodies]
 
 
 def main() -> None:
@@ -188,16 +250,34 @@ def main() -> None:
             check=True,
             capture_output=True,
         )
-        rates = peers(directory, prompts, options)
+        took: dict[str, list[Took]] = {"generate": []}
+        equal: dict[str, list[float]] = {}
+        alone = Peer("generate_batch", directory, prompts, options.tokens)
+        took["generate_batch"] = [alone.round() for _ in range(options.rounds)]
+        alone.close()
+        peer = Peer("generate", directory, prompts, options.tokens)
         os.sched_setaffinity(0, os.sched_getaffinity(0) - {SERVER_CORE} or {SERVER_CORE})
-        with server(directory) as url:
-            rates["servery"] = asyncio.run(ask(url, prompts, options, is_streamed=False))
-            rates["servery, streamed"] = asyncio.run(ask(url, prompts, options, is_streamed=True))
-    base = statistics.median(rates["generate"])
-    print(f"{'tokens/s':<20}{'median':>10}{'least':>10}{'most':>10}{'ratio':>8}")
-    for name, found in rates.items():
-        median = statistics.median(found)
-        print(f"{name:<20}{median:>10.0f}{min(found):>10.0f}{max(found):>10.0f}{median / base:>7.2f}x")
+        with server(directory) as (url, pid):
+            for number in range(-1, options.rounds):
+                # In turns: what else the machine does changes in time. The first round warms.
+                rounds = {"generate": peer.round()}
+                for way, is_streamed in (("servery", False), ("servery, streamed", True)):
+                    rounds[way], texts = served(url, pid, prompts, options.tokens, is_streamed=is_streamed)
+                    same = sum(map(operator.eq, texts, peer.texts))
+                    equal.setdefault(way, []).append(same / len(prompts))
+                if number >= 0:
+                    for way, found in rounds.items():
+                        took.setdefault(way, []).append(found)
+        peer.close()
+    for way, found in took.items():
+        for of in ("by_clock", "by_core"):
+            rates = [options.texts * options.tokens / getattr(one, of) for one in found]
+            pairs = zip(found, took["generate"], strict=True)
+            ratio = statistics.median(getattr(base, of) / getattr(one, of) for one, base in pairs)
+            each = ", ".join(f"{rate:,.0f}" for rate in rates)
+            print(f"{way:18} {ratio:5.0%} of generate; tokens for each second {of.replace('_', ' the ')}: {each}")
+    for way, shares in equal.items():
+        print(f"{way:18} {min(shares):5.0%} of its texts are those of generate, in the worst round")
 
 
 if __name__ == "__main__":

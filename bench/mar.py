@@ -185,7 +185,7 @@ def client(port: int, file: str, per_request: int, connections: int, seconds: fl
 def used(port: int, pid: int) -> tuple[float, float]:
     """Return how many images the server has computed, and its processor seconds."""
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
-    rows = next(line for line in text.splitlines() if line.startswith("servery_predictor_batch_rows_sum"))
+    rows = next((line for line in text.splitlines() if line.startswith("servery_predictor_batch_rows_sum")), "0")
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return float(rows.split()[-1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,7 +1,8 @@
 """Asks real predictors for minutes, in all protocols and as badly as clients do, and checks every answer.
 
-Run: ``uv run python bench/soak.py [minutes, 30 unless said] [--workers 1 3] [--runtimes sklearn python]``. It uses
-127.0.0.1 alone and ends by itself: 1 if an answer was lost or wrong, if memory grows, or if anything stays open.
+Run: ``uv run python bench/soak.py [minutes, 30 unless said] [--workers 1 3] [--runtimes sklearn python]
+[--fronts fast grpcio]``. It uses 127.0.0.1 alone and ends by itself: with 1 if an answer was lost or wrong, if memory
+grows, or if anything stays open.
 
 One ``servery-predictor`` runs for each runtime and number of workers, by turns with each gRPC front, all at the same
 time; each has a process of clients (``soaking/clients.py``: v1, v2 JSON, v2 binary and gRPC; pipelines; slow senders and
@@ -136,10 +137,12 @@ class Soaked:
         return float(np.polyfit(later[:, 0] / 60, later[:, 1], 1)[0]), float(later[-1, 0] - later[0, 0])
 
 
-def started(stack: ExitStack, scratch: Path, runtimes: Sequence[str], counts: Sequence[int]) -> Iterator[Soaked]:
-    """Yield a ready server for each runtime and number of workers; half of them have each gRPC front."""
-    for number, (runtime, workers) in enumerate(itertools.product(runtimes, counts)):
-        front = ("fast", "grpcio")[(number + number // len(counts)) % 2]
+def started(
+    stack: ExitStack, scratch: Path, runtimes: Sequence[str], counts: Sequence[int], fronts: Sequence[str]
+) -> Iterator[Soaked]:
+    """Yield a ready server for each runtime and number of workers, with the gRPC fronts by turns."""
+    for (row, runtime), (column, workers) in itertools.product(enumerate(runtimes), enumerate(counts)):
+        front = fronts[(row + column) % len(fronts)]
         name = f"{runtime}, {workers} worker{'s'[: workers > 1]}, {front} gRPC front"
         folder = scratch / f"{runtime}-{workers}"
         for needed in ("artifact", "tasks", "tmp"):
@@ -216,6 +219,7 @@ def main() -> None:
     parser.add_argument("minutes", type=float, nargs="?", default=30.0)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 3], help="one server with each number")
     parser.add_argument("--runtimes", nargs="+", default=["sklearn", "python"], choices=["sklearn", "python"])
+    parser.add_argument("--fronts", nargs="+", default=["fast", "grpcio"], choices=["fast", "grpcio"], help="by turns")
     options = parser.parse_args()
     seconds = options.minutes * 60
     print(machine())
@@ -224,7 +228,7 @@ def main() -> None:
         ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool,
         ExitStack() as stack,
     ):
-        servers = list(started(stack, Path(scratch), options.runtimes, options.workers))
+        servers = list(started(stack, Path(scratch), options.runtimes, options.workers, options.fronts))
         ask(pool, servers, min(30.0, seconds / 5), says=False)
         before = quiet(servers)
         for server in servers:

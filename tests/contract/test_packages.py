@@ -28,7 +28,7 @@ UNIMPORTED = {
 }
 
 # Modules of extras that are not called as their distributions are.
-NAMED = {"PIL": "pillow"}
+NAMED = {"PIL": "pillow", "mlflow": "mlflow-skinny"}
 
 # Editable installs are not in importlib's index of modules.
 OWN = {

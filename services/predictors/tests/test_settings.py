@@ -58,8 +58,8 @@ def test_every_field_has_its_flag_in_both_spellings_and_its_variable(
     name: str, settings_of: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     default = Settings.model_fields[name].default
-    value = {"grpc_front": "fast"}.get(name) or (
-        "false" if default is True else "11" if isinstance(default, int | float) else "/x"
+    value = {"grpc_front": "grpcio"}.get(name) or (
+        str(not default).lower() if isinstance(default, bool) else "11" if isinstance(default, int | float) else "/x"
     )
     runtime = [] if name == "runtime" else ["--runtime=sklearn"]
     by_flag = getattr(settings_of(*runtime, f"--{name.replace('_', '-')}={value}"), name)

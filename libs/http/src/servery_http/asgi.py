@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from servery_http.front import error
 from servery_http.incoming import BodyBroke
 from servery_http.limits import Limits
+from servery_http.manners import Manner, wrapped
 from servery_http.messages import Request, Response, Router, Streamed
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -17,7 +18,9 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
-def application(hot: Router, app: Application, limits: Limits | None = None) -> Application:
+def application(
+    hot: Router, app: Application, limits: Limits | None = None, manners: Sequence[Manner] = ()
+) -> Application:
     """Return an ASGI application that answers the routes of ``hot`` and leaves all others to ``app``.
 
     Bodies of hot routes are whole before their handler is called, streamed routes among them.
@@ -33,6 +36,7 @@ def application(hot: Router, app: Application, limits: Limits | None = None) -> 
             await app(scope, receive, send)
             return
         handler = route.handler if isinstance(route, Streamed) else route
+        handler = wrapped(handler, manners, [name for name, _ in scope["headers"]])
         body = await _body(receive, most)
         if body is None:
             await _send(error(413, f"the body is longer than {most} bytes"), send)

@@ -11,7 +11,7 @@ import http
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 
 from servery_http.incoming import Incoming
 from servery_http.limits import Limits
+from servery_http.manners import Manner, wrapped
 from servery_http.messages import Handler, Later, Request, Response, Router, Stream, Streamed, header
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ _READ_AHEAD_BYTES = 64 * 1024
 _CORK_BYTES = 64 * 1024
 _LINGER_SECONDS = 0.25
 _NO_CONTENT = frozenset({204, 304})
+_LOOKED_AT = frozenset({b"expect", b"content-length"})
 
 
 def encode(response: Response, *, close: bool, head: bool = False) -> bytes:
@@ -124,6 +126,9 @@ class Front(asyncio.Protocol):
 
     hot: Router
     limits: Limits
+    manners: tuple[Manner, ...]
+    looked_at: frozenset[bytes]
+    """Headers that mean something to the front itself."""
 
     def __init__(
         self,
@@ -153,6 +158,7 @@ class Front(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_bytes = 0
         self._expect_continue = False
+        self._asked: list[bytes] = []
         self._in_head = False
         self._refused = False
         self._closed = False
@@ -243,6 +249,7 @@ class Front(asyncio.Protocol):
         self._headers = []
         self._header_bytes = 0
         self._expect_continue = False
+        self._asked = []
         self._deadline = self._loop.time() + self.limits.read_timeout_seconds
 
     def on_url(self, url: bytes) -> None:
@@ -256,10 +263,14 @@ class Front(asyncio.Protocol):
         if self._header_bytes > self.limits.max_header_bytes:
             self._refuse(431, f"the headers are longer than {self.limits.max_header_bytes} bytes")
             return
-        if name == b"expect" and value.lower() == b"100-continue":
-            self._expect_continue = True
-        elif name == b"content-length" and int(value) > self.limits.max_body_bytes:
-            self._refuse(413, f"the body has {int(value)} bytes, the limit is {self.limits.max_body_bytes}")
+        if name in self.looked_at:
+            if name == b"content-length":
+                if int(value) > self.limits.max_body_bytes:
+                    self._refuse(413, f"the body has {int(value)} bytes, the limit is {self.limits.max_body_bytes}")
+            elif name != b"expect":
+                self._asked.append(name)
+            elif value.lower() == b"100-continue":
+                self._expect_continue = True
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -282,7 +293,7 @@ class Front(asyncio.Protocol):
             exchange.handler = found.handler
             exchange.incoming = Incoming(self._read_no_more, self._read_again)
         else:
-            exchange.handler = found
+            exchange.handler = wrapped(found, self.manners, self._asked) if self._asked else found
         self._reading = exchange
         if self._current is None and not self._waiting and not self._flow.write_paused:
             self._start(exchange)
@@ -628,9 +639,16 @@ class Front(asyncio.Protocol):
             self._refuse(408, f"the request did not end within {self.limits.read_timeout_seconds:g} s")
 
 
-def front(hot: Router, limits: Limits | None = None) -> type[Front]:
-    """Return the protocol class for ``uvicorn.Config(http=…)`` that answers ``hot`` routes itself."""
-    return type("BoundFront", (Front,), {"hot": staticmethod(hot), "limits": limits or Limits()})
+def front(hot: Router, limits: Limits | None = None, manners: Iterable[Manner] = ()) -> type[Front]:
+    """Return the protocol class for ``uvicorn.Config(http=…)`` that answers ``hot`` routes itself, in ``manners``."""
+    manners = tuple(manners)
+    bound = {
+        "hot": staticmethod(hot),
+        "limits": limits or Limits(),
+        "manners": manners,
+        "looked_at": _LOOKED_AT.union(*(manner.headers for manner in manners)),
+    }
+    return type("BoundFront", (Front,), bound)
 
 
 async def no_application(scope: Any, receive: Any, send: Any) -> None:

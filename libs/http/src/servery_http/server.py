@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import uvicorn
 
 from servery_http.front import front, no_application
 from servery_http.limits import Limits
+from servery_http.manners import Manner
 from servery_http.messages import Router
 
 
@@ -24,6 +25,7 @@ class Server(uvicorn.Server):
         app: Answers all others.
         sock: Bound already; instead of ``host`` and ``port``.
         certificate: PEM; with it, and ``private_key``, the server speaks TLS.
+        manners: Of hot routes, the first outermost.
         drain_seconds: How long ``stop`` waits for what is in flight.
     """
 
@@ -38,12 +40,13 @@ class Server(uvicorn.Server):
         certificate: Path | None = None,
         private_key: Path | None = None,
         limits: Limits | None = None,
+        manners: Iterable[Manner] = (),
         drain_seconds: float = 30.0,
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=front(hot, limits),
+                http=front(hot, limits, manners),
                 loop="none",
                 lifespan="off" if app is no_application else "auto",
                 log_config=None,
@@ -137,9 +140,16 @@ def bound(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
 
     Args:
         is_shared: Whether other processes may have it too, and the kernel deals connections out among them.
+
+    Raises:
+        OSError: Somebody has the port.
     """
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(is_shared))
-    bound.bind((host, port))
+    try:
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
     return bound

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
+from servery_sdk.routes import Host, Listener
 
 
 class LoadError(ServeryError):
@@ -138,6 +139,32 @@ class ModelProgram(Protocol):
         """
 
 
+@runtime_checkable
+class ReservedStore(Protocol):
+    """A store that holds more models than it serves by itself."""
+
+    @classmethod
+    def reserved(cls, artifact: Path) -> Mapping[str, Callable[[], Model]]:
+        """Return what makes each model that is served only once somebody asks for it to be loaded, by name.
+
+        Raises:
+            LoadError: The artifact cannot be read.
+        """
+
+
+@runtime_checkable
+class RoutedModel(Protocol):
+    """A class of models whose users know paths, or ports, of another server's."""
+
+    @classmethod
+    def listeners(cls, artifact: Path, host: Host) -> Sequence[Listener]:
+        """Return those paths, and where they are answered; called once, before anything is loaded.
+
+        Raises:
+            LoadError: The artifact says where, but cannot be read.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduling:
     """How a model wants to be called.
@@ -174,6 +201,25 @@ class GatheringModel(Protocol):
 
     def predict_many(self, requests: Sequence[InferRequest]) -> Sequence[InferResponse | ServeryError]:
         """Answer each request, in order: an error is the answer of one, and what is raised is the answer of all."""
+
+
+Send: TypeAlias = Callable[[InferResponse | ServeryError | None, bool], None]
+"""Takes a response, or what is wrong, and whether it is the last one; None where only that is told."""
+
+
+@runtime_checkable
+class DecoupledModel(Protocol):
+    """A model that may answer a request with any number of responses, each when it is there."""
+
+    is_decoupled: bool
+    """False: this one gives one response to each request, although others of its class do not."""
+
+    def stream(self, request: InferRequest, send: Send) -> None:
+        """Give every response to ``send``, from any thread, and return after the last one.
+
+        Raises:
+            ServeryError: There will be no more.
+        """
 
 
 @runtime_checkable

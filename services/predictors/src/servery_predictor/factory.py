@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +10,16 @@ from typing import TypeAlias
 
 from servery_sdk.documents import AnyModel
 from servery_sdk.model import Runtime
-from servery_sdk.serving import LoadError, Model, ModelProgram, ModelStore, ThreadedModel
+from servery_sdk.routes import Host, Listener
+from servery_sdk.serving import (
+    LoadError,
+    Model,
+    ModelProgram,
+    ModelStore,
+    ReservedStore,
+    RoutedModel,
+    ThreadedModel,
+)
 
 MakeModel: TypeAlias = Callable[[], AnyModel]
 RunProgram: TypeAlias = Callable[[], Mapping[str, MakeModel]]
@@ -56,6 +65,25 @@ class ModelFactory:
         """Return what runs the program that ``artifact`` is, and tells what makes its models; None where it is none."""
         made = self._model_class
         return made.program(artifact, name, **self._options) if isinstance(made, ModelProgram) else None
+
+    def reserved(self, artifact: Path) -> Mapping[str, MakeModel]:
+        """Return what makes each model that ``artifact`` holds back.
+
+        Raises:
+            LoadError: The artifact cannot be read.
+        """
+        made = self._model_class
+        found: Mapping[str, MakeModel] = made.reserved(artifact) if isinstance(made, ReservedStore) else {}
+        return {model: partial(self._empty, make) for model, make in found.items()}
+
+    def listeners(self, artifact: Path, host: Host) -> Sequence[Listener]:
+        """Return the paths of the runtime's own.
+
+        Raises:
+            LoadError: The artifact says where they are answered, but cannot be read.
+        """
+        made = self._model_class
+        return made.listeners(artifact, host) if isinstance(made, RoutedModel) else ()
 
     def _empty(self, make: MakeModel) -> AnyModel:
         model = make()

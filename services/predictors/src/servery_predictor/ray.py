@@ -20,7 +20,9 @@ from servery_http.proxy import forward
 from servery_sdk.errors import ServeryError
 
 from servery_predictor.cli import find_runtime, settings_from
+from servery_predictor.manners import events, manners, served
 from servery_predictor.rest import HotRoutes, application
+from servery_predictor.runtime_routes import PlaneHost, Table
 from servery_predictor.server import data_plane
 
 HOST = "SERVERY_PREDICTOR_HOST"
@@ -34,13 +36,22 @@ class ModelReplica:
 
     async def __init__(self, argv: Sequence[str]) -> None:  # type: ignore[misc]  # Ray awaits it
         settings, options = settings_from(argv)
-        self._limits = Limits(max_body_bytes=settings.max_body_bytes)
+        self._settings = settings
         self._plane = data_plane(settings, find_runtime(settings.runtime), options=options)
+        # A replica has no port: whatever the runtime's own server would have had is answered at Ray's.
+        found = self._plane.repository.listeners(PlaneHost(self._plane, is_alone=False))
+        self._more = Table(route for listener in found for route in listener.routes)
         await self._plane.repository.load_all()
 
     def __serve_build_asgi_app__(self) -> asgi.Application:
         """Return the same routes as the predictor's own server has."""
-        return asgi.application(HotRoutes(self._plane), application(self._plane), self._limits)
+        settings = self._settings
+        return asgi.application(
+            HotRoutes(self._plane, events(settings), self._more),
+            served(application(self._plane), settings),
+            Limits(max_body_bytes=settings.max_body_bytes),
+            manners(settings),
+        )
 
     async def __del__(self) -> None:
         """Finish what is in flight and give the model back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,9 +16,11 @@ from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Json
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
+from servery_sdk.routes import Host, Listener
 from servery_sdk.serving import (
     ClosableModel,
     ConfiguredModel,
+    DecoupledModel,
     DescribedModel,
     Explainer,
     GatheringModel,
@@ -30,8 +32,10 @@ from servery_sdk.serving import (
     Unimplemented,
 )
 
+from servery_predictor.batching.calls import Called
 from servery_predictor.batching.loop import Batcher
 from servery_predictor.batching.policy import Patience
+from servery_predictor.batching.tickets import Ticket
 from servery_predictor.errors import ModelNotReady, UnknownModel
 from servery_predictor.factory import MakeModel, ModelFactory, RunProgram
 from servery_predictor.metrics import Metrics
@@ -101,6 +105,7 @@ class Repository:
         max_batch_rows: Of one call.
         max_queue_requests: That may wait for one model.
         timeout_seconds: That a request may wait for its answer; None for any time.
+        on_call: Told of every call of a model.
     """
 
     def __init__(
@@ -111,8 +116,10 @@ class Repository:
         max_batch_rows: int,
         max_queue_requests: int,
         timeout_seconds: float | None = None,
+        on_call: Callable[[Sequence[Ticket], Called], None] = lambda tickets, called: None,
     ) -> None:
         self._factory = factory
+        self._on_call = on_call
         self._metrics = metrics
         self._max_batch_rows = max_batch_rows
         self.max_queue_requests = max_queue_requests
@@ -144,9 +151,7 @@ class Repository:
 
     def _know(self, name: str, artifact: Path, makers: Mapping[str, MakeModel]) -> None:
         for model, make_model in makers.items():
-            if model not in self._entries:
-                self._entries[model] = Entry(model, artifact, make_model)
-                self._locks[model] = asyncio.Lock()
+            self._enter(model, artifact, make_model)
         self._nicknames.pop(name, None)
         if len(makers) == 1:
             (self._nicknames[name],) = makers
@@ -157,6 +162,21 @@ class Repository:
                 self._programs[name] = None
                 makers = await asyncio.get_running_loop().run_in_executor(None, program)
                 self._know(name, self._artifacts[name], makers)
+
+    def _enter(self, name: str, artifact: Path, make_model: MakeModel) -> None:
+        if name not in self._entries:
+            self._entries[name] = Entry(name, artifact, make_model)
+            self._locks[name] = asyncio.Lock()
+
+    def listeners(self, host: Host) -> tuple[Listener, ...]:
+        """Return the paths of the runtime's own.
+
+        Raises:
+            LoadError: An artifact says where they are answered, but cannot be read.
+        """
+        return tuple(
+            found for artifact in self._artifacts.values() for found in self._factory.listeners(artifact, host)
+        )
 
     def adopt(self, name: str, model: AnyModel) -> None:
         """Take a model that is loaded already: it is what the next ``load`` serves."""
@@ -239,6 +259,15 @@ class Repository:
             return model.explain
         raise Unimplemented(f"model {name!r} does not explain its answers")
 
+    def decoupled(self, name: str, version: str | None) -> DecoupledModel | None:
+        """Return a model that may answer with several responses; None where it is none of those.
+
+        Raises:
+            UnknownModel: No such model or version.
+        """
+        model = self.entry(name, version).model
+        return model if isinstance(model, DecoupledModel) and model.is_decoupled else None
+
     def configuration(self, name: str, version: str | None = None) -> Mapping[str, Json]:
         """Return the configuration of a model that is ready.
 
@@ -268,7 +297,8 @@ class Repository:
             raise LoadError("; ".join(map(str, failures)))
 
     async def load(self, name: str) -> None:
-        """Load or load again; while loading, the old one goes on answering. Artifacts may have got new models.
+        """Load or load again; while loading, the old one goes on answering. Artifacts may have got new models, and hold
+        some back until they are asked for.
 
         Raises:
             UnknownModel: Not here.
@@ -277,6 +307,8 @@ class Repository:
         if name not in self._entries:
             for known, artifact in list(self._artifacts.items()):
                 self.add(known, artifact)
+                if name not in self._entries and name in (reserved := self._factory.reserved(artifact)):
+                    self._enter(name, artifact, reserved[name])
             await self._run_programs()
         entry = self.entry(name)
         async with self._locks[entry.name]:
@@ -340,6 +372,7 @@ class Repository:
             parallel_calls=wishes.parallel_calls,
             on_batch=partial(self._metrics.ran, entry.name),
             on_wait=self._metrics.queue_requests.labels(entry.name).set,
+            on_call=self._on_call,
         )
         return {**(_batches(wishes, max_rows) if batchable else _NO_BATCHES), "max_queue_requests": max_requests}
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote
 
 from fastapi import FastAPI
@@ -12,18 +12,23 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from servery_http.messages import Handler, Later, Request, Response, header
+from servery_http.manners import Answering
+from servery_http.messages import Handler, Request, Response, header
 from servery_sdk.documents import Document
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.model import Protocol as Wire
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError, v1, v2
+from servery_sdk.protocol.shared import SharedRequest
 from servery_sdk.runtimes import VERSION
 from starlette.exceptions import HTTPException
 
 from servery_predictor import errors
 from servery_predictor.asking import Asking
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.events import Events
+from servery_predictor.extensions import routes as extension_routes
+from servery_predictor.extensions.generate import GenerateRoutes
 from servery_predictor.openai_api import errors as openai_errors
 from servery_predictor.openai_api import models as openai_models
 from servery_predictor.openai_api.routes import OpenAIRoutes
@@ -35,6 +40,7 @@ _BINARY = b"application/octet-stream"
 _PREDICT = re.compile(r"/v1/models/([^/]+):predict")
 _EXPLAIN = re.compile(r"/v1/models/([^/]+):explain")
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+_GENERATE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/generate(_stream)?")
 
 
 _OF_A_CONNECTION = frozenset(
@@ -42,32 +48,48 @@ _OF_A_CONNECTION = frozenset(
 )
 """Headers that a model may have from a predictor's answer, and that are the front's to write."""
 
-Answer: TypeAlias = Response | Later | Awaitable[Response]
-
 
 class HotRoutes:
-    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, and OpenAI's."""
+    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, ``generate``, and OpenAI's.
 
-    def __init__(self, plane: DataPlane) -> None:
+    Args:
+        events: How CloudEvents are answered.
+        more: Finds what the runtime has beside them.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        events: Events | None = None,
+        more: Callable[[str, str], Handler | None] | None = None,
+    ) -> None:
         self._plane = plane
         self._tfserving = tfserving.TFServingRoutes(plane)
+        self._events = events or Events()
+        self._more = more or _no_more
+        self._generate = GenerateRoutes(plane)
         # A server has few models and clients repeat one path: a dictionary beats the expressions.
         self._known: dict[str, Handler] = dict(OpenAIRoutes(plane).by_path())
 
     def __call__(self, method: str, path: str) -> Handler | None:
-        """Return the handler of an inference request, None for all others."""
+        """Return the handler of an inference request, or of one of ``more``; None for all others."""
         if method != "POST":
-            return None
+            return self._more(method, path)
         return self._known.get(path) or self._find(path)
 
     def _find(self, path: str) -> Handler | None:
-        handler = self._tfserving.find(path)
+        handler: Handler | None
         if found := _PREDICT.fullmatch(path):
             handler = self._predict(unquote(found[1]))
         elif found := _INFER.fullmatch(path):
             handler = self._infer(unquote(found[1]), found[2] and unquote(found[2]))
+        elif found := _GENERATE.fullmatch(path):
+            version = found[2] and unquote(found[2])
+            handler = self._generate.handler(unquote(found[1]), version, is_streamed=bool(found[3]))
         elif found := _EXPLAIN.fullmatch(path):
             handler = self._explain(unquote(found[1]))
+        else:
+            handler = self._tfserving.find(path) or self._more("POST", path)
         if handler is not None and len(self._known) < 1000:
             self._known[path] = handler
         return handler
@@ -75,7 +97,7 @@ class HotRoutes:
     def _predict(self, model: str) -> Handler:
         theirs = self._tfserving.predict(model, None)
 
-        def predict(request: Request) -> Answer:
+        def predict(request: Request) -> Answering:
             if self._plane.repository.takes_documents(model):
                 return _replied(self._plane, request, model, Wire.V1)
             if self._tfserving.is_asked(model):
@@ -83,34 +105,49 @@ class HotRoutes:
             try:
                 asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
-                return errors.response(failure)
+                return self._events.structured(request, predict) or errors.response(failure)
             return Asking(self._plane, asked, "v1", _v1_response)
 
         return predict
 
     def _explain(self, model: str) -> Handler:
-        def explain(request: Request) -> Answer:
+        def explain(request: Request) -> Answering:
             if self._plane.repository.takes_documents(model):
                 return _replied(self._plane, request, model, Wire.V1, explain=True)
             try:
                 asked = v1.decode_request(request.body, model=model)
             except ServeryError as failure:
-                return errors.response(failure)
+                return self._events.structured(request, explain) or errors.response(failure)
             return Asking(self._plane, asked, "v1", _v1_explanation, explain=True)
 
         return explain
 
     def _infer(self, model: str, version: str | None) -> Handler:
-        def infer(request: Request) -> Answer:
+        memory = self._plane.offered.shared_memory
+
+        def infer(request: Request) -> Answering:
             if self._plane.repository.takes_documents(model):
                 return _replied(self._plane, request, model, Wire.V2, version=version)
             try:
-                asked = v2.decode_request(request.body, model=model, version=version, json_length=_json_length(request))
+                asked = v2.decode_request(
+                    request.body, model=model, version=version, json_length=_json_length(request), regions=memory
+                )
+                if type(asked) is SharedRequest:
+                    memory.check(asked)
+                    return Asking(self._plane, asked, "v2", self._placed)
             except ServeryError as failure:
                 return errors.response(failure)
             return Asking(self._plane, asked, "v2", _v2_response)
 
         return infer
+
+    def _placed(self, outcome: InferResponse, asked: InferRequest) -> Response:
+        assert isinstance(asked, SharedRequest)
+        try:
+            placed = self._plane.offered.shared_memory.put(outcome, asked)
+        except ServeryError as failure:
+            return errors.response(failure)
+        return _written(v2.encode_response(outcome, asked, placed=placed))
 
 
 async def _replied(
@@ -133,6 +170,10 @@ async def _replied(
     return Response(reply.status, b"", kind, more, reply.body)
 
 
+def _no_more(_: str, __: str) -> None:
+    return None
+
+
 def _v1_response(outcome: InferResponse, _: InferRequest) -> Response:
     return Response(body=v1.encode_response(outcome))
 
@@ -142,7 +183,10 @@ def _v1_explanation(outcome: InferResponse, _: InferRequest) -> Response:
 
 
 def _v2_response(outcome: InferResponse, asked: InferRequest) -> Response:
-    encoded = v2.encode_response(outcome, asked)
+    return _written(v2.encode_response(outcome, asked))
+
+
+def _written(encoded: v2.Encoded) -> Response:
     if encoded.json_length is None:
         return Response(body=encoded.body)
     return Response(200, encoded.body, _BINARY, ((JSON_LENGTH, b"%d" % encoded.json_length),))
@@ -203,7 +247,7 @@ def application(plane: DataPlane) -> FastAPI:
 
     @app.get("/v2")
     async def server_metadata() -> dict[str, Any]:
-        return {"name": "servery", "version": VERSION, "extensions": ["model_repository", "binary_tensor_data"]}
+        return {"name": "servery", "version": VERSION, "extensions": plane.offered.names(is_rest=True)}
 
     @app.get("/v2/health/live")
     async def live() -> dict[str, bool]:
@@ -216,6 +260,9 @@ def application(plane: DataPlane) -> FastAPI:
     @app.get("/v2/models")
     async def v2_models() -> dict[str, list[str]]:
         return {"models": [entry.name for entry in repository.entries()]}
+
+    # First: "stats" is no model's name.
+    extension_routes.add(app, plane)
 
     @app.get("/v2/models/{model}", responses=_ERRORS)
     @app.get("/v2/models/{model}/versions/{version}", responses=_ERRORS)

@@ -4,42 +4,63 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 from collections.abc import Collection
 from socket import socket
 
+from servery_http.front import no_application
 from servery_http.limits import Limits
-from servery_http.server import Server
+from servery_http.server import Server, bound
 from servery_sdk.model import Runtime
+from servery_sdk.routes import Route
 
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.extensions.ledger import Ledger
+from servery_predictor.extensions.offered import Offered
 from servery_predictor.factory import ModelFactory, Options
 from servery_predictor.grpc_front import FastGrpcServer
 from servery_predictor.grpc_server import GrpcServer
+from servery_predictor.manners import events, manners, served
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository
 from servery_predictor.rest import HotRoutes, application
+from servery_predictor.runtime_routes import Door, PlaneHost, Table, doors, metrics_route
 from servery_predictor.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 def data_plane(
-    settings: Settings, runtime: Runtime, metrics: Metrics | None = None, *, options: Options | None = None
+    settings: Settings,
+    runtime: Runtime,
+    metrics: Metrics | None = None,
+    *,
+    options: Options | None = None,
+    ledger: Ledger | None = None,
 ) -> DataPlane:
     """Return what answers requests under every server; its model is not loaded yet.
+
+    Args:
+        ledger: What several processes share; None for one alone.
 
     Raises:
         LoadError: The runtime's framework is not here, or the artifact does not say what it holds.
     """
     metrics = metrics or Metrics()
+    offered = Offered(
+        ledger or Ledger(), allows_shared_memory=settings.allow_client_shm, trace_file=settings.trace_file
+    )
     repository = Repository(
         ModelFactory(runtime, options or {}, threads=settings.threads),
         metrics,
         max_batch_rows=settings.max_batch_rows,
         max_queue_requests=settings.max_queue_requests,
         timeout_seconds=settings.request_timeout_seconds,
+        on_call=offered.tracer.called,
     )
     repository.add(settings.model_name, settings.model_dir)
-    return DataPlane(repository, metrics)
+    return DataPlane(repository, metrics, offered)
 
 
 _YOUNG_OBJECTS = 20_000
@@ -70,6 +91,7 @@ class Predictor:
     Args:
         options: Of the runtime.
         listening: This process's socket of a port that it shares with others; then gRPC's port is shared as well.
+        ledger: What it shares with them.
     """
 
     def __init__(
@@ -80,21 +102,49 @@ class Predictor:
         *,
         options: Options | None = None,
         listening: socket | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._settings = settings
-        self.plane = data_plane(settings, runtime, metrics, options=options)
+        self.plane = data_plane(settings, runtime, metrics, options=options, ledger=ledger)
         self.repository = self.plane.repository
+        own, beside = self._routes(is_alone=listening is None)
         self.http = Server(
-            HotRoutes(self.plane),
-            application(self.plane),
+            HotRoutes(self.plane, events(settings), Table(own) if own else None),
+            served(application(self.plane), settings),
             host=settings.host,
             port=settings.http_port,
             sock=listening,
             limits=Limits(max_body_bytes=settings.max_body_bytes),
+            manners=manners(settings),
             drain_seconds=settings.drain_seconds,
         )
         is_shared = listening is not None
+        self.doors = tuple(found for door in beside if (found := self._door(door, is_shared=is_shared)) is not None)
         self.grpc = _grpc_server(self.plane, settings, is_shared=is_shared) if settings.enable_grpc else None
+
+    def _routes(self, *, is_alone: bool) -> tuple[tuple[Route, ...], tuple[Door, ...]]:
+        settings = self._settings
+        listeners = self.repository.listeners(PlaneHost(self.plane, is_alone=is_alone))
+        taken = (settings.grpc_port,) if settings.enable_grpc else ()
+        return doors(listeners, host=settings.host, http_port=settings.http_port, taken=taken)
+
+    def _door(self, door: Door, *, is_shared: bool) -> Server | None:
+        settings = self._settings
+        try:
+            listening = bound(door.host, door.port, is_shared=is_shared)
+        except OSError as error:
+            # The model answers all the same, and what asks here is told by the refused connection.
+            logger.warning("port of the runtime's own is not opened", extra={"port": door.port, "reason": str(error)})
+            return None
+        metrics = (metrics_route(self.plane),) if door.tells_metrics else ()
+        return Server(
+            HotRoutes(self.plane, events(settings), Table((*door.routes, *metrics))),
+            served(no_application, settings, door.cross_origin),
+            sock=listening,
+            limits=Limits(max_body_bytes=settings.max_body_bytes),
+            manners=manners(settings, door.cross_origin),
+            drain_seconds=settings.drain_seconds,
+        )
 
     async def start(self) -> None:
         """Load, then listen: a probe that only opens the port, as KServe's default does, must not see a model half loaded.
@@ -115,7 +165,9 @@ class Predictor:
 
     async def listen(self) -> None:
         """Accept requests."""
-        await self.http.start()
+        self.plane.offered.open()
+        for server in (self.http, *self.doors):
+            await server.start()
         if self.grpc is not None:
             await self.grpc.start()
 
@@ -123,11 +175,13 @@ class Predictor:
         """Say not ready, finish what is in flight, unload."""
         self.plane.draining = True
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.http.stop(), name="http-stop")
+            for server in (self.http, *self.doors):
+                group.create_task(server.stop(), name=f"http-stop-{server.port}")
             if self.grpc is not None:
                 await self.grpc.set_ready(ready=False)
                 group.create_task(self.grpc.stop(self._settings.drain_seconds), name="grpc-stop")
         await self.repository.close()
+        await self.plane.offered.close()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.

@@ -5,14 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_PREFIX = "SERVERY_PREDICTOR_"
+
+
+def _as_kserve(name: str) -> AliasChoices:
+    # KServe's variable goes without a prefix; variables are found in any case.
+    return AliasChoices(f"{_PREFIX}{name}".lower(), name)
 
 
 class Settings(BaseSettings):
     """Of one predictor process."""
 
-    model_config = SettingsConfigDict(env_prefix="SERVERY_PREDICTOR_", frozen=True, protected_namespaces=())
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, protected_namespaces=())
 
     runtime: str
     """Name of the runtime plugin, ``sklearn``."""
@@ -35,7 +42,7 @@ class Settings(BaseSettings):
     enable_grpc: bool = True
     """Whether gRPC is served."""
 
-    grpc_front: Literal["fast", "grpcio"] = "grpcio"
+    grpc_front: Literal["fast", "grpcio"] = "fast"
     """Who listens on the gRPC port: our own HTTP/2, which answers quick unary calls itself, or ``grpcio`` alone."""
 
     workers: int = Field(default=1, ge=1)
@@ -52,6 +59,33 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = 256 * 1024 * 1024
     """Upper bound on one request's body, REST or gRPC."""
+
+    min_compressed_bytes: int = 32 * 1024
+    """Size from which a REST answer goes compressed to a client that asks for it; smaller ones are quicker as they are."""
+
+    cors_allowed_origin: str = ""
+    """Origins whose pages may read REST answers, as ``https://a.example, https://b.example`` or ``*``; without, none may."""
+
+    cors_allowed_methods: str = "GET, POST"
+    """Methods that such a page may use."""
+
+    cors_allowed_headers: str = ""
+    """Headers that such a page may send beside ``Content-Type`` and what any page may; ``*`` for all."""
+
+    ce_type: str = Field("io.kserve.inference.response", validation_alias=_as_kserve("ce_type"))
+    """Type of CloudEvents that answer; also KServe's variable ``CE_TYPE``."""
+
+    ce_source: str = Field("", validation_alias=_as_kserve("ce_source"))
+    """Their source; ``io.kserve.inference.<model>`` without; also KServe's variable ``CE_SOURCE``."""
+
+    ce_merge: bool = Field(default=False, validation_alias=_as_kserve("ce_merge"))
+    """Whether they keep the other attributes of what they answer; also KServe's variable ``CE_MERGE``."""
+
+    allow_client_shm: bool = False
+    """Whether clients may register shared memory; whoever reaches the port then reads and writes what they name."""
+
+    trace_file: Path | None = None
+    """Where traces of requests are written, once a client asks for some; without, none are."""
 
     request_timeout_seconds: float = 300.0
     """How long a request may wait for the model and its answer."""

@@ -505,7 +505,9 @@ class Connection(asyncio.Protocol):
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out.clear()
             self._out_bytes = 0
-            transport.write(data)
+            # Cut by the peer, a transport of uvloop's raises; we hear of it one turn of the loop later.
+            if not transport.is_closing():
+                transport.write(data)
         if self._closing and not self._has_ended:
             self._has_ended = True
             self._hang_up(transport)

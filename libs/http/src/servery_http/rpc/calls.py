@@ -18,7 +18,7 @@ PREFIX = struct.Struct(">BI")
 
 _SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _ENCODINGS = b"identity, deflate, gzip"
-"""That the server behind us takes: a call whose messages are compressed goes to it."""
+"""That messages may have which come; ours go as they are, as those of `grpcio` do where nothing else is said."""
 
 HEAD = encode(((b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", _ENCODINGS)))
 OK = encode(((b"grpc-status", b"0"),))

@@ -28,6 +28,7 @@ from servery_http.rpc.calls import (
     timeout_seconds,
     trailers_only,
 )
+from servery_http.rpc.compression import WINDOW_BITS, inflated
 from servery_http.rpc.relay import Upstream, known_code
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ _BUG = "internal error; the server's log has the traceback"
 _LINGER_SECONDS = 1.0
 """That a client has to answer the PING of a drain."""
 _PLAIN = frozenset({b"application/grpc", b"application/grpc+proto"})
+_INLINE_BYTES = 16 * 1024
+"""Of a compressed message that is inflated at once: a millisecond's work, even where it is made to be long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,7 @@ class CallLimits:
     """Bounds of one front.
 
     Attributes:
-        max_message_bytes: RESOURCE_EXHAUSTED.
+        max_message_bytes: Of a message, either way, compressed or not; RESOURCE_EXHAUSTED.
         max_streams: Calls of one connection at once; more are refused, and clients wait.
         max_header_bytes: Of a call's head, as SETTINGS_MAX_HEADER_LIST_SIZE counts; RESOURCE_EXHAUSTED.
         max_connections: At once; one more is closed.
@@ -69,6 +72,7 @@ class _Head:
 
     Attributes:
         handler: Of a call that is answered here.
+        window_bits: How zlib reads its messages, where they may be compressed.
         block: As it is passed on.
         seconds: The deadline; None where there is none.
         refusal: Why it is not answered.
@@ -78,6 +82,7 @@ class _Head:
 
     fields: Fields
     handler: Handler | None = None
+    window_bits: int | None = None
     seconds: float | None = None
     refusal: StreamBroken | Failure | None = None
     is_grpc: bool = True
@@ -88,14 +93,17 @@ class _Head:
 class _Call(Stream):
     """A call that is answered here."""
 
-    __slots__ = ("cancel", "handler", "pieces", "size", "timer")
+    __slots__ = ("cancel", "handler", "pieces", "size", "timer", "window_bits")
 
-    def __init__(self, connection: Connection, number: int, window: int, handler: Handler) -> None:
+    def __init__(
+        self, connection: Connection, number: int, window: int, handler: Handler, window_bits: int | None
+    ) -> None:
         super().__init__(connection, number, window)
         self.handler = handler
+        self.window_bits = window_bits
         self.pieces: list[bytes] = []
         self.size = 0
-        self.cancel: Callable[[], None] | None = None
+        self.cancel: Callable[[], object] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -227,7 +235,9 @@ class RpcFront(Connection):
         kind = first(fields, b"content-type") or b""
         is_post = first(fields, b":method") == b"POST"
         head.is_grpc = is_post and kind.startswith(b"application/grpc")
-        if kind in _PLAIN and (first(fields, b"grpc-encoding") or b"identity") == b"identity" and is_post:
+        encoding = first(fields, b"grpc-encoding") or b"identity"
+        head.window_bits = WINDOW_BITS.get(encoding)
+        if kind in _PLAIN and (head.window_bits or encoding == b"identity") and is_post:
             head.handler = self._handlers.get(first(fields, b":path") or b"")
         if head.handler is None:
             head.block = encode(fields)
@@ -235,7 +245,7 @@ class RpcFront(Connection):
 
     def _begin(self, number: int, head: _Head, *, end: bool) -> None:
         if head.handler is not None:
-            call = _Call(self, number, self._peer_window, head.handler)
+            call = _Call(self, number, self._peer_window, head.handler, head.window_bits)
             self._streams[number] = call
             call.expected_bytes = head.body_bytes
             if head.seconds is not None:
@@ -303,19 +313,32 @@ class RpcFront(Connection):
             limit = self._limits.max_message_bytes
             announced = PREFIX.unpack_from(call.pieces[0])[1] if len(call.pieces[0]) >= PREFIX.size else 0
             if announced > limit or call.size > limit + PREFIX.size:
-                self._refuse(call, self._too_long(max(announced, call.size - PREFIX.size)))
+                self._refuse(call, self._too_long("message", max(announced, call.size - PREFIX.size)))
             return
         self._ask(call)
 
-    def _too_long(self, size: int) -> Failure:
+    def _too_long(self, what: str, size: int) -> Failure:
         limit = self._limits.max_message_bytes
-        return Failure(Status.RESOURCE_EXHAUSTED, f"the message has {size} bytes, the limit is {limit}")
+        return Failure(Status.RESOURCE_EXHAUSTED, f"the {what} has {size} bytes, the limit is {limit}")
 
     def _ask(self, call: _Call) -> None:
         body = call.pieces[0] if len(call.pieces) == 1 else b"".join(call.pieces)
         call.pieces.clear()
         try:
-            call.cancel = call.handler(self._message(body), partial(self._on_done, call))
+            window_bits = self._check(call, body)
+            message = body[PREFIX.size :]
+            if window_bits is not None:
+                if len(message) > _INLINE_BYTES:
+                    self._inflate(call, message, window_bits)
+                    return
+                message = inflated(message, window_bits, max_bytes=self._limits.max_message_bytes)
+            self._hand_over(call, message)
+        except Failure as failure:
+            self._refuse(call, failure)
+
+    def _hand_over(self, call: _Call, message: bytes) -> None:
+        try:
+            call.cancel = call.handler(message, partial(self._on_done, call))
         except Failure as failure:
             self._refuse(call, failure)
         except Exception:
@@ -323,27 +346,50 @@ class RpcFront(Connection):
             logger.exception("handler failed")
             self._refuse(call, Failure(Status.INTERNAL, _BUG))
 
-    def _message(self, body: bytes) -> bytes:
+    def _inflate(self, call: _Call, message: bytes, window_bits: int) -> None:
+        # Elsewhere: a long message would keep all other calls waiting, and zlib lets go of the interpreter.
+        work = partial(inflated, message, window_bits, max_bytes=self._limits.max_message_bytes)
+        inflating = self._loop.run_in_executor(None, work)
+        call.cancel = inflating.cancel
+        inflating.add_done_callback(partial(self._on_inflated, call))
+
+    def _on_inflated(self, call: _Call, inflating: asyncio.Future[bytes]) -> None:
+        if inflating.cancelled():
+            return
+        failure = inflating.exception()
+        if isinstance(failure, Failure):
+            self._refuse(call, failure)
+        elif call.sending:
+            self._hand_over(call, inflating.result())
+
+    def _check(self, call: _Call, body: bytes) -> int | None:
+        """Return how zlib reads the one message of a body, None where it is as it is."""
         if len(body) < PREFIX.size:
             raise Failure(Status.INTERNAL, "a unary call has one message, found none or part of one")
         is_compressed, size = PREFIX.unpack_from(body)
         if size > self._limits.max_message_bytes:
-            raise self._too_long(size)
-        if is_compressed:
-            raise Failure(Status.INTERNAL, "the message is compressed, but grpc-encoding does not say how")
+            raise self._too_long("message", size)
         if size != len(body) - PREFIX.size:
             raise Failure(
                 Status.INTERNAL, f"a unary call has one message; its {size} bytes come in a body of {len(body)}"
             )
-        return body[PREFIX.size :]
+        if not is_compressed:
+            return None
+        if is_compressed > 1:
+            raise Failure(Status.INTERNAL, f"a message starts with 0, or 1 if it is compressed; found {is_compressed}")
+        if call.window_bits is None:
+            raise Failure(Status.INTERNAL, "the message is compressed, but grpc-encoding does not say how")
+        return call.window_bits
 
     # Answers.
 
     def _on_done(self, call: _Call, outcome: bytes | Failure) -> None:
-        if isinstance(outcome, bytes):
-            self._answer(call, outcome)
-        else:
+        if not isinstance(outcome, bytes):
             self._refuse(call, outcome)
+        elif len(outcome) > self._limits.max_message_bytes:
+            self._refuse(call, self._too_long("answer", len(outcome)))
+        else:
+            self._answer(call, outcome)
 
     def _answer(self, call: _Call, message: bytes) -> None:
         if not call.sending:

@@ -52,6 +52,8 @@ class RpcServer:
         self._tls = tls
         self._limits = limits or CallLimits()
         self._socket: socket.socket = bound(host, port, is_shared=is_shared)
+        # Calls may be far apart, so that a client that is silent is not cut; one whose machine is gone must be, some day.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.port: int = self._socket.getsockname()[1]
         self._connections: set[RpcFront] = set()
         self._server: asyncio.Server | None = None

@@ -152,6 +152,10 @@ def tensor(name: str, values: Json) -> Tensor:
     """
     if not isinstance(values, list):
         raise RequestError(f"input {name!r}: must be a list, one element a row")
+    if values and isinstance(values[0], str):
+        # numpy would copy them all, four bytes a character, to find out that they are texts.
+        texts = elements.objects([_bytes(name, element) for element in values])
+        return Tensor(name=name, data=texts, datatype=Datatype.BYTES)
     try:
         data = np.asarray(values)
     except ValueError as error:

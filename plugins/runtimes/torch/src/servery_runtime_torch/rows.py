@@ -6,7 +6,7 @@ envelopes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ import orjson
 from servery_sdk.protocol import Datatype, InferRequest, Tensor, v1
 from servery_sdk.protocol.elements import as_text, objects
 from servery_sdk.serving import InputError
+
+TEXT, RAW = "text", "raw"
+"""Values of an input's parameter ``content_type``, beside JSON's, where its elements are not what JSON had brought."""
 
 WRAPPED = ("predictions", "explanations")
 """What handlers that were written without an envelope wrap their answer in."""
@@ -54,7 +57,9 @@ def _elements(tensor: Tensor) -> list[Any]:
         raise InputError(f"input {tensor.name!r} has shape []; the first axis is the instances")
     if tensor.datatype is not Datatype.BYTES:
         return list(tensor.data.tolist())
-    return list(objects([_text(element) for element in tensor.data.ravel()]).reshape(tensor.data.shape).tolist())
+    kind = tensor.parameters.get(v1.CONTENT_TYPE)
+    read = _READERS.get(kind, _text) if isinstance(kind, str) else _text
+    return list(objects([read(element) for element in tensor.data.ravel()]).reshape(tensor.data.shape).tolist())
 
 
 def _text(element: Any) -> str | bytes:
@@ -64,6 +69,17 @@ def _text(element: Any) -> str | bytes:
         return element.decode()
     except UnicodeDecodeError:
         return element
+
+
+def _document(element: Any) -> Any:
+    try:
+        return orjson.loads(element)
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"the body is not JSON: {error}") from error
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {v1.JSON: _document, TEXT: _text, RAW: bytearray}
+"""TorchServe gives handlers bytes that they may change."""
 
 
 def answer(rows: Any, *, count: int) -> list[Any]:

@@ -70,7 +70,7 @@ def read(artifact: Path, environment: Mapping[str, str] = os.environ) -> Store:
         LoadError: The configuration, or an archive that it names, is not there or cannot be read.
     """
     file = _config_file(artifact)
-    properties = parse_properties(file.read_text("latin-1")) if file is not None else {}
+    properties = _properties(file)
     folder = _folder(artifact, properties)
     snapshot = _snapshot(file, properties)
     models = _snapshot_models(folder, snapshot) if snapshot else _listed_models(folder, properties)
@@ -79,6 +79,29 @@ def read(artifact: Path, environment: Mapping[str, str] = os.environ) -> Store:
         envelope=environment.get("TS_SERVICE_ENVELOPE") or properties.get("service_envelope", ""),
         installs_requirements=properties.get("install_py_dep_per_model", "false").lower() == "true",
     )
+
+
+def archives(artifact: Path) -> Mapping[str, StoredModel]:
+    """Return every model that the store has archives of, whether or not its configuration names them.
+
+    Raises:
+        LoadError: An archive cannot be read.
+    """
+    return _listed_models(_folder(artifact, _properties(_config_file(artifact))), {})
+
+
+def properties(artifact: Path, environment: Mapping[str, str] = os.environ) -> Mapping[str, str]:
+    """Return the configuration of the store; where it allows that, variables ``TS_<NAME>`` win."""
+    found = _properties(_config_file(artifact))
+    if found.get("enable_envvars_config", "").lower() != "true":
+        return found
+    prefix = "TS_"
+    given = {name[len(prefix) :].lower(): value for name, value in environment.items() if name.startswith(prefix)}
+    return {**found, **given}
+
+
+def _properties(file: Path | None) -> dict[str, str]:
+    return parse_properties(file.read_text("latin-1")) if file is not None else {}
 
 
 def parse_properties(text: str) -> dict[str, str]:

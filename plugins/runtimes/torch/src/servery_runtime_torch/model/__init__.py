@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
-from servery_sdk.serving import LoadError, Model
+from servery_sdk.routes import Host, Listener
+from servery_sdk.serving import LoadError, Model, Scheduling
 
-from servery_runtime_torch import store
+from servery_runtime_torch import listening, store
 from servery_runtime_torch.model.handlers import HandledModel
 from servery_runtime_torch.model.modules import ModuleModel
 
@@ -41,6 +42,26 @@ class TorchModel:
         """
         return {name: partial(cls, name) for name in store.read(artifact, os.environ).models}
 
+    @classmethod
+    def reserved(cls, artifact: Path) -> Mapping[str, Callable[[], Model]]:
+        """Return what makes each model of which the store has an archive that its configuration does not load.
+
+        Raises:
+            LoadError: The store's configuration or an archive cannot be read.
+        """
+        loaded = store.read(artifact, os.environ).models
+        return {name: partial(cls, name) for name in store.archives(artifact) if name not in loaded}
+
+    @classmethod
+    def listeners(cls, artifact: Path, host: Host) -> Sequence[Listener]:
+        """Return TorchServe's REST API of the artifact's store; none without one.
+
+        Raises:
+            LoadError: The store's configuration or an archive cannot be read.
+        """
+        found = store.read(artifact, os.environ)
+        return listening.listeners(artifact, found, host, os.environ) if found.models else ()
+
     def load(self, artifact: Path) -> None:
         """Load the archive, or the file, that ``artifact`` holds.
 
@@ -51,9 +72,13 @@ class TorchModel:
         if not artifact.is_dir():
             raise LoadError(f"{artifact}: no such directory; the storage initializer should have made it")
         found = store.read(artifact, os.environ)
+        models = found.models
+        if self._name is not None and self._name not in models:
+            # One that was asked for by name.
+            models = store.archives(artifact)
         loaded: HandledModel | ModuleModel
-        if found.models:
-            loaded = HandledModel(self._chosen(artifact, found), found)
+        if models:
+            loaded = HandledModel(self._chosen(artifact, models), found)
             loaded.load()
         elif self._name is not None:
             raise LoadError(f"{artifact}: the model store no longer holds {self._name!r}; it is empty")
@@ -62,14 +87,26 @@ class TorchModel:
             loaded.load(artifact)
         self._model, self.batchable = loaded, loaded.batchable
 
-    def _chosen(self, artifact: Path, found: store.Store) -> store.StoredModel:
-        names = ", ".join(sorted(found.models))
-        if self._name is None and len(found.models) > 1:
+    def _chosen(self, artifact: Path, models: Mapping[str, store.StoredModel]) -> store.StoredModel:
+        names = ", ".join(sorted(models))
+        if self._name is None and len(models) > 1:
             raise LoadError(f"{artifact}: the model store holds several models, each under its own name: {names}")
-        name = self._name if self._name is not None else next(iter(found.models))
-        if name not in found.models:
+        name = self._name if self._name is not None else next(iter(models))
+        if name not in models:
             raise LoadError(f"{artifact}: the model store no longer holds {name!r}; it holds: {names}")
-        return found.models[name]
+        return models[name]
+
+    @property
+    def default_version(self) -> str:
+        """That answers who names none; only archives have versions."""
+        if not isinstance(self._model, HandledModel):
+            raise AttributeError("default_version")
+        return self._model.default_version
+
+    @default_version.setter
+    def default_version(self, version: str) -> None:
+        assert isinstance(self._model, HandledModel), "it has been read"
+        self._model.default_version = version
 
     @property
     def _loaded(self) -> HandledModel | ModuleModel:
@@ -92,6 +129,10 @@ class TorchModel:
             Unimplemented: The handler, or this kind of module, explains nothing.
         """
         return self._loaded.explain(request)
+
+    def scheduling(self) -> Scheduling:
+        """Return the wishes of an archive's configuration; other files have none."""
+        return self._model.scheduling() if isinstance(self._model, HandledModel) else Scheduling()
 
     def metadata(self) -> ModelMetadata:
         """Return what is known of the model: of an exported program its inputs and outputs."""

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from servery_sdk.importing import make_importable
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
-from servery_sdk.serving import LoadError, Unimplemented
+from servery_sdk.serving import LoadError, Scheduling, Unimplemented
 
 from servery_runtime_torch import archive, requirements, rows
 from servery_runtime_torch.model import compat
@@ -60,6 +60,7 @@ class HandledModel:
 
     def __init__(self, stored: StoredModel, found: Store) -> None:
         self._stored, self._store = stored, found
+        self.default_version = stored.default_version
         self._versions: dict[str, _Version] = {}
         self._directories: list[Callable[[], Any]] = []
         self._takes_requests = found.envelope in WHOLE_REQUESTS
@@ -160,7 +161,7 @@ class HandledModel:
             raise Unimplemented(f"model {self._stored.name!r} does not explain its answers: {error}") from error
 
     def _answered(self, request: InferRequest, headers: dict[str, str], name: str) -> InferResponse:
-        version = self._versions[request.version or self._stored.default_version]
+        version = self._versions[request.version or self.default_version]
         items = rows.of_request(request) if self._takes_requests else rows.of_instances(request)
         # A list of whole requests has no fixed length in TorchServe either: batchSize bounds it, 1 is one request.
         size = version.batch_size if self.batchable and version.batch_size else len(items)
@@ -185,6 +186,12 @@ class HandledModel:
             if processor.get_response_status_code() in _CLIENT_ERRORS:
                 raise refused(ValueError(processor.get_response_status_phrase() or "refused"), request)
         return rows.answer(answered, count=len(items))
+
+    def scheduling(self) -> Scheduling:
+        """Return that no call need have more rows than the handler is given together: more would be cut up here."""
+        sizes = [version.batch_size for version in self._versions.values()]
+        known = [size for size in sizes if size is not None]
+        return Scheduling(max_rows=max(known) if self.batchable and len(known) == len(sizes) else None)
 
     def metadata(self) -> ModelMetadata:
         """Return the versions; what goes in and comes out only the handler knows."""
