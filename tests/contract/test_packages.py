@@ -27,6 +27,8 @@ UNIMPORTED = {
     "setuptools": "paddle imports it, and asks for it from Python 3.12 on only",
 }
 
+INSTALLED = packages_distributions()
+
 # Modules of extras that are not called as their distributions are.
 NAMED = {
     "PIL": "pillow",
@@ -85,7 +87,7 @@ def distributions(module: str) -> set[str]:
         return {"google-cloud-storage"}
     top = module.partition(".")[0]
     # What is not installed here, as Ray, is of the same name, or of a name that is known.
-    return {normalized(name) for name in packages_distributions().get(top, [NAMED.get(top, top)])}
+    return {normalized(name) for name in INSTALLED.get(top, [NAMED.get(top, top)])}
 
 
 PARTS = [(package, extra) for package in PACKAGES for extra in (None, *sorted(extras(package)))]
