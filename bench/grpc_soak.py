@@ -2,9 +2,8 @@
 
 Run: ``uv run python bench/grpc_soak.py [minutes] [--grpc-front fast]``, on loopback only. The predictor is a process of
 its own, whose memory and open files are read while it serves. Ends with 1 where an answer is wrong or lost, where the
-server takes what it should refuse, where its memory grows by more than a megabyte a minute
-(of four minutes or more), or where it keeps a file
-open that it had not open before.
+server takes what it should refuse, where it keeps a file open that it had not open before, or where its memory grows by
+more than a megabyte a minute, if there are four of them.
 """
 
 from __future__ import annotations
@@ -385,8 +384,8 @@ class Tally:
         self._told: Counter[str] = Counter()
 
     async def run(self, kind: str, turn: Callable[[], Awaitable[None]], seconds: float, until: float) -> None:
-        """Take turns until it is late."""
-        while time.monotonic() < until:
+        """Take turns until it is late; one in any case."""
+        while not self.turns[kind] or time.monotonic() < until:
             try:
                 await turn()
             except Wrong as error:
@@ -416,10 +415,10 @@ class Watch:
         """Return how many files the server has open."""
         return sum(1 for _ in (self._folder / "fd").iterdir())
 
-    async def run(self, until: float) -> None:
-        """Look until it is late."""
+    async def run(self, playing: asyncio.Future[Tally]) -> None:
+        """Look until the clients have gone."""
         page_bytes = os.sysconf("SC_PAGE_SIZE")
-        while time.monotonic() < until:
+        while not playing.done():
             resident = int((self._folder / "statm").read_text().split()[1]) * page_bytes / MEBIBYTE
             self.samples.append((time.monotonic() / 60, resident, self.files()))
             await asyncio.sleep(0.5)
@@ -453,13 +452,13 @@ def free_port() -> int:
         return int(held.getsockname()[1])
 
 
-def play(port: int, model: SVC, seed: int, until: float) -> Tally:
-    """Be all clients until it is late."""
-    return asyncio.run(_play(port, model, seed, until))
+def play(port: int, model: SVC, seed: int, minutes: float) -> Tally:
+    """Be all clients; returns what came of it."""
+    return asyncio.run(_play(port, model, seed, minutes))
 
 
-async def _play(port: int, model: SVC, seed: int, until: float) -> Tally:
-    tally = Tally()
+async def _play(port: int, model: SVC, seed: int, minutes: float) -> Tally:
+    tally, until = Tally(), time.monotonic() + minutes * 60
     async with asyncio.TaskGroup() as group:
         for kind, (turn, count, seconds) in KINDS.items():
             for number in range(count):
@@ -487,11 +486,10 @@ async def soak(minutes: float, front: str, seed: int) -> bool:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 await Stub(channel).ServerLive(pb.ServerLiveRequest(), wait_for_ready=True, timeout=PATIENCE_SECONDS)
             watch = Watch(process.pid)
-            until = time.monotonic() + minutes * 60
             # A process of their own: what they have left behind when it ends is the server's fault.
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                playing = asyncio.get_running_loop().run_in_executor(pool, play, port, model, seed, until)
-                await watch.run(until)
+                playing = asyncio.get_running_loop().run_in_executor(pool, play, port, model, seed, minutes)
+                await watch.run(playing)
                 tally = await playing
             await watch.settle()
             is_alive = process.poll() is None

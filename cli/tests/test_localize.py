@@ -1,4 +1,4 @@
-"""The three substitutions, and nothing else."""
+"""The four substitutions, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from servery_sdk.model import Runtime
 GIVEN = Configuration(
     namespace="n", secrets={"s": {"data": {"path": "L21udC9tb2RlbHM="}}}, config_maps={"c": {"data": {"name": "iris"}}}
 )
+DOORS = {("iris-predictor.demo", 80): "127.0.0.1:4001", ("iris-predictor.demo", 8081): "127.0.0.1:4002"}
 SANDBOX = Sandbox(address="127.64.0.7", directory=Path("/sandbox"), claims=Path("/claims"))
 RUNTIME = Runtime(
     name="servery-sklearn",
@@ -26,7 +27,7 @@ RUNTIME = Runtime(
 
 def localized(container: dict[str, Any], **spec: Any) -> Any:
     container = {"name": "main", "image": "kserve/sklearnserver:v1", **container}
-    return localize({"metadata": {"name": "p"}, "spec": {**spec}}, container, SANDBOX, [RUNTIME], GIVEN)
+    return localize({"metadata": {"name": "p"}, "spec": {**spec}}, container, SANDBOX, [RUNTIME], GIVEN, DOORS)
 
 
 @pytest.mark.parametrize(
@@ -142,4 +143,21 @@ FOREIGN = Runtime(
 def test_flags_of_a_foreign_program_are_those_of_the_one_that_stands_in(container: Any, told: tuple[str, ...]) -> None:
     pod = {"metadata": {"name": "p"}, "spec": {"volumes": [{"name": "m", "hostPath": {"path": "/models"}}]}}
     main = {"name": "main", "image": "acme/server:1", "volumeMounts": [{"name": "m", "mountPath": "/m"}], **container}
-    assert localize(pod, main, SANDBOX, [FOREIGN], GIVEN).arguments[4:] == told
+    assert localize(pod, main, SANDBOX, [FOREIGN], GIVEN, DOORS).arguments[4:] == told
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("--predictor_host=iris-predictor.demo", "--predictor_host=127.0.0.1:4001"),
+        ("http://iris-predictor.demo.svc.cluster.local:8081/v2", "http://127.0.0.1:4002/v2"),
+        ("iris-predictor.demo.svc:80", "127.0.0.1:4001"),
+        ("iris-predictor.demo:9000", "iris-predictor.demo:9000"),
+        ("iris-predictor.demo.example.com", "iris-predictor.demo.example.com"),
+        ("my-iris-predictor.demo", "my-iris-predictor.demo"),
+    ],
+)
+def test_name_of_a_service_becomes_its_door(said: str, found: str) -> None:
+    process = localized({"args": [said], "env": [{"name": "HOST", "value": said}]})
+    assert process.arguments[-1] == found
+    assert process.environment["HOST"] == found

@@ -28,7 +28,14 @@ UNIMPORTED = {
 }
 
 # Modules of extras that are not called as their distributions are.
-NAMED = {"PIL": "pillow"}
+NAMED = {
+    "PIL": "pillow",
+    "art": "adversarial-robustness-toolbox",
+    "jpype": "jpype1",
+    "mlflow": "mlflow-skinny",
+    "paddle": "paddlepaddle",
+    "tensorflow": "tensorflow-cpu",
+}
 
 # Editable installs are not in importlib's index of modules.
 OWN = {

@@ -42,6 +42,12 @@ def test_a_short_soak_loses_nothing_and_leaves_nothing_open(runtime: str, worker
 
 
 @pytest.mark.timeout(300)
+def test_a_short_soak_of_the_grpc_port_is_sound() -> None:
+    printed = bench("grpc_soak.py", "0.1")
+    assert "server: alive, exit code 0, 0 tracebacks in its log" in printed
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="bench/workers.py asks with wrk, which is not installed")
 def test_two_workers_are_measured_beside_one() -> None:
     printed = bench(
@@ -60,4 +66,4 @@ def test_two_workers_are_measured_beside_one() -> None:
     assert re.search(r"^\| iris \| [\d,]+ \| [\d,]+ \| [\d.]+ \|$", printed, re.MULTILINE), printed
     held = re.search(r"^\| 2 \| \d+ \| \d+ \| ([\d.]+) times", printed, re.MULTILINE)
     assert held is not None, printed
-    assert 0.8 < float(held[1]) < 1.7, printed
+    assert 0.8 < float(held[1]) < 1.5, printed

@@ -85,20 +85,27 @@ def check(body: bytes) -> Json:
     return request
 
 
-def route(name: str, body: bytes) -> str:
-    """Return the path that a request's body is for: v1 has ``instances``, v2 a list of tensors in ``inputs``."""
+def route(name: str, body: bytes, *, explain: bool = False) -> str:
+    """Return the path that a request's body is for: v1 has ``instances``, v2 a list of tensors in ``inputs``.
+
+    Explanations are asked for in v1 only.
+    """
     request = check(body)
+    if explain:
+        return f"/v1/models/{name}:explain"
     is_v2 = isinstance(request, dict) and "instances" not in request and isinstance(request.get("inputs"), list)
     return f"/v2/models/{name}/infer" if is_v2 else f"/v1/models/{name}:predict"
 
 
-async def ask(url: str, service: Manifest, body: bytes, *, timeout_seconds: float = 60.0) -> bytes:
-    """Return the service's answer to one request.
+async def ask(
+    url: str, service: Manifest, body: bytes, *, explain: bool = False, timeout_seconds: float = 60.0
+) -> bytes:
+    """Return the service's answer to one request, or with ``explain`` what it comes from.
 
     Raises:
         ServeryError: It said no; in its own words.
     """
-    path = route(service["metadata"]["name"], body)
+    path = route(service["metadata"]["name"], body, explain=explain)
     headers = [(b"host", host(service).encode()), (b"content-type", b"application/json")]
     async with Client() as client:
         answer = await client.request("POST", url + path, headers=headers, body=body, timeout_seconds=timeout_seconds)

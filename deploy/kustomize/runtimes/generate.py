@@ -45,7 +45,10 @@ def _format(supported: SupportedFormat) -> Manifest:
 def files() -> dict[str, str]:
     """Return the text of each file by its name."""
     objects = {
-        f"{name}.yaml": cluster_serving_runtime(runtime) for name, runtime in sorted(plugins.load().runtimes.items())
+        f"{name}.yaml": cluster_serving_runtime(runtime)
+        for name, runtime in sorted(plugins.load().runtimes.items())
+        # KServe has no objects for what explains.
+        if ComponentKind.PREDICTOR in runtime.parts
     }
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",

@@ -298,7 +298,7 @@ def test_broken_runtime_is_among_the_rejected(
     planned: Callable[..., DeploymentPlan], make_service: Make, make_runtime: Make
 ) -> None:
     with pytest.raises(NoRuntime, match=r"broken \(spec\.containers: Required value\)"):
-        planned(make_service(pmml={}), make_runtime("broken", containers=[]))
+        planned(make_service(model={"modelFormat": {"name": "nobodys"}}), make_runtime("broken", containers=[]))
 
 
 def test_autoscaled_plan_omits_replicas(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:

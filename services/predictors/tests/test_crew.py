@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,9 @@ def arguments(model_dir: Path, *flags: str, runtime: str = "sklearn") -> list[st
 
 
 @asynccontextmanager
-async def running(model_dir: Path, port: int, grpc_port: int, workers: int = 3) -> AsyncIterator[Running]:
+async def running(model_dir: Path, port: int, grpc_port: int, *flags: str, workers: int = 3) -> AsyncIterator[Running]:
     process = await asyncio.create_subprocess_exec(
-        *arguments(model_dir, f"--workers={workers}", f"--http_port={port}", f"--grpc_port={grpc_port}"),
+        *arguments(model_dir, f"--workers={workers}", f"--http_port={port}", f"--grpc_port={grpc_port}", *flags),
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
@@ -196,6 +197,39 @@ async def test_loads_that_are_asked_for_at_once_all_end(crew: Running) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         answers = await asyncio.gather(*(crew.ask("/v2/repository/models/iris/load", b"") for _ in range(6)))
     assert answers == [(200, b'{"name":"iris","load":true}')] * 6
+
+
+async def test_what_clients_set_in_one_worker_holds_in_all_of_them_and_in_the_next(
+    iris: Path, tmp_path: Path, ports: tuple[int, int]
+) -> None:
+    rows = np.array([[6.8, 2.8, 4.8, 1.4]])
+    memory = SharedMemory(f"servery-crew-{os.getpid()}", create=True, size=rows.nbytes)
+    memory.buf[: rows.nbytes] = rows.tobytes()
+    parameters = {"shared_memory_region": "r", "shared_memory_byte_size": rows.nbytes}
+    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP64", "parameters": parameters}
+    body = orjson.dumps({"inputs": [tensor]})
+    traces = tmp_path / "traces"
+    settings = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "trace_count": "25"}
+    try:
+        async with running(iris, *ports, "--allow_client_shm=true", f"--trace_file={traces}") as crew:
+            told = orjson.dumps({"key": memory.name, "byte_size": rows.nbytes})
+            assert (await crew.ask("/v2/systemsharedmemory/region/r/register", told))[0] == 200
+            assert (await crew.ask("/v2/trace/setting", orjson.dumps(settings)))[0] == 200
+            assert {(await crew.ask("/v2/models/iris/infer", body))[0] for _ in range(20)} == {200}
+            os.kill(min(crew.workers()), signal.SIGKILL)
+            await crew.until("servery_predictor_worker_deaths_total", 1)
+            await crew.until("servery_predictor_workers", 3)
+            assert {(await crew.ask("/v2/models/iris/infer", body))[0] for _ in range(20)} == {200}
+            lines = orjson.loads(traces.read_bytes())
+            assert [line["id"] for line in lines if "model_name" in line] == list(range(1, 26))
+            for _ in range(10):
+                (stats,) = orjson.loads((await crew.ask("/v2/models/iris/stats"))[1])["model_stats"]
+                assert stats["inference_stats"]["success"]["count"] == stats["inference_count"] == 40
+            assert (await crew.ask("/v2/systemsharedmemory/unregister", b""))[0] == 200
+            assert {(await crew.ask("/v2/models/iris/infer", body))[0] for _ in range(20)} == {404}
+    finally:
+        memory.close()
+        memory.unlink()
 
 
 async def test_a_load_that_fails_is_told_and_the_old_model_goes_on_answering(

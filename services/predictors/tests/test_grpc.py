@@ -168,7 +168,7 @@ async def test_bytes_that_are_no_message_are_refused(channel: grpc.aio.Channel, 
 
 
 async def test_unknown_method_and_service_are_unimplemented(channel: grpc.aio.Channel) -> None:
-    for path in ("/inference.GRPCInferenceService/ModelStreamInfer", "/no.Service/Method"):
+    for path in ("/inference.GRPCInferenceService/NoSuchMethod", "/no.Service/Method"):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await channel.unary_unary(path)(b"")
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED

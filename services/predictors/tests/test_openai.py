@@ -398,3 +398,47 @@ async def test_a_runtimes_own_options_reach_its_model(tmp_path: Path) -> None:
         answer = await client.completions.create(model="count", prompt="1", temperature=0, max_tokens=2)
     assert answer.choices[0].text == " 4 7"
     await predictor.stop()
+
+
+async def test_generate_continues_a_text_and_streams_its_pieces(served: Predictor, rest_of: Any) -> None:
+    async with Client() as client:
+        ask = rest_of(client, served.http.url)
+        sent = {"text_input": "7", "parameters": {"temperature": 0, "max_tokens": 3, "stream": True}}
+        named = {"model_name": "count", "model_version": "1"}
+        assert await ask("/v2/models/count/generate", sent) == (200, {**named, "text_output": " 8 9 10"})
+        assert await ask("/v2/models/count/generate", {"text_input": "7", "temperature": 0, "stop": " 10"}) == (
+            200,
+            {**named, "text_output": " 8 9"},
+        )
+        status, headers, body = await ask.raw("/v2/models/count/generate_stream", sent)
+        assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        events = [orjson.loads(line[6:]) for line in body.split(b"\n\n")[:-1]]
+        assert events == [{**named, "text_output": text} for text in (" 8", " 9", " 10")]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "words"),
+    [
+        ({"text_input": 7}, 400, "text_input: send the text"),
+        ({"text_input": "7", "temperature": 9}, 400, "temperature"),
+        ({"text_input": "1 " * 65}, 400, "the prompt has 65 tokens"),
+        ({"text_input": "12", "temperature": 0}, 500, "model 'count' failed: RuntimeError: thirteen"),
+    ],
+)
+@pytest.mark.parametrize("path", ["generate", "generate_stream"])
+async def test_what_generate_cannot_continue_is_told(
+    served: Predictor, rest_of: Any, path: str, sent: Any, status: int, words: str
+) -> None:
+    async with Client() as client:
+        found, answer = await rest_of(client, served.http.url)(f"/v2/models/count/{path}", sent)
+    assert found == status
+    assert words in answer["error"]
+
+
+async def test_an_error_among_the_pieces_of_generate_is_the_last_event(served: Predictor, rest_of: Any) -> None:
+    async with Client() as client:
+        ask = rest_of(client, served.http.url)
+        _, _, body = await ask.raw("/v2/models/count/generate_stream", {"text_input": "11", "temperature": 0})
+    events = [orjson.loads(line[6:]) for line in body.split(b"\n\n")[:-1]]
+    assert events[0]["text_output"] == " 12"
+    assert events[1:] == [{"error": "model 'count' failed: RuntimeError: thirteen"}]

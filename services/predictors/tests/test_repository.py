@@ -40,6 +40,9 @@ async def test_a_reload_leaves_no_moment_in_which_nobody_answers(tmp_path: Path,
         def models(self, name: str, artifact: Path) -> Mapping[str, Callable[[], Held]]:
             return {name: self.make}
 
+        def program(self, name: str, artifact: Path) -> None:
+            return None
+
         def make(self) -> Held:
             made.append(Held())
             return made[-1]

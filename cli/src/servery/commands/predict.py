@@ -23,20 +23,21 @@ def command(
     filename: Annotated[
         list[str] | None, typer.Option("--filename", "-f", help="Serve this manifest just for this request.")
     ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Ask what the answer comes from.")] = False,
     namespace: InNamespace = "default",
     mode: Mode = None,
     state_dir: StateDirectory = None,
 ) -> None:
-    """Print a prediction."""
+    """Print a prediction, or its explanation."""
     body = _body(data)
     # Before anything is started for it.
     check(body)
     if filename:
-        asyncio.run(until_signal(_serve_and_ask(filename, name, namespace, mode, body)))
+        asyncio.run(until_signal(_serve_and_ask(filename, name, namespace, mode, body, explain=explain)))
     elif name:
         found = state(state_dir)
         running = found.platform()
-        _print(asyncio.run(ask(running.url, found.service(name, namespace), body)))
+        _print(asyncio.run(ask(running.url, found.service(name, namespace), body, explain=explain)))
     else:
         raise typer.BadParameter("give the NAME of a running service, or a manifest with -f")
 
@@ -52,7 +53,9 @@ def _body(data: str) -> bytes:
         raise ServeryError(f"--data {data}: {error.strerror}") from error
 
 
-async def _serve_and_ask(filename: list[str], name: str | None, namespace: str, mode: str | None, body: bytes) -> None:
+async def _serve_and_ask(
+    filename: list[str], name: str | None, namespace: str, mode: str | None, body: bytes, *, explain: bool
+) -> None:
     from servery.local.platform import Platform
     from servery.sources import read_for_here
 
@@ -66,7 +69,7 @@ async def _serve_and_ask(filename: list[str], name: str | None, namespace: str, 
                 raise ServeryError(f"-f holds {len(refs)} services to ask ({found}); name one")
             service = await platform.ready(refs[0], give_up=True)
             say("asking")
-            _print(await ask(platform.url, service, body))
+            _print(await ask(platform.url, service, body, explain=explain))
 
 
 def _print(answer: bytes) -> None:

@@ -13,6 +13,7 @@ from servery_sdk.model import Runtime
 
 from servery.local.configuration import CreateContainerConfigError
 from servery.local.configured import Configurations
+from servery.local.doors import Doorway
 from servery.local.localize import ErrImageNotLocal, Process, Sandbox, localize
 from servery.local.probes import succeeds
 from servery.local.process import RunningProcess
@@ -71,12 +72,14 @@ class Container:
         sandbox: Sandbox,
         runtimes: tuple[Runtime, ...],
         configurations: Configurations,
+        doorway: Doorway,
         client: Client,
         backoff: Backoff,
         changed: Callable[[], None],
     ) -> None:
         self._pod, self._spec, self._sandbox, self._runtimes = pod, spec, sandbox, runtimes
         self._configurations, self._client, self._backoff, self._changed = configurations, client, backoff, changed
+        self._doorway = doorway
         self._grace_seconds = float(pod["spec"].get("terminationGracePeriodSeconds", 30))
         self.state = ContainerState(name=str(spec["name"]), image=str(spec.get("image", "")))
 
@@ -105,10 +108,11 @@ class Container:
 
     async def _process(self) -> Process:
         """Return what to start, once everything that it names is there."""
+        doors = await self._doorway.doors()
         try:
             return await self._configurations.made(
                 str(self._pod["metadata"]["namespace"]),
-                lambda given: localize(self._pod, self._spec, self._sandbox, self._runtimes, given),
+                lambda given: localize(self._pod, self._spec, self._sandbox, self._runtimes, given, doors),
                 lambda why: self.wait(CreateContainerConfigError.__name__, why),
             )
         except ErrImageNotLocal as error:

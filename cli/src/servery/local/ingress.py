@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from servery_http.proxy import forward
 from servery_kube.informer import Informer
 from servery_kube.port import KubeApi, NotFound
 from servery_sdk.errors import ServeryError
-from servery_sdk.manifests import has_labels
+from servery_sdk.manifests import Manifest, has_labels
 
 from servery.local.rollout import is_ready
 
@@ -35,6 +36,14 @@ class Backend:
     service: str
     port: int
     weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Where the requests of some paths go; ``paths`` are what a whole path must match, None any."""
+
+    paths: re.Pattern[str] | None
+    backends: tuple[Backend, ...]
 
 
 @dataclass(slots=True)
@@ -68,21 +77,16 @@ class Ingress:
         """Return the handler of every request: the front's router. Bodies pass as they come."""
         return Streamed(self._answer)
 
-    def hosts(self) -> dict[str, tuple[Backend, ...]]:
-        """Return where each host leads."""
-        found: dict[str, tuple[Backend, ...]] = {}
+    def hosts(self) -> dict[str, tuple[Rule, ...]]:
+        """Return where each host leads; the first rule that takes a path has it."""
+        found: dict[str, tuple[Rule, ...]] = {}
         for ref, service in self.services.items():
             first = Backend(ref.namespace, ref.name, service["spec"]["ports"][0]["port"])
-            found[f"{ref.name}.{ref.namespace}.localhost"] = (first,)
+            found[f"{ref.name}.{ref.namespace}.localhost"] = (Rule(None, (first,)),)
         for ref, route in self.routes.items():
-            backends = tuple(
-                Backend(ref.namespace, backend["name"], backend["port"], backend.get("weight", 1))
-                for rule in route["spec"].get("rules", ())
-                for backend in rule.get("backendRefs", ())
-                if backend.get("weight", 1) > 0
-            )
+            rules = tuple(_rule(ref.namespace, rule) for rule in route["spec"].get("rules", ()))
             for host in (*route["spec"].get("hostnames", ()), f"{ref.name}.{ref.namespace}.localhost"):
-                found[host] = backends
+                found[host] = rules
         return found
 
     def endpoints(self, backend: Backend) -> list[str]:
@@ -117,7 +121,8 @@ class Ingress:
     async def _answer(self, request: Request) -> Response:
         host = (header(request.headers, b"host") or b"").decode("latin-1").partition(":")[0].lower()
         hosts = self.hosts()
-        backends = hosts.get(host)
+        rules, path = hosts.get(host, ()), request.path
+        backends = next((rule.backends for rule in rules if rule.paths is None or rule.paths.fullmatch(path)), ())
         if not backends:
             known = ", ".join(sorted(hosts)) or "none yet"
             return _refusal(404, f"no service answers at host {host!r}; hosts: {known}")
@@ -147,3 +152,23 @@ class Ingress:
 
 def _refusal(status: int, message: str) -> Response:
     return Response(status, json.dumps({"error": message}).encode())
+
+
+def _rule(namespace: str, rule: Manifest) -> Rule:
+    backends = tuple(
+        Backend(namespace, backend["name"], backend["port"], backend.get("weight", 1))
+        for backend in rule.get("backendRefs", ())
+        if backend.get("weight", 1) > 0
+    )
+    patterns = [_pattern(match.get("path") or {}) for match in rule.get("matches") or ()]
+    return Rule(re.compile("|".join(patterns)) if patterns else None, backends)
+
+
+def _pattern(path: Manifest) -> str:
+    """Return what a whole path must match. Source: Gateway API HTTPPathMatch."""
+    kind, value = path.get("type", "PathPrefix"), str(path.get("value", "/"))
+    if kind == "RegularExpression":
+        return f"(?:{value})"
+    if kind == "Exact":
+        return re.escape(value)
+    return rf"{re.escape(value.rstrip('/'))}(?:/.*)?"

@@ -19,6 +19,7 @@ from servery.local.addresses import Addresses
 from servery.local.configuration import CreateContainerConfigError, volume_files
 from servery.local.configured import Configurations
 from servery.local.containers import Backoff, Container
+from servery.local.doors import Doorway
 from servery.local.localize import Sandbox
 from servery.local.probes import probing_client
 from servery.local.volumes import write
@@ -33,6 +34,7 @@ class Kubelet:
         api: KubeApi,
         pods: Informer,
         configurations: Configurations,
+        doorway: Doorway,
         runtimes: Mapping[str, Runtime],
         directory: Path,
         *,
@@ -41,6 +43,7 @@ class Kubelet:
         self._api = api
         self._pods = pods
         self._configurations = configurations
+        self._doorway = doorway
         self._runtimes = tuple(runtimes.values())
         self._directory = directory
         self._backoff = backoff
@@ -84,7 +87,9 @@ class Kubelet:
             (sandbox.directory / LABELS).write_text(json.dumps(pod["metadata"].get("labels", {})))
             for volume in pod["spec"].get("volumes", ()):
                 sandbox.volume(volume).mkdir(parents=True, exist_ok=True)
-            await Pod(self._api, ref, pod, sandbox, self._runtimes, self._configurations, client, self._backoff).run()
+            runtimes, configurations = self._runtimes, self._configurations
+            made = Pod(self._api, ref, pod, sandbox, runtimes, configurations, self._doorway, client, self._backoff)
+            await made.run()
         finally:
             self._addresses.give_back(address)
             shutil.rmtree(sandbox.directory / "volumes", ignore_errors=True)
@@ -101,6 +106,7 @@ class Pod:
         sandbox: Sandbox,
         runtimes: tuple[Runtime, ...],
         configurations: Configurations,
+        doorway: Doorway,
         client: Client,
         backoff: Backoff,
     ) -> None:
@@ -109,7 +115,8 @@ class Pod:
         self._changed = asyncio.Event()
 
         def made(spec: Manifest) -> Container:
-            return Container(pod, spec, sandbox, runtimes, configurations, client, backoff, self._changed.set)
+            changed = self._changed.set
+            return Container(pod, spec, sandbox, runtimes, configurations, doorway, client, backoff, changed)
 
         self._init = [made(spec) for spec in pod["spec"].get("initContainers", ())]
         self._main = [made(spec) for spec in pod["spec"]["containers"]]

@@ -1,8 +1,9 @@
-"""From a pod to processes, by exactly three substitutions; everything else runs as the pod says.
+"""From a pod to processes, by exactly four substitutions; everything else runs as the pod says.
 
 1. image -> command, by the runtime descriptors: a known image's program is the one of Servery that stands in for it.
 2. mount path -> directory, in arguments and variables, since a process sees the machine's own file system.
 3. bind host -> the pod's own loopback address, so that every pod has its port 8080 as in a cluster.
+4. a Service's name -> its door on this machine, since nothing here resolves the names of a cluster.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from servery_sdk.manifests import Manifest
 from servery_sdk.model import Runtime
 
 from servery.local.configuration import Configuration, environment, expand
+from servery.local.doors import Doors, through
 
 STORAGE_IMAGES = frozenset({"servery/storage-initializer", "kserve/storage-initializer"})
 RAY_IMAGE = "servery/ray"
@@ -76,7 +78,12 @@ class Process:
 
 
 def localize(
-    pod: Manifest, container: Manifest, sandbox: Sandbox, runtimes: Iterable[Runtime], given: Configuration
+    pod: Manifest,
+    container: Manifest,
+    sandbox: Sandbox,
+    runtimes: Iterable[Runtime],
+    given: Configuration,
+    doors: Doors,
 ) -> Process:
     """Return the process that stands for one container of ``pod``, its variables filled from ``given``.
 
@@ -89,8 +96,9 @@ def localize(
     # The program is this machine's; only what the container was told speaks of the container's paths.
     known = tuple(runtimes)
     arguments = [*_program(container, known)]
-    arguments += [_placed(expand(argument, variables), directories) for argument in _told(container, known)]
-    placed = {name: _placed(value, directories) for name, value in variables.items()}
+    told = [through(expand(argument, variables), doors) for argument in _told(container, known)]
+    arguments += [_placed(argument, directories) for argument in told]
+    placed = {name: _placed(through(value, doors), directories) for name, value in variables.items()}
     if _TEMPORARY in directories:
         placed["TMPDIR"] = str(directories[_TEMPORARY])
     termination_log = str(sandbox.termination_log(container["name"]))

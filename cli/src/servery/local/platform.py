@@ -23,6 +23,7 @@ from servery.local.configuration import as_stored
 from servery.local.configured import Configurations
 from servery.local.containers import Backoff
 from servery.local.deployments import Deployments
+from servery.local.doors import Doorway
 from servery.local.ingress import Ingress
 from servery.local.kubelet import Kubelet
 from servery.local.ray_services import RayServices
@@ -113,14 +114,15 @@ class Platform:
             fallback_mode=PlanningSettings().default_mode,
         )
         configurations = Configurations(self._secrets, self._config_maps)
-        kubelet = Kubelet(
-            self.api, self._pods, configurations, self.plugins.runtimes, self._directory, backoff=self._backoff
-        )
+        doorway = Doorway(self.api, self._ingress.endpoints)
+        runtimes, directory = self.plugins.runtimes, self._directory
+        kubelet = Kubelet(self.api, self._pods, configurations, doorway, runtimes, directory, backoff=self._backoff)
         deployments = Deployments(self.api, self._deployments, self._pods, self._autoscalers)
         ray_services = RayServices(self.api, self._ray_services, self._deployments)
         async with self._client, self._server.running(), asyncio.TaskGroup() as group:
             for informer in self._informers():
                 group.create_task(informer.run(), name=f"informer-{informer.kind.plural}")
+            group.create_task(doorway.run(), name="doorway")
             group.create_task(kubelet.run(), name="kubelet")
             group.create_task(self._ingress.run(), name="ingress")
             group.create_task(deployments.run(), name="deployments")

@@ -264,17 +264,14 @@ class Front(asyncio.Protocol):
             self._refuse(431, f"the headers are longer than {self.limits.max_header_bytes} bytes")
             return
         if name in self.looked_at:
-            self._look_at(name, value)
+            if name == b"content-length":
+                if int(value) > self.limits.max_body_bytes:
+                    self._refuse(413, f"the body has {int(value)} bytes, the limit is {self.limits.max_body_bytes}")
+            elif name != b"expect":
+                self._asked.append(name)
+            elif value.lower() == b"100-continue":
+                self._expect_continue = True
         self._headers.append((name, value))
-
-    def _look_at(self, name: bytes, value: bytes) -> None:
-        if name == b"content-length":
-            if int(value) > self.limits.max_body_bytes:
-                self._refuse(413, f"the body has {int(value)} bytes, the limit is {self.limits.max_body_bytes}")
-        elif name != b"expect":
-            self._asked.append(name)
-        elif value.lower() == b"100-continue":
-            self._expect_continue = True
 
     def on_headers_complete(self) -> None:
         self._in_head = False

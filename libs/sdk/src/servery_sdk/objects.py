@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from servery_sdk import kinds
 from servery_sdk.manifests import Json, Kind, Manifest
-from servery_sdk.model import Capability, DeploymentPlan, EntryService, Port, Route, Workload
+from servery_sdk.model import Backend, Capability, DeploymentPlan, EntryService, Port, Route, Workload
+
+_EXPLAIN = "^/v1/models/[^/]+:explain$"
 
 
 def owned(
@@ -105,7 +107,12 @@ def routes(plan: DeploymentPlan) -> Iterator[Manifest]:
 def http_route(plan: DeploymentPlan, route: Route) -> Manifest:
     """Return the Gateway API route."""
     parent = plan.route_parent
-    headers = [{"name": name, "value": value} for name, value in route.request_headers.items()]
+    rules = [_rule(plan, route, [{"type": "PathPrefix", "value": "/"}], route.backends, route.timeout_seconds)]
+    if (found := route.explanations) is not None:
+        # Every gateway puts whole paths before prefixes; where patterns come, and which there are, is its own affair.
+        paths = [{"type": "Exact", "value": _explained(model)} for model in found.models]
+        paths.append({"type": "RegularExpression", "value": _EXPLAIN})
+        rules.insert(0, _rule(plan, route, paths, (found.backend,), found.timeout_seconds))
     spec = {
         "hostnames": list(route.hosts),
         "parentRefs": [
@@ -116,26 +123,31 @@ def http_route(plan: DeploymentPlan, route: Route) -> Manifest:
                 "namespace": parent.gateway_namespace,
             }
         ],
-        "rules": [
-            {
-                "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
-                "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": headers}}],
-                "backendRefs": [
-                    {
-                        "group": "",
-                        "kind": "Service",
-                        "name": backend.workload,
-                        "namespace": plan.ref.namespace,
-                        "port": backend.port,
-                        "weight": backend.weight,
-                    }
-                    for backend in route.backends
-                ],
-                "timeouts": {"request": f"{route.timeout_seconds}s"},
-            }
-        ],
+        "rules": rules,
     }
     return owned(plan, kinds.HTTP_ROUTE, route.name, {}, spec)
+
+
+def _rule(
+    plan: DeploymentPlan, route: Route, paths: Sequence[Manifest], backends: Sequence[Backend], timeout_seconds: int
+) -> Manifest:
+    headers = [{"name": name, "value": value} for name, value in route.request_headers.items()]
+    return {
+        "matches": [{"path": path} for path in paths],
+        "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": headers}}],
+        "backendRefs": [
+            {
+                "group": "",
+                "kind": "Service",
+                "name": backend.workload,
+                "namespace": plan.ref.namespace,
+                "port": backend.port,
+                "weight": backend.weight,
+            }
+            for backend in backends
+        ],
+        "timeouts": {"request": f"{timeout_seconds}s"},
+    }
 
 
 def ingress(plan: DeploymentPlan) -> Manifest:
@@ -143,16 +155,7 @@ def ingress(plan: DeploymentPlan) -> Manifest:
     rules = [
         {
             "host": host,
-            "http": {
-                "paths": [
-                    {
-                        "path": "/",
-                        "pathType": "Prefix",
-                        "backend": {"service": {"name": backend.workload, "port": {"number": backend.port}}},
-                    }
-                    for backend in route.backends
-                ]
-            },
+            "http": {"paths": [*_explained_paths(route), *(_path("/", "Prefix", one) for one in route.backends)]},
         }
         for route in plan.routes
         for host in route.hosts
@@ -161,3 +164,19 @@ def ingress(plan: DeploymentPlan) -> Manifest:
     if plan.route_parent.ingress_class is not None:
         spec["ingressClassName"] = plan.route_parent.ingress_class
     return owned(plan, kinds.INGRESS, plan.ref.name, {}, spec)
+
+
+def _explained_paths(route: Route) -> Iterator[Manifest]:
+    # An Ingress has no patterns that all controllers know; whole paths come before prefixes with all of them.
+    if route.explanations is not None:
+        for model in route.explanations.models:
+            yield _path(_explained(model), "Exact", route.explanations.backend)
+
+
+def _explained(model: str) -> str:
+    return f"/v1/models/{model}:explain"
+
+
+def _path(path: str, kind: str, backend: Backend) -> Manifest:
+    service = {"name": backend.workload, "port": {"number": backend.port}}
+    return {"path": path, "pathType": kind, "backend": {"service": service}}

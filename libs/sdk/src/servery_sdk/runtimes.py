@@ -25,6 +25,7 @@ def predictor(
     local_flags: Mapping[str, str] | None = None,
     options: Iterable[Option] = (),
     image: str | None = None,
+    kind: ComponentKind = ComponentKind.PREDICTOR,
 ) -> Runtime:
     """Return the descriptor of a runtime whose model class the predictor loads.
 
@@ -37,9 +38,10 @@ def predictor(
         local_images: Repositories of images that it stands in for on a machine without containers.
         local_flags: Flags of those images' programs that the predictor spells in another way, without dashes.
         options: What ``model_class`` takes as keywords.
-        image: Where it is not ``servery/predictor-<name>``.
+        image: Where it is not ``servery/<kind>-<name>``.
+        kind: Of the components that it serves.
     """
-    image = image or f"servery/predictor-{name}:{VERSION}"
+    image = image or f"servery/{kind}-{name}:{VERSION}"
     return Runtime(
         name=f"servery-{name}",
         aliases=tuple(aliases),
@@ -51,7 +53,7 @@ def predictor(
         local_images=(image.rpartition(":")[0], *local_images),
         local_flags=local_flags or {},
         parts={
-            ComponentKind.PREDICTOR: Part(
+            kind: Part(
                 container={
                     "image": image,
                     "args": [

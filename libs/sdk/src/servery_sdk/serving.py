@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.manifests import Json
@@ -201,6 +201,25 @@ class GatheringModel(Protocol):
 
     def predict_many(self, requests: Sequence[InferRequest]) -> Sequence[InferResponse | ServeryError]:
         """Answer each request, in order: an error is the answer of one, and what is raised is the answer of all."""
+
+
+Send: TypeAlias = Callable[[InferResponse | ServeryError | None, bool], None]
+"""Takes a response, or what is wrong, and whether it is the last one; None where only that is told."""
+
+
+@runtime_checkable
+class DecoupledModel(Protocol):
+    """A model that may answer a request with any number of responses, each when it is there."""
+
+    is_decoupled: bool
+    """False: this one gives one response to each request, although others of its class do not."""
+
+    def stream(self, request: InferRequest, send: Send) -> None:
+        """Give every response to ``send``, from any thread, and return after the last one.
+
+        Raises:
+            ServeryError: There will be no more.
+        """
 
 
 @runtime_checkable

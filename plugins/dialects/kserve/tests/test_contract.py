@@ -8,12 +8,12 @@ from servery_sdk.testing import DialectContract, WrongManifest
 GROUP = "serving.kserve.io"
 
 
-def service(predictor: Any, **metadata: Any) -> dict[str, Any]:
+def service(predictor: Any, beside: Any = {}, **metadata: Any) -> dict[str, Any]:  # noqa: B006  # never changed
     return {
         "apiVersion": f"{GROUP}/v1beta1",
         "kind": "InferenceService",
         "metadata": {"name": "iris", "namespace": "demo", **metadata},
-        "spec": {"predictor": predictor},
+        "spec": {"predictor": predictor, **beside},
     }
 
 
@@ -64,6 +64,40 @@ class TestKServe(DialectContract):
             {"sklearn": {}, "storageUris": [{"uri": "s3://a/b", "mountPath": "/mnt/a"}, {"uri": "gs://c/d"}]}
         ),
         "credential-entry": service({"sklearn": {"storage": {"key": "k", "path": "p", "parameters": {"bucket": "b"}}}}),
+        "transformer-and-explainer": service(
+            {"model": MODEL},
+            {
+                "transformer": {
+                    "containers": [{"image": "acme/transformer:1", "args": ["--predictor_protocol=v2"]}],
+                    "minReplicas": 2,
+                    "timeout": 10,
+                    "labels": {"team": "a"},
+                },
+                "explainer": {
+                    "containers": [
+                        {"name": "kserve-container", "image": "acme/explainer:1"},
+                        {"name": "side", "image": "acme/side:1"},
+                    ],
+                    "storageUris": [{"uri": "s3://a/b"}],
+                },
+            },
+        ),
+        "art": service(
+            {"model": MODEL},
+            {
+                "explainer": {
+                    "art": {
+                        "type": "SquareAttack",
+                        "config": {"nb_classes": "3", "max_iter": "10"},
+                        "storageUri": "s3://bucket/explainer",
+                        "runtimeVersion": "0.2",
+                        "resources": {"limits": {"cpu": "2"}},
+                        "args": ["--threads=2"],
+                    },
+                    "serviceAccountName": "reader",
+                }
+            },
+        ),
         "runtime": runtime("ServingRuntime", supportedModelFormats=FORMATS, protocolVersions=["v1", "grpc-v2"]),
         "cluster-runtime": runtime("ClusterServingRuntime", supportedModelFormats=FORMATS, nodeSelector={"a": "b"}),
     }
@@ -100,6 +134,36 @@ class TestKServe(DialectContract):
                 "spec.predictor.sklearn.env[1].name",
                 "spec.predictor.storageUris[1].mountPath",
                 "spec.predictor.storageUris[1].uri",
+            ),
+        ),
+        "transformer-and-explainer": WrongManifest(
+            service(
+                {"model": MODEL},
+                {
+                    "transformer": {
+                        "containers": [{"name": "a", "image": "a"}, {"name": "b"}],
+                        "minReplicas": 3,
+                        "maxReplicas": 1,
+                        "logger": {},
+                        "model": MODEL,
+                    },
+                    "explainer": {
+                        "art": {"type": "DeepFool", "storageUri": "", "env": [{"name": "PYTHONPATH"}]},
+                        "storageUris": [{"uri": "s3://a", "mountPath": "/"}],
+                    },
+                },
+            ),
+            (
+                "spec.explainer.art.env[0].name",
+                "spec.explainer.art.storageUri",
+                "spec.explainer.art.type",
+                "spec.explainer.storageUris",
+                "spec.explainer.storageUris[0].mountPath",
+                "spec.transformer.containers",
+                "spec.transformer.containers[1].image",
+                "spec.transformer.logger",
+                "spec.transformer.maxReplicas",
+                "spec.transformer.model",
             ),
         ),
         "runtime": WrongManifest(

@@ -505,16 +505,28 @@ def test_wrong_metadata_gets_all_its_errors(metadata: dict[str, Any], errors: li
         pytest.param({"spec": []}, ["spec: Invalid value: []: must be an object, found array"], id="spec-is-a-list"),
         pytest.param(
             {"spec": {"predictor": {"sklearn": {}}, "transformer": {}}},
-            ["spec.transformer: Forbidden: transformers: not supported by Servery yet"],
+            [
+                'spec.transformer: Invalid value: "none": exactly one of [containers] must be specified in '
+                "TransformerSpec"
+            ],
             id="transformer",
         ),
         pytest.param(
             {"spec": {"predictor": {"sklearn": {}}, "explainer": {}, "canary": []}},
             [
                 "spec.canary: Forbidden: canaries: not supported by Servery yet",
-                "spec.explainer: Forbidden: explainers: not supported by Servery yet",
+                'spec.explainer: Invalid value: "none": exactly one of [art, containers] must be specified in '
+                "ExplainerSpec",
             ],
             id="explainer-and-canary",
+        ),
+        pytest.param(
+            {"spec": {"predictor": {"sklearn": {}}, "explainer": {"alibi": {"type": "AnchorText"}}}},
+            [
+                "spec.explainer.alibi: Forbidden: KServe serves these no more; explain with art, or with containers such "
+                "as servery/explainer-shap"
+            ],
+            id="explainer-of-the-past",
         ),
     ],
 )

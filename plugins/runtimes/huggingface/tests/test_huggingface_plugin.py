@@ -67,4 +67,4 @@ def test_a_wrong_option_is_a_wrong_flag(flag: str, words: str) -> None:
 
 def test_another_runtime_does_not_have_them() -> None:
     with pytest.raises(WrongFlags, match="unrecognized arguments: --task=fill_mask"):
-        settings_from(["--runtime=python", "--task=fill_mask"])
+        settings_from(["--runtime=sklearn", "--task=fill_mask"])

@@ -58,7 +58,9 @@ class Server:
     rest: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rest = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", trust_env=False, timeout=60)
+        # KServe's server closes a connection after an error of a model's, and does not say so before.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.rest = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", trust_env=False, timeout=60, limits=limits)
 
     def until_ready(self) -> None:
         until = time.monotonic() + PATIENCE_SECONDS

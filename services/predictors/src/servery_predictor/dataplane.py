@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Protocol, cast
+from functools import partial
+from typing import Protocol, TypeAlias, cast
 
 from servery_sdk.documents import Document, DocumentModel, Reply
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError
+from servery_sdk.serving import DecoupledModel
 
 from servery_predictor.batching.tickets import Outcome, Ticket
 from servery_predictor.errors import ModelNotReady, QueueFull, TooLate
+from servery_predictor.extensions.offered import Offered
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository, Users
 
@@ -35,9 +38,11 @@ class DataPlane:
         changes: What a client's wish to load or unload goes to.
     """
 
-    def __init__(self, repository: Repository, metrics: Metrics) -> None:
+    def __init__(self, repository: Repository, metrics: Metrics, offered: Offered) -> None:
         self.repository = repository
         self.metrics = metrics
+        self.offered = offered
+        self._tracing = offered.ledger.tracing
         self.changes: Changes = repository
         self.draining = False
 
@@ -123,19 +128,28 @@ class DataPlane:
             explain: Ask not for the answer but for what it comes from.
         """
         call = Call(self.metrics, request, done, protocol)
+        trace = self.offered.tracer.begin(request, call.started) if self._tracing[0] else None
+        if trace is not None:
+            call.trace(lambda outcome: self.offered.tracer.end(trace, outcome))
         try:
             batcher = self.repository.batcher(request.model, request.version)
             ability = self.repository.explainer(request.model, request.version) if explain else None
             call.ticket = batcher.enqueue(request, call.finish, ability)
+            if trace is not None:
+                self.offered.tracer.follow(call.ticket, trace)
         except ServeryError as failure:
             call.finish(failure)
         return call
+
+    def stream(self, request: InferRequest, *, protocol: str) -> Parts:
+        """Ask for all responses to a request, which most models answer with one."""
+        return Parts(self, request, protocol)
 
 
 class Call:
     """One request on its way through the plane."""
 
-    __slots__ = ("_done", "_metrics", "_protocol", "_request", "_started", "ticket")
+    __slots__ = ("_done", "_metrics", "_protocol", "_request", "started", "ticket")
 
     def __init__(self, metrics: Metrics, request: InferRequest, done: Callable[[Outcome], None], protocol: str) -> None:
         self.ticket: Ticket | None = None
@@ -143,7 +157,7 @@ class Call:
         self._request = request
         self._done = done
         self._protocol = protocol
-        self._started = time.perf_counter()
+        self.started = time.perf_counter()
 
     def finish(self, outcome: Outcome) -> None:
         """Count the outcome and hand it on."""
@@ -153,6 +167,16 @@ class Call:
         done = self._done
         self._let_go()
         done(outcome)
+
+    def trace(self, end: Callable[[Outcome], None]) -> None:
+        """Call ``end`` with the outcome, before it is handed on."""
+        done = self._done
+
+        def ended(outcome: Outcome) -> None:
+            end(outcome)
+            done(outcome)
+
+        self._done = ended
 
     def cancel(self) -> None:
         """Give up: nobody waits any more."""
@@ -168,7 +192,7 @@ class Call:
         self._done = _nobody
 
     def _count(self, code: str) -> None:
-        _count(self._metrics, self._request.model, self._protocol, code, time.perf_counter() - self._started)
+        _count(self._metrics, self._request.model, self._protocol, code, time.perf_counter() - self.started)
 
 
 def _count(metrics: Metrics, model: str, protocol: str, code: str, seconds: float) -> None:
@@ -176,6 +200,8 @@ def _count(metrics: Metrics, model: str, protocol: str, code: str, seconds: floa
     model = "" if code == ErrorCode.NOT_FOUND else model
     metrics.requests.labels(model, protocol, code).inc()
     metrics.request_seconds.labels(model, protocol).observe(seconds)
+    if code != "OK":
+        metrics.failed_seconds.labels(model).inc(seconds)
 
 
 async def _kept(pieces: AsyncGenerator[bytes, None], users: Users) -> AsyncGenerator[bytes, None]:
@@ -188,6 +214,63 @@ async def _kept(pieces: AsyncGenerator[bytes, None], users: Users) -> AsyncGener
 
 def _nobody(outcome: Outcome) -> None:
     """Take no notice."""
+
+
+Part: TypeAlias = tuple[Outcome | None, bool]
+"""A response, or what is wrong, and whether it is the last; None where only that is told."""
+
+
+class Parts:
+    """The responses to one request, in order, each as soon as it is there; asked for when this is made.
+
+    Iterate once, and ``cancel`` when no more are wanted.
+    """
+
+    def __init__(self, plane: DataPlane, request: InferRequest, protocol: str) -> None:
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+        self._parts: asyncio.Queue[Part] = asyncio.Queue()
+        try:
+            model = plane.repository.decoupled(request.model, request.version)
+            batcher = plane.repository.batcher(request.model, request.version)
+        except ServeryError:
+            # To be told, and counted, like that of any other request.
+            model = None
+        if model is None:
+            self._call = plane.submit(request, self._only, protocol=protocol)
+            return
+        # What it asks for is taken from each response, not from the empty one that stands for them all.
+        self._call = Call(plane.metrics, replace(request, outputs=()), self._over, protocol)
+        answer = partial(self._answer, model)
+        try:
+            self._call.ticket = batcher.enqueue(request, self._call.finish, answer)
+        except ServeryError as failure:
+            self._call.finish(failure)
+
+    def _only(self, outcome: Outcome) -> None:
+        self._parts.put_nowait((outcome, True))
+
+    def _answer(self, model: DecoupledModel, request: InferRequest) -> InferResponse:
+        model.stream(request, lambda answer, is_last: self._tell((answer, is_last)))
+        return InferResponse(model=request.model, outputs=())
+
+    def _tell(self, part: Part) -> None:
+        self._loop.call_soon_threadsafe(self._parts.put_nowait, part)
+
+    def _over(self, outcome: Outcome) -> None:
+        self._parts.put_nowait((outcome if isinstance(outcome, ServeryError) else None, True))
+
+    async def __aiter__(self) -> AsyncIterator[Part]:
+        is_last = False
+        while not is_last:
+            outcome, is_last = await self._parts.get()
+            if isinstance(outcome, InferResponse) and self._request.outputs:
+                outcome = _asked(outcome, self._request)
+            yield outcome, is_last
+
+    def cancel(self) -> None:
+        """Want no more."""
+        self._call.cancel()
 
 
 def _asked(response: InferResponse, request: InferRequest) -> Outcome:

@@ -27,6 +27,10 @@ Options: TypeAlias = Mapping[str, str | int | bool | tuple[str, ...]]
 """A runtime's own settings, by name."""
 
 
+_ANSWERS = ("predict", "reply")
+"""What a model class has one of: it takes tensors, or documents."""
+
+
 class ModelFactory:
     """Makes empty models of ``runtime``, whose framework it imports.
 
@@ -96,6 +100,8 @@ def _model_class(runtime: Runtime) -> type[Model]:
         made = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise LoadError(f"runtime {runtime.name!r}: cannot import {runtime.model_class}: {error}") from error
-    if not isinstance(made, type) or not callable(getattr(made, "predict", None)):
-        raise LoadError(f"runtime {runtime.name!r}: {runtime.model_class} is not a class with load and predict")
+    if not isinstance(made, type) or not any(callable(getattr(made, name, None)) for name in _ANSWERS):
+        raise LoadError(
+            f"runtime {runtime.name!r}: {runtime.model_class} is not a class with load and predict or reply"
+        )
     return made

@@ -14,7 +14,9 @@ from servery_http.rpc.calls import Done, Failure, Handler, Handlers, Status
 from servery_http.rpc.front import CallLimits
 from servery_http.rpc.server import RpcServer
 from servery_sdk.errors import ServeryError
+from servery_sdk.protocol import InferResponse
 from servery_sdk.protocol import grpc as codec
+from servery_sdk.protocol.shared import SharedRequest, Span
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 
 from servery_predictor import grpc_server
@@ -80,24 +82,38 @@ def _quick(kind: type[Message], answer: Callable[[Any, DataPlane], Message], pla
 
 
 def _infer(plane: DataPlane) -> Handler:
+    memory = plane.offered.shared_memory
+
     def infer(message: bytes, done: Done) -> Callable[[], None]:
         request = _decoded(pb.ModelInferRequest, message)
         try:
-            asked = codec.decode_request(request)
+            asked = codec.decode_request(request, regions=memory)
+            if type(asked) is SharedRequest:
+                memory.check(asked)
         except ServeryError as failure:
             raise _failure(failure) from failure
         # A client that sends typed contents reads typed contents.
         raw = bool(request.raw_input_contents)
-        return plane.submit(asked, lambda outcome: done(_encoded(outcome, raw=raw)), protocol="grpc-v2").cancel
+
+        def answer(outcome: Outcome) -> None:
+            placed: Mapping[str, Span] | None = None
+            if type(asked) is SharedRequest and isinstance(outcome, InferResponse):
+                try:
+                    placed = memory.put(outcome, asked)
+                except ServeryError as failure:
+                    outcome = failure
+            done(_encoded(outcome, raw=raw, placed=placed))
+
+        return plane.submit(asked, answer, protocol="grpc-v2").cancel
 
     return infer
 
 
-def _encoded(outcome: Outcome, *, raw: bool) -> bytes | Failure:
+def _encoded(outcome: Outcome, *, raw: bool, placed: Mapping[str, Span] | None) -> bytes | Failure:
     if isinstance(outcome, ServeryError):
         return _failure(outcome)
     try:
-        return codec.encode_response(outcome, raw=raw).SerializeToString()
+        return codec.encode_response(outcome, raw=raw, placed=placed).SerializeToString()
     except Exception:
         # The rim of one request: its batch's other requests are answered after it.
         logger.exception("answer cannot be encoded", extra={"model": outcome.model})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import grpc
@@ -11,17 +15,27 @@ from grpc_reflection.v1alpha import reflection
 from servery_sdk.documents import Document
 from servery_sdk.errors import ServeryError
 from servery_sdk.model import ModelState, Protocol
+from servery_sdk.protocol import InferRequest, InferResponse
 from servery_sdk.protocol import grpc as codec
+from servery_sdk.protocol.shared import SharedRequest
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2_grpc as stubs
 from servery_sdk.protos.pool import POOL
 from servery_sdk.runtimes import VERSION
 
-from servery_predictor.dataplane import DataPlane
+from servery_predictor.dataplane import DataPlane, Parts
 from servery_predictor.errors import GRPC
+from servery_predictor.extensions.statistics import statistics
 from servery_predictor.tfserving import grpc as tfserving
 
 SERVICE = "inference.GRPCInferenceService"
+
+_STREAM_REQUESTS = 256
+"""Of one stream that are asked at a time; who sends more waits."""
+
+_FINAL = "triton_final_response"
+_EMPTY_FINAL = "triton_enable_empty_final_response"
+"""What Triton's clients send and read to know the last response to a request."""
 
 
 def server_live(_: pb.ServerLiveRequest, plane: DataPlane) -> pb.ServerLiveResponse:
@@ -33,7 +47,7 @@ def server_ready(_: pb.ServerReadyRequest, plane: DataPlane) -> pb.ServerReadyRe
 
 
 def server_metadata(_: pb.ServerMetadataRequest, plane: DataPlane) -> pb.ServerMetadataResponse:
-    return pb.ServerMetadataResponse(name="servery", version=VERSION, extensions=["model_repository"])
+    return pb.ServerMetadataResponse(name="servery", version=VERSION, extensions=plane.offered.names(is_rest=False))
 
 
 async def model_ready(request: pb.ModelReadyRequest, plane: DataPlane) -> pb.ModelReadyResponse:
@@ -51,6 +65,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
+        self._memory = plane.offered.shared_memory
 
     async def ServerLive(self, request: Any, context: Any) -> pb.ServerLiveResponse:  # noqa: N802  # the proto's name
         return server_live(request, self._plane)
@@ -86,11 +101,45 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
         try:
             if self._plane.repository.takes_documents(request.model_name):
                 return await self._reply(request, context)
-            answer = await self._plane.infer(codec.decode_request(request), protocol="grpc-v2")
+            asked = decoded(request, self._plane)
+            return encoded(await self._plane.infer(asked, protocol="grpc-v2"), asked, request, self._plane)
         except ServeryError as failure:
             await _abort(context, failure)
-        # A client that sends typed contents reads typed contents.
-        return codec.encode_response(answer, raw=bool(request.raw_input_contents))
+
+    async def ModelStreamInfer(  # noqa: N802
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Any
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        # Each request is asked when it comes, so that they batch; answers go in the order of requests.
+        coming: asyncio.Queue[_Streamed | None] = asyncio.Queue(_STREAM_REQUESTS)
+
+        async def read() -> None:
+            try:
+                async for request in requests:
+                    await coming.put(_Streamed(request, self._plane))
+            finally:
+                await coming.put(None)
+
+        reading = asyncio.create_task(read(), name="stream")
+        streamed: _Streamed | None = None
+        try:
+            while (streamed := await coming.get()) is not None:
+                async for response in streamed.responses():
+                    yield response
+        finally:
+            reading.cancel()
+            while streamed is not None or not coming.empty():
+                if streamed is not None:
+                    streamed.cancel()
+                streamed = None if coming.empty() else coming.get_nowait()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
+
+    async def ModelStatistics(self, request: Any, context: Any) -> pb.ModelStatisticsResponse:  # noqa: N802
+        try:
+            found = statistics(self._plane.repository, self._plane.metrics, request.name, request.version or None)
+        except ServeryError as failure:
+            await _abort(context, failure)
+        return json_format.ParseDict(found, pb.ModelStatisticsResponse())
 
     async def _reply(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
         document = Document(
@@ -134,6 +183,160 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
         except ServeryError as failure:
             await _abort(context, failure)
         return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
+
+    async def SystemSharedMemoryStatus(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        try:
+            regions = self._memory.status(request.name)
+        except ServeryError as failure:
+            await _abort(context, failure)
+        return json_format.ParseDict(
+            {"regions": {region["name"]: region for region in regions}}, pb.SystemSharedMemoryStatusResponse()
+        )
+
+    async def SystemSharedMemoryRegister(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        try:
+            self._memory.register_system(request.name, request.key, request.offset, request.byte_size)
+        except ServeryError as failure:
+            await _abort(context, failure)
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        try:
+            self._memory.unregister(request.name)
+        except ServeryError as failure:
+            await _abort(context, failure)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+    async def CudaSharedMemoryStatus(self, request: Any, context: Any) -> pb.CudaSharedMemoryStatusResponse:  # noqa: N802
+        try:
+            regions = self._memory.status(request.name, is_cuda=True)
+        except ServeryError as failure:
+            await _abort(context, failure)
+        return json_format.ParseDict(
+            {"regions": {region["name"]: region for region in regions}}, pb.CudaSharedMemoryStatusResponse()
+        )
+
+    async def CudaSharedMemoryRegister(self, request: Any, context: Any) -> pb.CudaSharedMemoryRegisterResponse:  # noqa: N802
+        try:
+            self._memory.register_cuda(request.name, request.raw_handle, request.device_id, request.byte_size)
+        except ServeryError as failure:
+            await _abort(context, failure)
+        return pb.CudaSharedMemoryRegisterResponse()
+
+    async def CudaSharedMemoryUnregister(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> pb.CudaSharedMemoryUnregisterResponse:
+        try:
+            self._memory.unregister(request.name, is_cuda=True)
+        except ServeryError as failure:
+            await _abort(context, failure)
+        return pb.CudaSharedMemoryUnregisterResponse()
+
+    async def TraceSetting(self, request: Any, context: Any) -> pb.TraceSettingResponse:  # noqa: N802
+        tracer = self._plane.offered.tracer
+        try:
+            if request.model_name:
+                self._plane.repository.entry(request.model_name)
+            if request.settings:
+                changes = {name: list(setting.value) or None for name, setting in request.settings.items()}
+                tracer.change(changes, request.model_name)
+        except ServeryError as failure:
+            await _abort(context, failure)
+        settings = {name: {"value": value} for name, value in tracer.settings(request.model_name).items()}
+        return json_format.ParseDict({"settings": settings}, pb.TraceSettingResponse())
+
+    async def LogSettings(self, request: Any, context: Any) -> pb.LogSettingsResponse:  # noqa: N802
+        logs = self._plane.offered.logs
+        try:
+            if request.settings:
+                logs.change(
+                    {
+                        name: getattr(setting, choice)
+                        for name, setting in request.settings.items()
+                        if (choice := setting.WhichOneof("parameter_choice"))
+                    }
+                )
+        except ServeryError as failure:
+            await _abort(context, failure)
+        kinds = {bool: "bool_param", int: "uint32_param", str: "string_param"}
+        settings = {name: {kinds[type(value)]: value} for name, value in logs.settings().items()}
+        return json_format.ParseDict({"settings": settings}, pb.LogSettingsResponse())
+
+
+class _Streamed:
+    """One request of a stream."""
+
+    def __init__(self, request: pb.ModelInferRequest, plane: DataPlane) -> None:
+        self._request, self._plane = request, plane
+        self._parts: Parts | None = None
+        try:
+            asked = decoded(request, plane)
+        except ServeryError as failure:
+            self._failure = failure
+            return
+        parameters = dict(asked.parameters)
+        self._wants_end = bool(parameters.pop(_EMPTY_FINAL, False))
+        self._asked = replace(asked, parameters=parameters)
+        self._parts = plane.stream(self._asked, protocol="grpc-v2")
+
+    async def responses(self) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Yield what is sent for it."""
+        if self._parts is None:
+            yield self._told(self._failure)
+            return
+        async for outcome, is_last in self._parts:
+            if isinstance(outcome, ServeryError):
+                yield self._told(outcome)
+            elif outcome is not None or self._wants_end:
+                whole = outcome or InferResponse(model=self._asked.model, id=self._asked.id, outputs=())
+                try:
+                    answer = encoded(whole, self._asked, self._request, self._plane)
+                except ServeryError as failure:
+                    yield self._told(failure)
+                    continue
+                answer.parameters[_FINAL].bool_param = is_last
+                yield pb.ModelStreamInferResponse(infer_response=answer)
+
+    def _told(self, failure: ServeryError) -> pb.ModelStreamInferResponse:
+        # Whose request it was: a client has several in one stream.
+        known = pb.ModelInferResponse(model_name=self._request.model_name, id=self._request.id)
+        return pb.ModelStreamInferResponse(error_message=str(failure) or failure.code, infer_response=known)
+
+    def cancel(self) -> None:
+        """Want no more."""
+        if self._parts is not None:
+            self._parts.cancel()
+
+
+def decoded(request: pb.ModelInferRequest, plane: DataPlane) -> InferRequest:
+    """Return the request that a message spells.
+
+    Raises:
+        ServeryError: It spells none, or shared memory is not there.
+    """
+    memory = plane.offered.shared_memory
+    asked = codec.decode_request(request, regions=memory)
+    memory.check(asked)
+    return asked
+
+
+def encoded(
+    answer: InferResponse, asked: InferRequest, request: pb.ModelInferRequest, plane: DataPlane
+) -> pb.ModelInferResponse:
+    """Return the message of an answer.
+
+    Raises:
+        ServeryError: An output does not fit its shared memory.
+    """
+    placed = plane.offered.shared_memory.put(answer, asked) if isinstance(asked, SharedRequest) else None
+    # A client that sends typed contents reads typed contents.
+    return codec.encode_response(answer, raw=bool(request.raw_input_contents), placed=placed)
 
 
 async def _abort(context: Any, failure: ServeryError) -> NoReturn:

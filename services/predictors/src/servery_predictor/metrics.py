@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,12 @@ class Metrics:
             ("model", "protocol"),
             buckets=_SECONDS,
         )
+        self.failed_seconds = Counter(
+            shelves,
+            "servery_predictor_request_failed_seconds",
+            "The part of servery_predictor_request_seconds that ended in errors.",
+            model,
+        )
         self.queue_seconds = Histogram(
             shelves,
             "servery_predictor_queue_seconds",
@@ -67,6 +74,7 @@ class Metrics:
             "Calls of the model as requests see them: one for three requests counts three times.",
             model,
         )
+        self.batch_sizes = BatchSizes(shelves)
         self.prompt_tokens = Counter(
             shelves, "servery_predictor_prompt_tokens", "Tokens of prompts and of texts to embed or rank.", model
         )
@@ -110,10 +118,47 @@ class Metrics:
         self.batch_rows.labels(model).observe(ran.rows)
         self.batch_requests.labels(model).observe(len(ran.waits))
         self.predict_seconds.labels(model).observe(ran.seconds)
+        self.batch_sizes.add(model, ran.rows, ran.seconds)
         self.shared_seconds.labels(model).inc(ran.seconds * len(ran.waits))
         observe = self.queue_seconds.labels(model).observe
         for seconds in ran.waits:
             observe(seconds)
+
+
+class BatchSizes:
+    """Calls by their exact rows, and the time of the last one: for the statistics extension.
+
+    As series of ``/metrics`` they would be too many. Nothing has 0 rows: the time stands in that place.
+    """
+
+    _FAMILY = "servery_predictor_batch_sizes"
+    _MOST_ROWS = 1024
+
+    def __init__(self, shelves: Shelves) -> None:
+        self._shelves = shelves
+        self._series: dict[str, memoryview[float]] = {}
+
+    def add(self, model: str, rows: int, seconds: float) -> None:
+        """Count a call; one of more rows than 1024 is not told apart and not counted."""
+        numbers = self._series.get(model)
+        if numbers is None:
+            numbers = self._series[model] = self._shelves.series(self._FAMILY, (model,), 2 * (self._MOST_ROWS + 1))
+        numbers[0] = time.time()
+        if rows <= self._MOST_ROWS:
+            rows *= 2
+            numbers[rows] += 1.0
+            numbers[rows + 1] += seconds
+
+    def read(self, model: str) -> Iterator[tuple[int, float, float]]:
+        """Yield rows, calls and seconds of each size that there was, in all processes together."""
+        numbers = self._shelves.read(self._FAMILY, sum).get((model,), [])
+        for rows, (calls, seconds) in enumerate(zip(numbers[2::2], numbers[3::2], strict=True), 1):
+            if calls:
+                yield rows, calls, seconds
+
+    def last(self, model: str) -> float:
+        """Return when the last call ended, in seconds since 1970; 0 where there was none."""
+        return self._shelves.read(self._FAMILY, max).get((model,), [0.0])[0]
 
 
 _REASONS = {"RESOURCE_EXHAUSTED": "REJECTED", "CANCELLED": "CANCELED", "INTERNAL": "BACKEND"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +20,7 @@ from servery_sdk.routes import Host, Listener
 from servery_sdk.serving import (
     ClosableModel,
     ConfiguredModel,
+    DecoupledModel,
     DescribedModel,
     Explainer,
     GatheringModel,
@@ -31,8 +32,10 @@ from servery_sdk.serving import (
     Unimplemented,
 )
 
+from servery_predictor.batching.calls import Called
 from servery_predictor.batching.loop import Batcher
 from servery_predictor.batching.policy import Patience
+from servery_predictor.batching.tickets import Ticket
 from servery_predictor.errors import ModelNotReady, UnknownModel
 from servery_predictor.factory import MakeModel, ModelFactory, RunProgram
 from servery_predictor.metrics import Metrics
@@ -102,6 +105,7 @@ class Repository:
         max_batch_rows: Of one call.
         max_queue_requests: That may wait for one model.
         timeout_seconds: That a request may wait for its answer; None for any time.
+        on_call: Told of every call of a model.
     """
 
     def __init__(
@@ -112,8 +116,10 @@ class Repository:
         max_batch_rows: int,
         max_queue_requests: int,
         timeout_seconds: float | None = None,
+        on_call: Callable[[Sequence[Ticket], Called], None] = lambda tickets, called: None,
     ) -> None:
         self._factory = factory
+        self._on_call = on_call
         self._metrics = metrics
         self._max_batch_rows = max_batch_rows
         self.max_queue_requests = max_queue_requests
@@ -253,6 +259,15 @@ class Repository:
             return model.explain
         raise Unimplemented(f"model {name!r} does not explain its answers")
 
+    def decoupled(self, name: str, version: str | None) -> DecoupledModel | None:
+        """Return a model that may answer with several responses; None where it is none of those.
+
+        Raises:
+            UnknownModel: No such model or version.
+        """
+        model = self.entry(name, version).model
+        return model if isinstance(model, DecoupledModel) and model.is_decoupled else None
+
     def configuration(self, name: str, version: str | None = None) -> Mapping[str, Json]:
         """Return the configuration of a model that is ready.
 
@@ -357,6 +372,7 @@ class Repository:
             parallel_calls=wishes.parallel_calls,
             on_batch=partial(self._metrics.ran, entry.name),
             on_wait=self._metrics.queue_requests.labels(entry.name).set,
+            on_call=self._on_call,
         )
         return {**(_batches(wishes, max_rows) if batchable else _NO_BATCHES), "max_queue_requests": max_requests}
 

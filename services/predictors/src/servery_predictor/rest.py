@@ -19,6 +19,7 @@ from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.model import Protocol as Wire
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError, v1, v2
+from servery_sdk.protocol.shared import SharedRequest
 from servery_sdk.runtimes import VERSION
 from starlette.exceptions import HTTPException
 
@@ -26,6 +27,8 @@ from servery_predictor import errors
 from servery_predictor.asking import Asking
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.events import Events
+from servery_predictor.extensions import routes as extension_routes
+from servery_predictor.extensions.generate import GenerateRoutes
 from servery_predictor.openai_api import errors as openai_errors
 from servery_predictor.openai_api import models as openai_models
 from servery_predictor.openai_api.routes import OpenAIRoutes
@@ -37,6 +40,7 @@ _BINARY = b"application/octet-stream"
 _PREDICT = re.compile(r"/v1/models/([^/]+):predict")
 _EXPLAIN = re.compile(r"/v1/models/([^/]+):explain")
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+_GENERATE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/generate(_stream)?")
 
 
 _OF_A_CONNECTION = frozenset(
@@ -46,7 +50,7 @@ _OF_A_CONNECTION = frozenset(
 
 
 class HotRoutes:
-    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, and OpenAI's.
+    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, ``generate``, and OpenAI's.
 
     Args:
         events: How CloudEvents are answered.
@@ -63,6 +67,7 @@ class HotRoutes:
         self._tfserving = tfserving.TFServingRoutes(plane)
         self._events = events or Events()
         self._more = more or _no_more
+        self._generate = GenerateRoutes(plane)
         # A server has few models and clients repeat one path: a dictionary beats the expressions.
         self._known: dict[str, Handler] = dict(OpenAIRoutes(plane).by_path())
 
@@ -78,6 +83,9 @@ class HotRoutes:
             handler = self._predict(unquote(found[1]))
         elif found := _INFER.fullmatch(path):
             handler = self._infer(unquote(found[1]), found[2] and unquote(found[2]))
+        elif found := _GENERATE.fullmatch(path):
+            version = found[2] and unquote(found[2])
+            handler = self._generate.handler(unquote(found[1]), version, is_streamed=bool(found[3]))
         elif found := _EXPLAIN.fullmatch(path):
             handler = self._explain(unquote(found[1]))
         else:
@@ -115,16 +123,31 @@ class HotRoutes:
         return explain
 
     def _infer(self, model: str, version: str | None) -> Handler:
+        memory = self._plane.offered.shared_memory
+
         def infer(request: Request) -> Answering:
             if self._plane.repository.takes_documents(model):
                 return _replied(self._plane, request, model, Wire.V2, version=version)
             try:
-                asked = v2.decode_request(request.body, model=model, version=version, json_length=_json_length(request))
+                asked = v2.decode_request(
+                    request.body, model=model, version=version, json_length=_json_length(request), regions=memory
+                )
+                if type(asked) is SharedRequest:
+                    memory.check(asked)
+                    return Asking(self._plane, asked, "v2", self._placed)
             except ServeryError as failure:
                 return errors.response(failure)
             return Asking(self._plane, asked, "v2", _v2_response)
 
         return infer
+
+    def _placed(self, outcome: InferResponse, asked: InferRequest) -> Response:
+        assert isinstance(asked, SharedRequest)
+        try:
+            placed = self._plane.offered.shared_memory.put(outcome, asked)
+        except ServeryError as failure:
+            return errors.response(failure)
+        return _written(v2.encode_response(outcome, asked, placed=placed))
 
 
 async def _replied(
@@ -160,7 +183,10 @@ def _v1_explanation(outcome: InferResponse, _: InferRequest) -> Response:
 
 
 def _v2_response(outcome: InferResponse, asked: InferRequest) -> Response:
-    encoded = v2.encode_response(outcome, asked)
+    return _written(v2.encode_response(outcome, asked))
+
+
+def _written(encoded: v2.Encoded) -> Response:
     if encoded.json_length is None:
         return Response(body=encoded.body)
     return Response(200, encoded.body, _BINARY, ((JSON_LENGTH, b"%d" % encoded.json_length),))
@@ -221,7 +247,7 @@ def application(plane: DataPlane) -> FastAPI:
 
     @app.get("/v2")
     async def server_metadata() -> dict[str, Any]:
-        return {"name": "servery", "version": VERSION, "extensions": ["model_repository", "binary_tensor_data"]}
+        return {"name": "servery", "version": VERSION, "extensions": plane.offered.names(is_rest=True)}
 
     @app.get("/v2/health/live")
     async def live() -> dict[str, bool]:
@@ -234,6 +260,9 @@ def application(plane: DataPlane) -> FastAPI:
     @app.get("/v2/models")
     async def v2_models() -> dict[str, list[str]]:
         return {"models": [entry.name for entry in repository.entries()]}
+
+    # First: "stats" is no model's name.
+    extension_routes.add(app, plane)
 
     @app.get("/v2/models/{model}", responses=_ERRORS)
     @app.get("/v2/models/{model}/versions/{version}", responses=_ERRORS)

@@ -16,6 +16,8 @@ from servery_sdk.model import Runtime
 from servery_sdk.routes import Route
 
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.extensions.ledger import Ledger
+from servery_predictor.extensions.offered import Offered
 from servery_predictor.factory import ModelFactory, Options
 from servery_predictor.grpc_front import FastGrpcServer
 from servery_predictor.grpc_server import GrpcServer
@@ -30,23 +32,35 @@ logger = logging.getLogger(__name__)
 
 
 def data_plane(
-    settings: Settings, runtime: Runtime, metrics: Metrics | None = None, *, options: Options | None = None
+    settings: Settings,
+    runtime: Runtime,
+    metrics: Metrics | None = None,
+    *,
+    options: Options | None = None,
+    ledger: Ledger | None = None,
 ) -> DataPlane:
     """Return what answers requests under every server; its model is not loaded yet.
+
+    Args:
+        ledger: What several processes share; None for one alone.
 
     Raises:
         LoadError: The runtime's framework is not here, or the artifact does not say what it holds.
     """
     metrics = metrics or Metrics()
+    offered = Offered(
+        ledger or Ledger(), allows_shared_memory=settings.allow_client_shm, trace_file=settings.trace_file
+    )
     repository = Repository(
         ModelFactory(runtime, options or {}, threads=settings.threads),
         metrics,
         max_batch_rows=settings.max_batch_rows,
         max_queue_requests=settings.max_queue_requests,
         timeout_seconds=settings.request_timeout_seconds,
+        on_call=offered.tracer.called,
     )
     repository.add(settings.model_name, settings.model_dir)
-    return DataPlane(repository, metrics)
+    return DataPlane(repository, metrics, offered)
 
 
 _YOUNG_OBJECTS = 20_000
@@ -77,6 +91,7 @@ class Predictor:
     Args:
         options: Of the runtime.
         listening: This process's socket of a port that it shares with others; then gRPC's port is shared as well.
+        ledger: What it shares with them.
     """
 
     def __init__(
@@ -87,9 +102,10 @@ class Predictor:
         *,
         options: Options | None = None,
         listening: socket | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._settings = settings
-        self.plane = data_plane(settings, runtime, metrics, options=options)
+        self.plane = data_plane(settings, runtime, metrics, options=options, ledger=ledger)
         self.repository = self.plane.repository
         own, beside = self._routes(is_alone=listening is None)
         self.http = Server(
@@ -149,6 +165,7 @@ class Predictor:
 
     async def listen(self) -> None:
         """Accept requests."""
+        self.plane.offered.open()
         for server in (self.http, *self.doors):
             await server.start()
         if self.grpc is not None:
@@ -164,6 +181,7 @@ class Predictor:
                 await self.grpc.set_ready(ready=False)
                 group.create_task(self.grpc.stop(self._settings.drain_seconds), name="grpc-stop")
         await self.repository.close()
+        await self.plane.offered.close()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.

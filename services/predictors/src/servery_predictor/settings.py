@@ -81,6 +81,12 @@ class Settings(BaseSettings):
     ce_merge: bool = Field(default=False, validation_alias=_as_kserve("ce_merge"))
     """Whether they keep the other attributes of what they answer; also KServe's variable ``CE_MERGE``."""
 
+    allow_client_shm: bool = False
+    """Whether clients may register shared memory; whoever reaches the port then reads and writes what they name."""
+
+    trace_file: Path | None = None
+    """Where traces of requests are written, once a client asks for some; without, none are."""
+
     request_timeout_seconds: float = 300.0
     """How long a request may wait for the model and its answer."""
 

@@ -121,12 +121,27 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Explanations:
+    """Where requests for explanations go, ``/v1/models/{m}:explain``.
+
+    Attributes:
+        models: The names that are asked for, of routers that match no patterns.
+        timeout_seconds: For one request.
+    """
+
+    backend: Backend
+    models: tuple[str, ...]
+    timeout_seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """Hosts and where their requests go.
 
     Attributes:
         name: Of the route object.
         timeout_seconds: For one request.
+        explanations: None where those requests go with all others.
     """
 
     name: str
@@ -134,6 +149,7 @@ class Route:
     backends: tuple[Backend, ...]
     timeout_seconds: int
     request_headers: Mapping[str, str] = field(default_factory=dict)
+    explanations: Explanations | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

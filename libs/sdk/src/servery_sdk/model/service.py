@@ -250,6 +250,7 @@ class Component:
         annotations: For the pod template, the dialect's own included.
         selector: Labels that tell this component's pods from all others; a subset of the pods' labels.
         env: Variables that the dialect promises to every main container.
+        flags: What the main container is told behind its own arguments, of what they do not say: ``predictor_host``.
         accelerators_env: A variable that holds how many GPUs the pod and its workers have together.
         default_resources: What the main container of each pod asks for of what neither the runtime's nor its own names.
         replaced: Lists that come in the runtime's place, where they would join them: ``args``, ``tolerations``.
@@ -277,6 +278,7 @@ class Component:
     annotations: Mapping[str, str] = field(default_factory=dict)
     selector: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
     scaling: Scaling = Scaling()
     batching: Batching | None = None
     logging: PayloadLogging | None = None

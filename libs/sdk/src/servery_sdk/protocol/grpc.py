@@ -1,6 +1,6 @@
 """The Open Inference Protocol over gRPC: messages to values and back. Needs protobuf, not a gRPC library.
 
-Source: Open Inference Protocol v2, "gRPC".
+Source: Open Inference Protocol v2, "gRPC"; Triton's shared-memory extension.
 """
 
 from __future__ import annotations
@@ -15,6 +15,16 @@ from servery_sdk.manifests import Json
 from servery_sdk.protocol import elements
 from servery_sdk.protocol.datatypes import Datatype
 from servery_sdk.protocol.errors import RequestError
+from servery_sdk.protocol.shared import (
+    REGION,
+    NoRegions,
+    Regions,
+    SharedRequest,
+    Span,
+    refuse_classification,
+    span,
+    without_span,
+)
 from servery_sdk.protocol.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 
@@ -37,23 +47,57 @@ _CONTENTS = {
 _DATATYPES = {str(datatype): datatype for datatype in Datatype}
 
 
-def decode_request(message: pb.ModelInferRequest) -> InferRequest:
-    """Return the request in ``message``, its contents typed or raw.
+_NO_REGIONS = NoRegions()
+
+
+def decode_request(message: pb.ModelInferRequest, *, regions: Regions = _NO_REGIONS) -> InferRequest:
+    """Return the request in ``message``, its contents typed or raw or in ``regions``.
+
+    It is a ``SharedRequest`` where outputs are wanted in shared memory.
 
     Raises:
         RequestError: Names the input, what was found and what to send.
+        ServeryError: Shared memory cannot be read.
     """
     inputs = message.inputs
     if not inputs:
         raise RequestError("the request has no inputs; send at least one tensor")
+    outputs, places = _wanted(message.outputs) if message.outputs else ((), None)
+    if places:
+        return SharedRequest(
+            model=message.model_name,
+            version=message.model_version or None,
+            id=message.id or None,
+            inputs=_tensors(inputs, message.raw_input_contents, regions),
+            outputs=outputs,
+            parameters=_parameters(message.parameters),
+            places=places,
+        )
     return InferRequest(
         model=message.model_name,
         version=message.model_version or None,
         id=message.id or None,
-        inputs=_tensors(inputs, message.raw_input_contents),
-        outputs=tuple([output.name for output in message.outputs]),
+        inputs=_tensors(inputs, message.raw_input_contents, regions),
+        outputs=outputs,
         parameters=_parameters(message.parameters),
     )
+
+
+def _wanted(outputs: Sequence[Any]) -> tuple[tuple[str, ...], dict[str, Span]]:
+    # The names of the outputs that a request asks for, and which it wants where.
+    names: list[str] = []
+    places: dict[str, Span] = {}
+    for output in outputs:
+        name = output.name
+        names.append(name)
+        # A look at a map makes an object for it: a microsecond, where a short name alone has its own size and two bytes.
+        if output.ByteSize() != len(name) + 2 and output.parameters:
+            parameters = _parameters(output.parameters)
+            refuse_classification(name, parameters)
+            place = span(name, parameters)
+            if place is not None:
+                places[name] = place
+    return tuple(names), places
 
 
 def encode_request(request: InferRequest, *, raw: bool = True) -> pb.ModelInferRequest:
@@ -79,18 +123,23 @@ def decode_response(message: pb.ModelInferResponse) -> InferResponse:
         model=message.model_name,
         version=message.model_version or None,
         id=message.id or None,
-        outputs=_tensors(message.outputs, message.raw_output_contents),
+        outputs=_tensors(message.outputs, message.raw_output_contents, _NO_REGIONS),
         parameters=_parameters(message.parameters),
     )
 
 
-def encode_response(response: InferResponse, *, raw: bool = True) -> pb.ModelInferResponse:
-    """Return the message of ``response``; ``raw`` as the request's own contents were, which its client reads."""
+def encode_response(
+    response: InferResponse, *, raw: bool = True, placed: Mapping[str, Span] | None = None
+) -> pb.ModelInferResponse:
+    """Return the message of ``response``; ``raw`` as the request's own contents were, which its client reads.
+
+    Outputs that were ``placed`` in shared memory say where, and have no contents.
+    """
     message = pb.ModelInferResponse(
         model_name=response.model, model_version=response.version or "", id=response.id or ""
     )
     _set_parameters(message.parameters, response.parameters)
-    _encode(response.outputs, message.outputs, message.raw_output_contents, raw=raw)
+    _encode(response.outputs, message.outputs, message.raw_output_contents, raw=raw, placed=placed)
     return message
 
 
@@ -106,27 +155,38 @@ def encode_metadata(metadata: ModelMetadata) -> pb.ModelMetadataResponse:
     )
 
 
-def _tensors(found: Sequence[Any], raw: Sequence[bytes]) -> tuple[Tensor, ...]:
+def _tensors(found: Sequence[Any], raw: Sequence[bytes | None], regions: Regions) -> tuple[Tensor, ...]:
     if raw and len(raw) != len(found):
-        raise RequestError(f"{len(found)} tensors, but {len(raw)} raw contents; send one for each, or none")
+        # Those in shared memory have none.
+        elsewhere = [REGION in tensor.parameters for tensor in found]
+        if len(raw) != elsewhere.count(False):
+            raise RequestError(f"{len(found)} tensors, but {len(raw)} raw contents; send one for each, or none")
+        left = iter(raw)
+        raw = [None if is_shared else next(left) for is_shared in elsewhere]
     if len(found) > 1:
         names = [tensor.name for tensor in found]
         if len(set(names)) != len(names):
             raise RequestError(f"a tensor is named twice: {', '.join(sorted(names))}")
-    return tuple([_tensor(tensor, raw[index] if raw else None) for index, tensor in enumerate(found)])
+    return tuple([_tensor(tensor, raw[index] if raw else None, regions) for index, tensor in enumerate(found)])
 
 
-def _tensor(found: Any, raw: bytes | None) -> Tensor:
+def _tensor(found: Any, raw: bytes | None, regions: Regions) -> Tensor:
     name = found.name
     datatype = _DATATYPES.get(found.datatype)
     if datatype is None:
         raise RequestError(f"input {name!r}: unknown datatype {found.datatype!r}; one of {', '.join(sorted(Datatype))}")
     shape = elements.checked_shape(name, list(found.shape))
-    if raw is not None:
+    parameters = _parameters(found.parameters)
+    if parameters and (place := span(name, parameters)) is not None:
+        if raw is not None or found.HasField("contents"):
+            raise RequestError(f"input {name!r}: has contents, and {REGION} beside them; send one of them")
+        data = elements.from_raw(name, datatype, shape, regions.read(place))
+        parameters = without_span(parameters)
+    elif raw is not None:
         data = elements.from_raw(name, datatype, shape, raw)
     else:
         data = _typed(name, datatype, shape, found.contents)
-    return Tensor(name=name, data=data, datatype=datatype, parameters=_parameters(found.parameters))
+    return Tensor(name=name, data=data, datatype=datatype, parameters=parameters)
 
 
 def _typed(name: str, datatype: Datatype, shape: tuple[int, ...], contents: pb.InferTensorContents) -> elements.Array:
@@ -151,12 +211,24 @@ def _typed(name: str, datatype: Datatype, shape: tuple[int, ...], contents: pb.I
         raise RequestError(f"input {name!r}: a value does not fit {datatype}") from error
 
 
-def _encode(tensors: Sequence[Tensor], described: Any, raw_contents: Any, *, raw: bool) -> None:
+def _encode(
+    tensors: Sequence[Tensor],
+    described: Any,
+    raw_contents: Any,
+    *,
+    raw: bool,
+    placed: Mapping[str, Span] | None = None,
+) -> None:
     raw = raw or any(tensor.datatype not in _CONTENTS for tensor in tensors)
     for tensor in tensors:
         message = described.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.data.shape)
         _set_parameters(message.parameters, tensor.parameters)
-        if raw:
+        if placed and tensor.name in placed:
+            _set_parameters(message.parameters, placed[tensor.name].parameters)
+            if raw:
+                # Contents are found by their place among the outputs.
+                raw_contents.append(b"")
+        elif raw:
             raw_contents.append(elements.to_raw(tensor.datatype, tensor.data))
         elif tensor.datatype is Datatype.BYTES:
             message.contents.bytes_contents.extend(elements.as_bytes(element) for element in tensor.data.ravel())

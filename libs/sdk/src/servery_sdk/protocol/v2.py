@@ -1,6 +1,6 @@
 """The Open Inference Protocol over REST: JSON, and tensors as bytes behind the JSON.
 
-Source: Open Inference Protocol v2, "HTTP/REST"; Triton's binary tensor data extension.
+Source: Open Inference Protocol v2, "HTTP/REST"; Triton's binary tensor data and shared-memory extensions.
 """
 
 from __future__ import annotations
@@ -14,6 +14,16 @@ from servery_sdk.manifests import Json
 from servery_sdk.protocol import elements
 from servery_sdk.protocol.datatypes import Datatype
 from servery_sdk.protocol.errors import RequestError
+from servery_sdk.protocol.shared import (
+    REGION,
+    NoRegions,
+    Regions,
+    SharedRequest,
+    Span,
+    refuse_classification,
+    span,
+    without_span,
+)
 from servery_sdk.protocol.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
 from servery_sdk.protocol.v1 import load
 
@@ -29,29 +39,49 @@ class Encoded(NamedTuple):
     json_length: int | None = None
 
 
+_NO_REGIONS = NoRegions()
+
+
 def decode_request(
-    body: bytes | memoryview, *, model: str, version: str | None = None, json_length: int | None = None
+    body: bytes | memoryview,
+    *,
+    model: str,
+    version: str | None = None,
+    json_length: int | None = None,
+    regions: Regions = _NO_REGIONS,
 ) -> InferRequest:
-    """Return the request that a v2 body spells.
+    """Return the request that a v2 body spells, a ``SharedRequest`` where outputs are wanted in shared memory.
 
     Args:
         body: JSON, or ``json_length`` bytes of JSON and then the binary tensors in the order of ``inputs``.
         model: The model of the URL.
         version: The version of the URL.
         json_length: The header ``Inference-Header-Content-Length``.
+        regions: What inputs in shared memory are read from.
 
     Raises:
         RequestError: Names the input, what was found and what to send.
+        ServeryError: Shared memory cannot be read.
     """
     document, binary = _split(body, json_length)
-    inputs = _tensors(document.get("inputs"), "inputs", binary)
+    inputs = _tensors(document.get("inputs"), "inputs", binary, regions)
     if not inputs:
         raise RequestError('"inputs" is missing or empty; send at least one tensor')
     parameters = _parameters(document)
-    outputs, as_bytes = _wanted(document.get("outputs") or [])
+    outputs, as_bytes, places = _wanted(document.get("outputs") or [])
     if as_bytes:
         # Per output in the JSON; carried by the request, whose codec alone reads it again.
         parameters = {**parameters, BINARY_OUTPUT: as_bytes}
+    if places:
+        return SharedRequest(
+            model=model,
+            version=version,
+            id=_text(document.get("id")),
+            inputs=inputs,
+            outputs=outputs,
+            parameters=parameters,
+            places=places,
+        )
     return InferRequest(
         model=model,
         version=version,
@@ -62,21 +92,34 @@ def decode_request(
     )
 
 
-def _wanted(outputs: Json) -> tuple[tuple[str, ...], dict[str, bool]]:
-    # The names of the outputs that a request asks for, and which of them it wants as bytes or not.
+def _wanted(outputs: Json) -> tuple[tuple[str, ...], dict[str, bool], dict[str, Span]]:
+    # The names of the outputs that a request asks for, which of them it wants as bytes or not, and which it wants where.
     if not outputs:
-        return (), {}
+        return (), {}, {}
     if not isinstance(outputs, list) or not all(isinstance(output, dict) and "name" in output for output in outputs):
         raise RequestError('"outputs" must be a list of objects with a "name"')
-    return tuple(str(output["name"]) for output in outputs), {
-        str(output["name"]): bool(parameters[BINARY_OUTPUT])
-        for output in outputs
-        if BINARY_OUTPUT in (parameters := _parameters(output))
-    }
+    as_bytes: dict[str, bool] = {}
+    places: dict[str, Span] = {}
+    for output in outputs:
+        parameters = _parameters(output)
+        if not parameters:
+            continue
+        name = str(output["name"])
+        refuse_classification(name, parameters)
+        place = span(name, parameters)
+        if place is not None:
+            places[name] = place
+        if BINARY_OUTPUT in parameters:
+            as_bytes[name] = bool(parameters[BINARY_OUTPUT])
+    return tuple(str(output["name"]) for output in outputs), as_bytes, places
 
 
-def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
+def encode_response(
+    response: InferResponse, request: InferRequest, *, placed: Mapping[str, Span] | None = None
+) -> Encoded:
     """Return the v2 body of ``response``, its tensors as bytes where ``request`` asked for that.
+
+    Outputs that were ``placed`` in shared memory say where instead of what.
 
     NaN and infinities become null in JSON, which has no word for them; ask for binary outputs to get them.
     """
@@ -88,12 +131,15 @@ def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
     if response.parameters:
         document["parameters"] = dict(response.parameters)
     raw: list[bytes] = []
-    if request.parameters:
+    if request.parameters or placed:
         asked = request.parameters.get(BINARY_OUTPUT)
         default = bool(request.parameters.get(BINARY_OUTPUTS, False))
         by_name = asked if isinstance(asked, dict) else {}
         document["outputs"] = [
-            _encoded(output, raw, as_bytes=by_name.get(output.name, default)) for output in response.outputs
+            _placed(output, placed[output.name])
+            if placed and output.name in placed
+            else _encoded(output, raw, as_bytes=by_name.get(output.name, default))
+            for output in response.outputs
         ]
     else:
         document["outputs"] = [_encoded(output, raw, as_bytes=False) for output in response.outputs]
@@ -126,7 +172,7 @@ def decode_response(body: bytes | memoryview, *, json_length: int | None = None)
         model=str(document.get("model_name", "")),
         version=_text(document.get("model_version")),
         id=_text(document.get("id")),
-        outputs=_tensors(document.get("outputs"), "outputs", binary),
+        outputs=_tensors(document.get("outputs"), "outputs", binary, _NO_REGIONS),
         parameters=_parameters(document),
     )
 
@@ -182,10 +228,10 @@ def _split(body: bytes | memoryview, json_length: int | None) -> tuple[dict[str,
     return load(view[:json_length]), _Binary(view[json_length:])
 
 
-def _tensors(found: Json, field: str, binary: _Binary) -> tuple[Tensor, ...]:
+def _tensors(found: Json, field: str, binary: _Binary, regions: Regions) -> tuple[Tensor, ...]:
     if not isinstance(found, list):
         raise RequestError(f'"{field}" must be a list of tensors')
-    tensors = tuple([_tensor(tensor, field, index, binary) for index, tensor in enumerate(found)])
+    tensors = tuple([_tensor(tensor, field, index, binary, regions) for index, tensor in enumerate(found)])
     if len(tensors) > 1 and len({tensor.name for tensor in tensors}) != len(tensors):
         names = ", ".join(sorted(tensor.name for tensor in tensors))
         raise RequestError(f'"{field}" names a tensor twice: {names}')
@@ -193,7 +239,7 @@ def _tensors(found: Json, field: str, binary: _Binary) -> tuple[Tensor, ...]:
     return tensors
 
 
-def _tensor(found: Json, field: str, index: int, binary: _Binary) -> Tensor:
+def _tensor(found: Json, field: str, index: int, binary: _Binary, regions: Regions) -> Tensor:
     if not isinstance(found, dict):
         raise RequestError(f"{field}[{index}] must be an object")
     try:
@@ -209,10 +255,15 @@ def _tensor(found: Json, field: str, index: int, binary: _Binary) -> Tensor:
     if BINARY_SIZE in parameters:
         data = elements.from_raw(name, datatype, shape, binary.take(name, parameters[BINARY_SIZE]))
         parameters = {key: value for key, value in parameters.items() if key != BINARY_SIZE}
+    elif parameters and (place := span(name, parameters)) is not None:
+        if "data" in found:
+            raise RequestError(f"input {name!r}: has data, and {REGION} beside it; send one of them")
+        data = elements.from_raw(name, datatype, shape, regions.read(place))
+        parameters = without_span(parameters)
     elif "data" in found:
         data = elements.from_json(name, datatype, shape, found["data"])
     else:
-        raise RequestError(f"input {name!r}: has neither data nor {BINARY_SIZE}")
+        raise RequestError(f"input {name!r}: has neither data nor {BINARY_SIZE} nor {REGION}")
     return Tensor(name=name, data=data, datatype=datatype, parameters=parameters)
 
 
@@ -231,6 +282,15 @@ def _encoded(tensor: Tensor, raw: list[bytes], *, as_bytes: bool) -> dict[str, J
     raw.append(elements.to_raw(tensor.datatype, tensor.data))
     encoded["parameters"] = {**tensor.parameters, BINARY_SIZE: len(raw[-1])}
     return encoded
+
+
+def _placed(tensor: Tensor, place: Span) -> dict[str, Json]:
+    return {
+        "name": tensor.name,
+        "datatype": tensor.datatype.value,
+        "shape": tensor.data.shape,
+        "parameters": {**tensor.parameters, **place.parameters},
+    }
 
 
 def _written(document: dict[str, Json], raw: list[bytes]) -> Encoded:

@@ -17,6 +17,7 @@ from servery_sdk.openapi import (
     texts,
 )
 
+from servery_dialect_kserve.companions import GONE
 from servery_dialect_kserve.kinds import FRAMEWORKS
 
 _STORAGE = record(
@@ -114,6 +115,32 @@ PREDICTOR = record(
     },
 )
 
+TRANSFORMER = record(
+    "What comes before and after the model: it gets the requests, and asks the predictor.",
+    {**POD, **COMPONENT, "storageUris": _STORAGE_URIS},
+)
+
+EXPLAINER = record(
+    "What says where answers come from: it gets the requests for explanations, and asks the predictor.",
+    {
+        **POD,
+        **COMPONENT,
+        "art": record(
+            "The Adversarial Robustness Toolbox: inputs close to a given one that are answered otherwise.",
+            {
+                **CONTAINER,
+                "type": string("The attack.", enum=["SquareAttack"]),
+                "config": texts("Settings of the explainer: a flag each, such as nb_classes and max_iter."),
+                "storageUri": string("Files for the explainer."),
+                "storage": _STORAGE,
+                "runtimeVersion": string("Tag of the explainer's image."),
+            },
+        ),
+        **{name: free("KServe serves these no more; refused.") for name in GONE},
+        "storageUris": _STORAGE_URIS,
+    },
+)
+
 SERVICE = record(
     "Serves a model.",
     {
@@ -124,8 +151,8 @@ SERVICE = record(
             "What is wanted.",
             {
                 "predictor": PREDICTOR,
-                "transformer": free(_NOT_YET),
-                "explainer": free(_NOT_YET),
+                "transformer": TRANSFORMER,
+                "explainer": EXPLAINER,
                 "canary": array(_NOT_YET, FREE_ITEM),
             },
             "predictor",

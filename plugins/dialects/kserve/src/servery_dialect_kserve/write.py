@@ -12,6 +12,7 @@ from servery_sdk.model import (
     Component,
     ComponentKind,
     InferenceService,
+    ModelFormat,
     ModelTraits,
     Protocol,
     RuntimeRequest,
@@ -19,11 +20,12 @@ from servery_sdk.model import (
 )
 from servery_sdk.runtimes import MODEL_DIR
 
-from servery_dialect_kserve import kinds
+from servery_dialect_kserve import companions, kinds
 from servery_dialect_kserve.kinds import INFERENCE_SERVICE, MAIN_CONTAINER
 
 _NAME = "KServe"
 _MODES = {"raw": "Standard", "knative": "Knative"}
+_COMPANIONS = frozenset({ComponentKind.TRANSFORMER, ComponentKind.EXPLAINER})
 _PROTOCOLS = frozenset({Protocol.V1, Protocol.V2, Protocol.GRPC_V1, Protocol.GRPC_V2})
 _BUDGETS = (None, {"maxUnavailable": 1})
 """What one pod at a time comes to; KServe has no words for a disruption budget."""
@@ -47,19 +49,27 @@ def _errors(service: InferenceService) -> Iterator[FieldError]:
     if service.entry is not None and service.entry.type != "ClusterIP":
         yield intent.refusal("metadata.annotations", _NAME, f"a Service of type {service.entry.type}")
     first, *others = service.components
+    seen: set[ComponentKind] = set()
     for other in others:
-        yield intent.refusal(other.field_path, _NAME, f"{other.name} beside {first.name}: it has one predictor")
-    for what in _unsayable(first):
-        yield intent.refusal(first.field_path, _NAME, what)
-    yield from intent.name_errors(first, _NAME, MAIN_CONTAINER)
-    if first.runtime is not None:
-        yield from _runtime_errors(first.runtime)
-    yield from _artifact_errors(first)
+        if other.kind not in _COMPANIONS or other.kind in seen:
+            yield intent.refusal(other.field_path, _NAME, f"{other.name} beside {first.name}: it has one predictor")
+        seen.add(other.kind)
+    if first.kind is not ComponentKind.PREDICTOR:
+        yield intent.refusal(first.field_path, _NAME, f"a {first.kind} without a predictor")
+    for component in (first, *(other for other in others if other.kind in _COMPANIONS)):
+        for what in _unsayable(component):
+            yield intent.refusal(component.field_path, _NAME, what)
+        yield from intent.name_errors(component, _NAME, MAIN_CONTAINER)
+        if component.runtime is not None:
+            yield from _runtime_errors(component)
+        yield from _artifact_errors(component)
+    for component in service.components:
+        if component.scaling.autoscaler_class is not first.scaling.autoscaler_class:
+            yield intent.refusal(component.field_path, _NAME, "an autoscaler class other than that of the predictor")
 
 
 def _unsayable(component: Component) -> Iterator[str]:
-    if component.kind is not ComponentKind.PREDICTOR:
-        yield f"a {component.kind} without a predictor"
+    is_companion = component.kind in _COMPANIONS
     if component.workers is not None:
         yield "pods that each replica leads"
     if component.batching is not None:
@@ -72,7 +82,7 @@ def _unsayable(component: Component) -> Iterator[str]:
         yield "a disruption budget"
     if component.accelerators_env is not None and intent.uses(component, component.accelerators_env):
         yield f"variable {component.accelerators_env}, which counts the GPUs of a pod and its workers"
-    if component.default_resources:
+    if component.default_resources != (companions.RESOURCES if is_companion else {}):
         yield f"{', '.join(sorted(component.default_resources))} where the runtime does not ask for it"
     if component.reads_pods:
         yield "the right to look at the pods of the namespace"
@@ -85,8 +95,19 @@ def _unsayable(component: Component) -> Iterator[str]:
         yield f"{key} of the container"
 
 
-def _runtime_errors(request: RuntimeRequest) -> Iterator[FieldError]:
+def _runtime_errors(component: Component) -> Iterator[FieldError]:
+    request = component.runtime
+    assert request is not None
     path = request.field_path
+    if component.kind in _COMPANIONS:
+        is_art = component.kind is ComponentKind.EXPLAINER and request.format == ModelFormat(name=companions.ART)
+        if not is_art or request != RuntimeRequest(
+            format=request.format, version=request.version, field_path=request.field_path
+        ):
+            yield intent.refusal(
+                path, _NAME, f"a runtime of a {component.kind}, but for explainers of {companions.ART}"
+            )
+        return
     if request.format is None:
         yield intent.refusal(path, _NAME, "a model without its format")
     elif request.format.name in kinds.V2_MODELS and request.protocol is None:
@@ -120,7 +141,7 @@ def _manifest(service: InferenceService) -> Manifest:
         "apiVersion": INFERENCE_SERVICE.api_version,
         "kind": INFERENCE_SERVICE.kind,
         "metadata": metadata,
-        "spec": {"predictor": _predictor(service, component)},
+        "spec": {str(found.kind): _component(service, found) for found in service.components},
     }
 
 
@@ -135,13 +156,18 @@ def _annotations(service: InferenceService, component: Component) -> Iterator[tu
         yield kinds.TAG_ROUTING, "true"
 
 
-def _predictor(service: InferenceService, component: Component) -> Manifest:
+def _component(service: InferenceService, component: Component) -> Manifest:
     variables = intent.carried(service, component)
     made: dict[str, Json] = {}
-    if (own := _own_name(service.ref.name, component.object_name)) is not None:
+    own = _own_name(service.ref.name, component.object_name)
+    if own is not None and component.kind is ComponentKind.PREDICTOR:
         made["name"] = own
     if component.runtime is not None:
-        made["model"] = _model(component, component.runtime, intent.with_env(component.container, variables))
+        container = intent.with_env(component.container, variables)
+        if component.kind is ComponentKind.PREDICTOR:
+            made["model"] = _model(component, component.runtime, container)
+        else:
+            made[companions.ART] = _art(component, component.runtime, container)
     listed = intent.containers(component, MAIN_CONTAINER)
     if listed and component.runtime is None:
         listed = [intent.with_env(listed[0], variables), *listed[1:]]
@@ -180,6 +206,21 @@ def _model(component: Component, request: RuntimeRequest, container: Manifest) -
         found["modelFormat"]["version"] = request.format.version
     said = {"runtime": request.name, "runtimeVersion": request.version, "protocolVersion": request.protocol}
     found |= {key: str(value) for key, value in said.items() if value is not None}
+    return {**found, **_source(component), **container}
+
+
+def _art(component: Component, request: RuntimeRequest, container: Manifest) -> Manifest:
+    told = {key: value for key, value in component.flags.items() if key not in companions.TOLD}
+    found: dict[str, Json] = {"type": told.pop("adversary_type")}
+    if told:
+        found["config"] = told
+    if request.version is not None:
+        found["runtimeVersion"] = request.version
+    return {**found, **_source(component), **container}
+
+
+def _source(component: Component) -> dict[str, Json]:
+    found: dict[str, Json] = {}
     if len(component.artifacts) == 1 and not _is_elsewhere(component, 0):
         artifact = component.artifacts[0]
         if artifact.uri is not None:
@@ -189,7 +230,7 @@ def _model(component: Component, request: RuntimeRequest, container: Manifest) -
             found["storage"] = {key: value for key, value in storage.items() if value is not None}
             if artifact.storage.parameters:
                 found["storage"]["parameters"] = dict(artifact.storage.parameters)
-    return {**found, **container}
+    return found
 
 
 def _scaling(scaling: Scaling) -> dict[str, Json]:

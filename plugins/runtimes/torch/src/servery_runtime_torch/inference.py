@@ -32,8 +32,8 @@ _FAILURES = {
     ErrorCode.UNIMPLEMENTED: (501, "NotImplementedException"),
     ErrorCode.INTERNAL: (500, "InternalServerException"),
 }
-_WRAPPED = frozenset({"json", "kfserving", "kserve"})
-"""Envelopes whose requests hold ``instances``, whatever path they come by."""
+_BARE = frozenset({"", "body", "kfservingv2", "kservev2"})
+"""No envelope, and those without ``instances``: requests of all others hold them, whatever path they come by."""
 _VALUE = "body"
 """The envelope whose handlers are given the value itself."""
 
@@ -112,7 +112,7 @@ def decoded(asked: Asked, model: str, envelope: str) -> tuple[InferRequest, bool
     """
     content_type = asked.headers.get("content-type", "")
     version = asked.path.get("version")
-    if envelope in _WRAPPED and asked.body.lstrip().startswith(b"{"):
+    if envelope not in _BARE and asked.body.lstrip().startswith(b"{"):
         try:
             request = v1.decode_request(asked.body, model=model)
         except RequestError:

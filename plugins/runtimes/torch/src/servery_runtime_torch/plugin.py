@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from servery_sdk.hooks import hookimpl
-from servery_sdk.model import Runtime, SupportedFormat
+from servery_sdk.model import Option, Runtime, SupportedFormat
 from servery_sdk.runtimes import predictor
 
 
@@ -21,6 +21,8 @@ def servery_runtimes() -> Iterable[Runtime]:
         ),
         aliases=("kserve-torchserve",),
         local_images=("pytorch/torchserve-kfs", "pytorch/torchserve", "kserve/pytorchserver"),
+        # An explainer that has the model itself: Captum's gradients cannot be asked for over REST.
+        options=(Option(name="predictor_host", meaning="the model is here, nobody else is asked", is_ignored=True),),
         local_flags={
             "model-store": "model-dir",
             # The configuration lies beside the model store, and is found there.

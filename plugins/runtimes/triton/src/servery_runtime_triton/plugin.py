@@ -14,6 +14,8 @@ _FLAGS = {
     "http-port": "http_port",
     "grpc-port": "grpc_port",
     "allow-grpc": "enable_grpc",
+    "allow-client-shm": "allow_client_shm",
+    "trace-file": "trace_file",
     # Not a flag, but the first argument of KServe's catalogue and of Triton's own documentation.
     "tritonserver": "",
     **dict.fromkeys(

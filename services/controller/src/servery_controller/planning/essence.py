@@ -188,4 +188,12 @@ def _route(route: Route, workloads: Mapping[str, int]) -> dict[str, Json]:
         "backends": [[workloads[backend.workload], backend.weight] for backend in route.backends],
         "timeout_seconds": route.timeout_seconds,
         "request_headers": dict(route.request_headers),
+        "explanations": _explanations(route, workloads),
     }
+
+
+def _explanations(route: Route, workloads: Mapping[str, int]) -> Json:
+    found = route.explanations
+    if found is None:
+        return None
+    return {"backend": workloads[found.backend.workload], "timeout_seconds": found.timeout_seconds}

@@ -10,9 +10,11 @@ from servery_sdk.model import (
     Backend,
     Catalog,
     Component,
+    ComponentKind,
     DeploymentPlan,
     Entry,
     EntryService,
+    Explanations,
     InferenceService,
     Part,
     Port,
@@ -23,7 +25,7 @@ from servery_sdk.model import (
 )
 from servery_sdk.model.service import AutoscalerClass
 
-from servery_controller.planning.pod import DEFAULT_PORT, adapted_labels, pod, with_accelerators, workers
+from servery_controller.planning.pod import DEFAULT_PORT, adapted_labels, given, pod, with_accelerators, workers
 from servery_controller.planning.selection import select_runtime
 from servery_controller.planning.settings import PlanningSettings
 
@@ -74,7 +76,7 @@ def _workload(
 ) -> Workload:
     selection = None
     if component.runtime is not None:
-        selection = select_runtime(component.runtime, catalog, service=service.ref)
+        selection = select_runtime(component.runtime, catalog, service=service.ref, kind=component.kind)
     spec, followers = with_accelerators(
         component,
         pod(service, component, selection, catalog, settings),
@@ -169,6 +171,7 @@ def _routes(service: InferenceService, workloads: tuple[Workload, ...], settings
         backends=tuple(_backend(workload, workload.traffic_percent) for workload in first),
         timeout_seconds=max(workload.timeout_seconds or settings.default_timeout_seconds for workload in first),
         request_headers=headers,
+        explanations=_explanations_of(service, workloads, settings),
     )
     for workload in workloads:
         yield Route(
@@ -178,6 +181,20 @@ def _routes(service: InferenceService, workloads: tuple[Workload, ...], settings
             timeout_seconds=workload.timeout_seconds or settings.default_timeout_seconds,
             request_headers=headers,
         )
+
+
+def _explanations_of(
+    service: InferenceService, workloads: tuple[Workload, ...], settings: PlanningSettings
+) -> Explanations | None:
+    explainer = next((workload for workload in workloads if workload.kind is ComponentKind.EXPLAINER), None)
+    if explainer is None:
+        return None
+    own = given(explainer.pod["containers"][0], "model_name")
+    return Explanations(
+        backend=_backend(explainer, 100),
+        models=tuple(dict.fromkeys((service.ref.name, own or service.ref.name))),
+        timeout_seconds=explainer.timeout_seconds or settings.default_timeout_seconds,
+    )
 
 
 def _backend(workload: Workload, weight: int) -> Backend:
@@ -203,6 +220,13 @@ def _explanations(
             yield f"container {container['name']} ({container.get('image', 'no image')}): {role}"
         if workload.workers is not None:
             yield f"{workload.component}: each pod leads {workload.workers.count} workers"
+        if workload.kind is ComponentKind.TRANSFORMER:
+            yield f"{workload.component}: gets all requests, and asks {workloads[0].name}"
+        if workload.kind is ComponentKind.EXPLAINER:
+            yield (
+                f"{workload.component}: gets requests for explanations (:explain), at its own host alone where the mode "
+                f"does not route between components, and asks {workloads[0].name}"
+            )
         if workload.traffic_percent not in {0, 100}:
             yield f"{workload.component}: {workload.traffic_percent} % of the requests"
         if workload.concurrency is not None:

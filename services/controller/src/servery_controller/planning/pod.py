@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from servery_sdk import kinds
 from servery_sdk.manifests import Json, Manifest, ObjectRef
@@ -222,6 +223,8 @@ def _equipped(container: Manifest, component: Component, added: Storage, *, is_m
         promised = [{"name": name, "value": value} for name, value in component.env.items()]
         made["env"] = merge({"env": promised}, {"env": made.get("env", [])})["env"]
         made.setdefault("imagePullPolicy", "IfNotPresent")
+        if told := [f"--{flag}={value}" for flag, value in component.flags.items() if given(made, flag) is None]:
+            made["args"] = [*(made.get("args") or ()), *told]
         if component.default_resources:
             made["resources"] = _with_defaults(made.get("resources") or {}, component.default_resources)
         if answers:
@@ -233,6 +236,17 @@ def _equipped(container: Manifest, component: Component, added: Storage, *, is_m
         mounts = [mount for mount in added.mounts if mount["mountPath"] not in taken]
         made["volumeMounts"] = [*made.get("volumeMounts", ()), *mounts]
     return made
+
+
+def given(container: Manifest, flag: str) -> str | None:
+    """Return what a container's own words say of a flag, ``_`` or ``-`` in its name; None where they do not."""
+    words = [str(word) for field in ("command", "args") for word in container.get(field) or ()]
+    found = None
+    for word, behind in pairwise((*words, "")):
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and name[2:].replace("-", "_") == flag:
+            found = value if equals else behind
+    return found
 
 
 def _with_defaults(resources: Manifest, defaults: Mapping[str, str]) -> Manifest:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from servery_sdk.manifests import CLUSTER, ObjectRef
 from servery_sdk.model import (
     Catalog,
+    ComponentKind,
     ModelFormat,
     ModelTraits,
     Protocol,
@@ -30,14 +31,25 @@ _SCOPES = list(RuntimeScope)
 _PROTOCOLS = list(Protocol)
 
 
-def select_runtime(request: RuntimeRequest, catalog: Catalog, *, service: ObjectRef) -> Selection:
-    """Return the runtime for a request of ``service``.
+def select_runtime(
+    request: RuntimeRequest,
+    catalog: Catalog,
+    *,
+    service: ObjectRef,
+    kind: ComponentKind = ComponentKind.PREDICTOR,
+) -> Selection:
+    """Return the runtime for a request of ``service``, whose component is of ``kind``.
 
     Raises:
         NoRuntime: With every runtime's own reason.
     """
     namespace = service.namespace
-    visible = [runtime for runtime in catalog.runtimes if _is_visible(runtime, service)]
+    is_explainer = kind is ComponentKind.EXPLAINER
+    visible = [
+        runtime
+        for runtime in catalog.runtimes
+        if _is_visible(runtime, service) and (ComponentKind.EXPLAINER in runtime.parts) is is_explainer
+    ]
     if request.name is not None:
         return _named(request.name, request, visible, catalog, namespace)
     rejected = [Rejection(runtime=r.name, reason=reason) for r in visible if (reason := _objection(r, request))]

@@ -26,12 +26,14 @@ class Called:
 
     Attributes:
         outcomes: One for each request, in order.
+        started: Of ``time.perf_counter``.
         seconds: Merging, computing and taking apart.
         cpu_seconds: Of them, those that its thread worked.
         waited: Whether its thread gave the processor away by itself, as one does that reads or sleeps.
     """
 
     outcomes: list[Outcome]
+    started: float
     seconds: float
     cpu_seconds: float
     waited: bool
@@ -50,7 +52,8 @@ def gathered(requests: list[InferRequest], predict_many: PredictMany) -> Called:
 def _measured(answers: Callable[[], list[Outcome]]) -> Called:
     waits, started, cpu_started = _waits(), time.perf_counter(), time.thread_time()
     outcomes = answers()
-    return Called(outcomes, time.perf_counter() - started, time.thread_time() - cpu_started, waited=_waits() > waits)
+    seconds, cpu_seconds = time.perf_counter() - started, time.thread_time() - cpu_started
+    return Called(outcomes, started, seconds, cpu_seconds, waited=_waits() > waits)
 
 
 def _waits() -> int:

@@ -68,6 +68,7 @@ class Batcher:
         timeout_seconds: That a request may wait for its answer; None for any time.
         on_batch: Told of every call.
         on_wait: Told how many requests wait, when that changes.
+        on_call: Told of every call with its requests, before they are answered.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Batcher:
         timeout_seconds: float | None = None,
         on_batch: Callable[[Ran], None] = lambda ran: None,
         on_wait: Callable[[int], None] = lambda requests: None,
+        on_call: Callable[[Sequence[Ticket], calls.Called], None] = lambda tickets, called: None,
     ) -> None:
         self._predict = predict
         self._predict_many = predict_many
@@ -96,6 +98,7 @@ class Batcher:
         self._timeout_seconds = timeout_seconds
         self._on_batch = on_batch
         self._on_wait = on_wait
+        self._on_call = on_call
         self._queue: list[Ticket] = []
         self._running: list[list[Ticket]] = []
         self._scheduled = False
@@ -225,6 +228,7 @@ class Batcher:
         self._running.remove(tickets)
         if tickets[0].ability is None:
             self._count(started, tickets, called)
+        self._on_call(tickets, called)
         for ticket, answer in zip(tickets, called.outcomes, strict=True):
             ticket.finish(answer)
         if self._queue:

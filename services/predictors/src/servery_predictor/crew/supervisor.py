@@ -30,6 +30,7 @@ from servery_predictor.counting import Shelves
 from servery_predictor.crew.backoff import deaths_in_a_row, delay_seconds
 from servery_predictor.crew.post import Message, Post, Verb, Word, pair
 from servery_predictor.crew.worker import Place, work
+from servery_predictor.extensions.ledger import Ledger
 from servery_predictor.factory import ModelFactory, Options
 from servery_predictor.metrics import Metrics
 from servery_predictor.server import settle
@@ -100,6 +101,7 @@ class Supervisor:
         self._free_shelves = list(range(settings.workers + 1))
         self._metrics = Metrics(CollectorRegistry(), self._shelves)
         self._metrics.worker_deaths.labels().inc(0)
+        self._ledger = Ledger()
         self._selector = selectors.DefaultSelector()
         self._loaded: dict[str, AnyModel] = {}
         self._unloaded: set[str] = set()
@@ -201,6 +203,7 @@ class Supervisor:
             shelf=shelf,
             loaded=self._loaded,
             unloaded=frozenset(self._unloaded),
+            ledger=self._ledger,
         )
         pid = os.fork()
         if not pid:

@@ -19,6 +19,7 @@ from servery_sdk.model import Runtime
 
 from servery_predictor.counting import Shelves
 from servery_predictor.crew.post import Message, Post, Verb, Word
+from servery_predictor.extensions.ledger import Ledger
 from servery_predictor.factory import Options
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository, reason
@@ -37,6 +38,7 @@ class Place:
         shelf: Which of the shelves it writes.
         loaded: Models that were loaded before the fork; their pages are shared.
         unloaded: Models that clients have had unloaded.
+        ledger: What all workers agree on.
     """
 
     settings: Settings
@@ -47,6 +49,7 @@ class Place:
     shelf: int
     loaded: Mapping[str, AnyModel]
     unloaded: frozenset[str]
+    ledger: Ledger
 
 
 def work(place: Place, post: Post) -> int:
@@ -78,6 +81,7 @@ async def _serve(place: Place, post: Post) -> None:
         Metrics(CollectorRegistry(), place.shelves),
         options=place.options,
         listening=place.listening,
+        ledger=place.ledger,
     )
     for name, model in place.loaded.items():
         predictor.repository.adopt(name, model)

@@ -172,7 +172,7 @@ class OpenAIRoutes:
             # The status has been sent; the client's library knows this event.
             yield _event(errors.body(failure))
         except Exception as error:
-            yield _event(errors.body(_failed(head.model, error)))
+            yield _event(errors.body(failed(head.model, error)))
         yield _DONE
 
     # Vectors and ranks: rows of ``predict``, which the batcher merges with everybody else's.
@@ -249,10 +249,11 @@ async def _caught(answer: Awaitable[_Answer], entry: Entry) -> _Answer:
         raise
     except Exception as error:
         # Somebody else's model may raise anything.
-        raise _failed(entry.name, error) from error
+        raise failed(entry.name, error) from error
 
 
-def _failed(model: str, error: Exception) -> ModelFailed:
+def failed(model: str, error: Exception) -> ModelFailed:
+    """Return what a model that raised is told to have done, and log it."""
     logger.error("model failed", exc_info=error, extra={"model": model})
     return ModelFailed(f"model {model!r} failed: {type(error).__name__}: {error}")
 

@@ -78,16 +78,14 @@ class Waiting(Model):
     def __init__(self, name):
         super().__init__(name, return_response_headers=True)
         self.together = 0
-        self.most = 0
         self.ready = True
 
     async def predict(self, payload, headers=None, response_headers=None):
         response_headers["x-authorization"] = headers.get("authorization", "none")
         self.together += 1
-        self.most = max(self.most, self.together)
         await asyncio.sleep(0.05 if payload.get("wait") else 0)
-        self.together -= 1
-        return {"predictions": [self.most], "array": np.arange(3), 1: None}
+        together, self.together = self.together, self.together - 1
+        return {"predictions": [together], "array": np.arange(3), 1: None}
 
     async def postprocess(self, result, headers=None, response_headers=None):
         response_headers["x-post"] = "yes"

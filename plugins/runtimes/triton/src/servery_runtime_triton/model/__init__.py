@@ -12,10 +12,10 @@ from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata, Tensor
 from servery_sdk.protos.triton import model_config_pb2 as pb
-from servery_sdk.serving import LoadError, Model, Scheduling
+from servery_sdk.serving import LoadError, Model, Scheduling, Send
 
 from servery_runtime_triton.model import config as configs
-from servery_runtime_triton.model.backends import BackendModule, Place, backend
+from servery_runtime_triton.model.backends import BackendModule, Place, StreamingBackend, backend
 from servery_runtime_triton.model.failures import ModelError
 from servery_runtime_triton.model.instances import Instances
 from servery_runtime_triton.model.repository import ModelRepository, chosen, numbered
@@ -138,6 +138,27 @@ class TritonModel:
         if isinstance(responses, ServeryError):
             raise responses
         return responses
+
+    def stream(self, request: InferRequest, send: Send) -> None:
+        """Give every response to ``send`` as the model sends it.
+
+        Raises:
+            InputError: The request does not fit the model.
+            ModelError: The model said no.
+        """
+        checked = self._signature.checked(request)
+        version = request.version or self.versions[-1]
+
+        def pass_on(answer: InferResponse | ServeryError | None, is_last: bool) -> None:
+            send(self._finished(answer, version) if isinstance(answer, InferResponse) else answer, is_last)
+
+        with self._instances[version].lent() as instance:
+            if isinstance(instance, StreamingBackend):
+                instance.stream(checked, pass_on)
+                return
+            (answers,) = instance.execute([checked])
+        for answer in [answers] if isinstance(answers, ServeryError) else answers:
+            pass_on(answer, False)
 
     def _responses(self, requests: Sequence[InferRequest]) -> Sequence[Sequence[InferResponse] | ServeryError]:
         answers: list[Sequence[InferResponse] | ServeryError] = []

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest, InferResponse
 from servery_sdk.protos.triton import model_config_pb2 as pb
-from servery_sdk.serving import LoadError
+from servery_sdk.serving import LoadError, Send
 
 from servery_runtime_triton.model.repository import ModelRepository
 
@@ -51,6 +51,14 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give back what it holds."""
+
+
+@runtime_checkable
+class StreamingBackend(Protocol):
+    """A backend whose responses come one by one."""
+
+    def stream(self, request: InferRequest, send: Send) -> None:
+        """Give every response to ``send`` when it is there, and return after the last one."""
 
 
 class BackendModule(Protocol):

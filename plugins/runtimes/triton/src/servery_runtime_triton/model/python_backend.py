@@ -23,7 +23,7 @@ from servery_sdk.errors import ServeryError
 from servery_sdk.importing import OURS, line_of, make_importable
 from servery_sdk.protocol import InferRequest, InferResponse
 from servery_sdk.protos.triton import model_config_pb2 as pb
-from servery_sdk.serving import LoadError
+from servery_sdk.serving import LoadError, Send
 
 from servery_runtime_triton.model import triton_python_backend_utils as pb_utils
 from servery_runtime_triton.model.backends import Place, model_file
@@ -84,23 +84,41 @@ class PythonBackend:
     def execute(self, requests: Sequence[InferRequest]) -> Sequence[Sequence[InferResponse] | ServeryError]:
         """Call the model's ``execute`` with all of them."""
         asked = [pb_utils.InferenceRequest.of(request, self._outputs) for request in requests]
+        return [
+            _sent(request, list(pb_utils.responses_of(mine, answer)))
+            for request, mine, answer in zip(requests, asked, self._called(asked), strict=True)
+        ]
+
+    def _called(self, asked: Sequence[pb_utils.InferenceRequest]) -> Sequence[Any]:
+        """Return what ``execute`` returned for each; None where it sends, or sent, its responses itself."""
         token = pb_utils.serving.set(self._repository)
         try:
             with _utils.importable():
                 returned = self._model.execute(asked)
                 if inspect.iscoroutine(returned):
                     returned = asyncio.run(returned)
-                answers = [None] * len(asked) if returned is None else list(returned)
-                if len(answers) != len(asked):
-                    raise pb_utils.TritonModelException(
-                        f"execute returned {len(answers)} responses to {len(asked)} requests: one each is needed"
-                    )
-                return [
-                    _sent(request, list(pb_utils.responses_of(mine, answer)))
-                    for request, mine, answer in zip(requests, asked, answers, strict=True)
-                ]
         finally:
             pb_utils.serving.reset(token)
+        answers = [None] * len(asked) if returned is None else list(returned)
+        if len(answers) != len(asked):
+            raise pb_utils.TritonModelException(
+                f"execute returned {len(answers)} responses to {len(asked)} requests: one each is needed"
+            )
+        return answers
+
+    def stream(self, request: InferRequest, send: Send) -> None:
+        """Call the model's ``execute`` with one request, and send its responses as they come."""
+
+        def pass_on(response: pb_utils.InferenceResponse | None, is_last: bool) -> None:
+            send(None if response is None else _told(request, response), is_last)
+
+        asked = pb_utils.InferenceRequest.of(request, self._outputs)
+        asked.sender = pb_utils.ResponseSender(pass_on)
+        (answer,) = self._called([asked])
+        if answer is not None:
+            send(_told(request, answer), True)
+        else:
+            asked.sender.finished()
 
     def close(self) -> None:
         """Call the model's ``finalize`` where it has one."""
@@ -122,6 +140,11 @@ def _sent(
         return [response.sent(request) for response in responses]
     except ModelError as error:
         return error
+
+
+def _told(request: InferRequest, response: pb_utils.InferenceResponse) -> InferResponse | ServeryError:
+    sent = _sent(request, [response])
+    return sent if isinstance(sent, ServeryError) else sent[0]
 
 
 def complete(config: pb.ModelConfig, files: Path) -> None:

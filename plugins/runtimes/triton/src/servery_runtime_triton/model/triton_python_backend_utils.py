@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -189,9 +189,16 @@ class InferenceResponse:
 
 
 class ResponseSender:
-    """Takes a request's responses, from any thread, until the one that is flagged as final."""
+    """Takes a request's responses, from any thread, until the one that is flagged as final.
 
-    def __init__(self) -> None:
+    Args:
+        on_send: Told of each, and whether it is the last, as soon as it is there.
+    """
+
+    def __init__(
+        self, on_send: Callable[[InferenceResponse | None, bool], None] = lambda response, is_last: None
+    ) -> None:
+        self._on_send = on_send
         self.sent: list[InferenceResponse] = []
         self._is_final = threading.Event()
 
@@ -207,6 +214,7 @@ class ResponseSender:
             raise TritonModelException("send takes a response, or flags=TRITONSERVER_RESPONSE_COMPLETE_FINAL")
         if response is not None:
             self.sent.append(response)
+        self._on_send(response, bool(flags & TRITONSERVER_RESPONSE_COMPLETE_FINAL))
         if flags & TRITONSERVER_RESPONSE_COMPLETE_FINAL:
             self._is_final.set()
 
