@@ -266,8 +266,8 @@ def main() -> None:
                     same = sum(map(operator.eq, texts, peer.texts))
                     equal.setdefault(way, []).append(same / len(prompts))
                 if number >= 0:
-                    for way, found in rounds.items():
-                        took.setdefault(way, []).append(found)
+                    for way, one in rounds.items():
+                        took.setdefault(way, []).append(one)
         peer.close()
     for way, found in took.items():
         for of in ("by_clock", "by_core"):

@@ -2,8 +2,9 @@
 
 Run: ``uv run --group torch python bench/mar.py [--seconds 5] [--connections 32] [--batch 16]``. Images are PNG in
 base64, the network is of the size of KServe's MNIST example. The loop decodes, stacks and infers batches of the same
-images without any server; it and the server take turns on core 0, the clients have the others. On a machine that has
-other things to do, images for each second of the core's own time say more than images for each second of the clock.
+images without any server; it and the server take turns on core 0, the clients have the others. Every answer is compared
+with what the network says to the image without a server. On a machine that has other things to do, images for each
+second of the core's own time say more than images for each second of the clock.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ torch.set_num_threads(1)
 net = Net()
 net.load_state_dict(torch.load(sys.argv[1] + "/net.pt"))
 net.eval()
-texts, batch, seconds = json.load(open(sys.argv[2])), int(sys.argv[3]), float(sys.argv[4])
+texts, batch, seconds = list(json.load(open(sys.argv[2]))), int(sys.argv[3]), float(sys.argv[4])
 
 def image(text):
     decoded = Image.open(io.BytesIO(base64.b64decode(text)))
@@ -89,6 +90,13 @@ def run(until):
             done += batch
     return done
 
+def answers():
+    with torch.inference_mode():
+        return {text: net(image(text).unsqueeze(0)).argmax(1).item() for text in texts}
+
+if not seconds:
+    print(json.dumps(answers()))
+    raise SystemExit
 run(time.perf_counter() + 1)
 busy = time.process_time()
 done = run(time.perf_counter() + seconds)
@@ -131,16 +139,17 @@ def write(directory: Path, batch: int) -> None:
 class Asker(asyncio.Protocol):
     """One connection that asks again as soon as it is answered."""
 
-    def __init__(self, wires: list[bytes], start: int, counts: list[int]) -> None:
-        self._wires, self._next, self._counts = wires, start, counts
-        self._received = b""
+    def __init__(self, asked: list[tuple[bytes, bytes]], start: int, counts: list[int]) -> None:
+        self._asked, self._next, self._counts = asked, start, counts
+        self._received = self._expected = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # a stream's transport
         self._ask()
 
     def _ask(self) -> None:
-        self._transport.write(self._wires[self._next % len(self._wires)])
+        wire, self._expected = self._asked[self._next % len(self._asked)]
+        self._transport.write(wire)
         self._next += 1
 
     def data_received(self, data: bytes) -> None:
@@ -150,25 +159,26 @@ class Asker(asyncio.Protocol):
             return
         if len(body) < int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]):
             return
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise SystemExit(self._received.decode())
+        if not head.startswith(b"HTTP/1.1 200") or body != self._expected:
+            raise SystemExit(f"{self._received.decode()}\nshould have been {self._expected.decode()}")
         self._received = b""
         self._counts[0] += 1
         self._ask()
 
 
-async def ask(port: int, texts: list[str], per_request: int, connections: int, seconds: float) -> int:
-    """Return how many images were answered."""
-    wires = []
+async def ask(port: int, answers: dict[str, int], per_request: int, connections: int, seconds: float) -> int:
+    """Return how many images were answered; ``answers`` are right."""
+    asked, texts = [], list(answers)
     for start in range(0, len(texts), per_request):
         instances = [{"data": text} for text in texts[start : start + per_request]]
         body = json.dumps({"instances": instances}).encode()
         head = f"POST /v1/models/mnist:predict HTTP/1.1\r\nhost: bench\r\ncontent-length: {len(body)}\r\n\r\n"
-        wires.append(head.encode() + body)
+        expected = {"predictions": [answers[instance["data"]] for instance in instances]}
+        asked.append((head.encode() + body, json.dumps(expected, separators=(",", ":")).encode()))
     counts = [0]
     loop = asyncio.get_running_loop()
     for number in range(connections):
-        await loop.create_connection(lambda at=number * 7: Asker(wires, at, counts), "127.0.0.1", port)  # type: ignore[misc]
+        await loop.create_connection(lambda at=number * 7: Asker(asked, at, counts), "127.0.0.1", port)  # type: ignore[misc]
     await asyncio.sleep(1)
     counts[0] = 0
     await asyncio.sleep(seconds)
@@ -178,8 +188,8 @@ async def ask(port: int, texts: list[str], per_request: int, connections: int, s
 def client(port: int, file: str, per_request: int, connections: int, seconds: float, results: Queue[int]) -> None:
     """Be one client process."""
     os.sched_setaffinity(0, os.sched_getaffinity(0) - {CORE} or {CORE})
-    texts = json.loads(Path(file).read_text())
-    results.put(asyncio.run(ask(port, texts, per_request, connections, seconds)))
+    answers = json.loads(Path(file).read_text())
+    results.put(asyncio.run(ask(port, answers, per_request, connections, seconds)))
 
 
 def used(port: int, pid: int) -> tuple[float, float]:
@@ -239,8 +249,8 @@ def pinned() -> None:
     os.sched_setaffinity(0, {CORE})
 
 
-def bare(directory: Path, file: str, batch: int, seconds: float) -> tuple[float, float]:
-    """Return images per second of the loop, and per second of its own time."""
+def looped(directory: Path, file: str, batch: int, seconds: float) -> str:
+    """Return what the loop prints; without ``seconds``, its answer to each image."""
     done = subprocess.run(
         [sys.executable, "-c", LOOP, str(directory), file, str(batch), str(seconds)],
         preexec_fn=pinned,
@@ -249,7 +259,12 @@ def bare(directory: Path, file: str, batch: int, seconds: float) -> tuple[float,
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    by_clock, by_core = map(float, done.stdout.split())
+    return done.stdout
+
+
+def bare(directory: Path, file: str, batch: int, seconds: float) -> tuple[float, float]:
+    """Return images per second of the loop, and per second of its own time."""
+    by_clock, by_core = map(float, looped(directory, file, batch, seconds).split())
     return by_clock, by_core
 
 
@@ -271,18 +286,19 @@ def main() -> None:
         write(directory, options.batch)
         file = str(directory / "images.json")
         Path(file).write_text(json.dumps(images(256)))
+        Path(file).write_text(looped(directory, file, options.batch, 0))
         with server(directory / "artifact") as (port, pid):
             # In turns: what else the machine does changes in time.
             for _ in range(options.repetitions):
-                loop = rates.setdefault(f"bare loop, batches of {options.batch}", [])
-                loop.append(bare(directory, file, options.batch, options.seconds))
+                alone = rates.setdefault(f"bare loop, batches of {options.batch}", [])
+                alone.append(bare(directory, file, options.batch, options.seconds))
                 for per_request in (1, options.batch):
-                    case = rates.setdefault(f"served, {per_request} to a request", [])
-                    case.append(served(port, pid, file, per_request, options.connections, options.seconds))
+                    asked = rates.setdefault(f"served, {per_request} to a request", [])
+                    asked.append(served(port, pid, file, per_request, options.connections, options.seconds))
     first = next(iter(rates.values()))
     for case, found in rates.items():
         for index, of in enumerate(("the clock", "the core's own time")):
-            ratio = statistics.median(one[index] / loop[index] for one, loop in zip(found, first, strict=True))
+            ratio = statistics.median(one[index] / alone[index] for one, alone in zip(found, first, strict=True))
             each = ", ".join(f"{one[index]:,.0f}" for one in found)
             print(f"{case:28} {ratio:5.0%} of the loop; images for each second of {of}: {each}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
 from servery_sdk.routes import Host, Listener
-from servery_sdk.serving import LoadError, Model, Scheduling
+from servery_sdk.serving import LoadError, Model
 
 from servery_runtime_torch import listening, store
 from servery_runtime_torch.model.handlers import HandledModel
@@ -129,10 +129,6 @@ class TorchModel:
             Unimplemented: The handler, or this kind of module, explains nothing.
         """
         return self._loaded.explain(request)
-
-    def scheduling(self) -> Scheduling:
-        """Return the wishes of an archive's configuration; other files have none."""
-        return self._model.scheduling() if isinstance(self._model, HandledModel) else Scheduling()
 
     def metadata(self) -> ModelMetadata:
         """Return what is known of the model: of an exported program its inputs and outputs."""

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from servery_sdk.importing import make_importable
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
-from servery_sdk.serving import LoadError, Scheduling, Unimplemented
+from servery_sdk.serving import LoadError, Unimplemented
 
 from servery_runtime_torch import archive, requirements, rows
 from servery_runtime_torch.model import compat
@@ -186,12 +186,6 @@ class HandledModel:
             if processor.get_response_status_code() in _CLIENT_ERRORS:
                 raise refused(ValueError(processor.get_response_status_phrase() or "refused"), request)
         return rows.answer(answered, count=len(items))
-
-    def scheduling(self) -> Scheduling:
-        """Return that no call need have more rows than the handler is given together: more would be cut up here."""
-        sizes = [version.batch_size for version in self._versions.values()]
-        known = [size for size in sizes if size is not None]
-        return Scheduling(max_rows=max(known) if self.batchable and len(known) == len(sizes) else None)
 
     def metadata(self) -> ModelMetadata:
         """Return the versions; what goes in and comes out only the handler knows."""
