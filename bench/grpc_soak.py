@@ -496,7 +496,7 @@ async def soak(minutes: float, front: str, seed: int) -> bool:
         finally:
             process.terminate()
             code = process.wait()
-        said = (Path(folder) / "log").read_text()
+        said = (Path(folder) / "log").read_text(errors="replace")
     is_sound = report(tally, watch, is_alive=is_alive, code=code, said=said)
     return is_sound and (minutes < MIN_MINUTES or watch.slope() <= MAX_SLOPE_MIB)
 

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -76,6 +77,10 @@ func described(t *testing.T, connection *grpc.ClientConn) protoreflect.MethodDes
 	answer, err := stream.Recv()
 	must(t, err)
 	must(t, stream.CloseSend())
+	// To its end: a stream that is still open counts among those that the server allows at once.
+	if _, err := stream.Recv(); err != io.EOF {
+		t.Fatalf("the end expected, found %v", err)
+	}
 	files := &descriptorpb.FileDescriptorSet{}
 	for _, raw := range answer.GetFileDescriptorResponse().GetFileDescriptorProto() {
 		file := &descriptorpb.FileDescriptorProto{}
