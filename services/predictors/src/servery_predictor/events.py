@@ -86,7 +86,8 @@ class Events:
         return changed(answering, lambda response: self._structured(response, request, event))
 
     def _binary(self, response: Response, request: Request, came: Mapping[str, Json]) -> Response:
-        if response.status != 200:
+        # A model that reads events by itself, as KServe's do, has answered with one.
+        if response.status != 200 or header(response.headers, _VERSION) is not None:
             return response
         told = tuple(
             (_PREFIX + name.encode("latin-1"), value.encode("latin-1", "replace"))
