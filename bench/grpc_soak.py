@@ -3,7 +3,7 @@
 Run: ``uv run python bench/grpc_soak.py [minutes] [--grpc-front fast]``, on loopback only. The predictor is a process of
 its own, whose memory and open files are read while it serves. Ends with 1 where an answer is wrong or lost, where the
 server takes what it should refuse, where it keeps a file open that it had not open before, or where its memory grows by
-more than a megabyte a minute, if there are ten of them.
+more than a megabyte a minute, if there are four of them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MAX_SLOPE_MIB = 1.0
 """A minute."""
 SPANS_A_MINUTE = 6
 SETTLE_SECONDS = 20.0
-MIN_MINUTES = 10.0
+MIN_MINUTES = 4.0
 """Of a soak whose slope means anything."""
 MAX_ANSWER_BYTES = 2**31 - 1
 BOMB = gzip.compress(bytes(100 * MEBIBYTE))
