@@ -167,7 +167,10 @@ class Scripted:
     [
         (Permanent("object b: access denied"), "test://m: object b: access denied"),
         (Transient("object b: slow down"), "test://m: object b: slow down"),
-        (OSError(errno.ENOSPC, "No space left on device"), "test://m: the disk is full: [Errno 28] No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "test://m: the disk is full: [Errno 28] No space left on device",
+        ),
     ],
     ids=["permanent", "transient", "disk-full"],
 )

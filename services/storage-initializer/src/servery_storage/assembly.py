@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from servery_sdk.digests import Digest, Hasher, hasher
 from servery_sdk.errors import Transient
@@ -29,7 +28,7 @@ class Assembly:
         missing: Those that are still to come.
     """
 
-    def __init__(self, entry: StorageEntry, path: Path, pieces: Sequence[Piece], missing: Sequence[Piece]) -> None:
+    def __init__(self, entry: StorageEntry, path: str, pieces: Sequence[Piece], missing: Sequence[Piece]) -> None:
         self.entry, self.pieces = entry, pieces
         self.mismatches = 0
         self.missing = missing

@@ -20,6 +20,8 @@ from servery_sdk.storage import Addressed, StorageEntry, StorageProvider, Storag
 from servery_storage.archive import is_archive, unpack
 from servery_storage.assembly import Assembly
 from servery_storage.backoff import delay_seconds
+from servery_storage.cache import Cache
+from servery_storage.lock import held
 from servery_storage.mover import Mover
 from servery_storage.patterns import Patterns
 from servery_storage.place import Record, listing_of, place
@@ -53,6 +55,7 @@ class Engine:
     ) -> None:
         self._by_scheme = {scheme: provider for provider in providers.values() for scheme in provider.schemes}
         self._settings = settings
+        self._cache = Cache(settings.cache, max_bytes=settings.max_cache_bytes) if settings.cache else None
         self._patterns = patterns
         self._sleep = sleep
 
@@ -82,26 +85,46 @@ class Engine:
     ) -> None:
         listing = listing_of(entries)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with Staging(source, target) as staging:
-            record = Record.path(source, target)
+        record = Record.path(source, target)
+        staging = Staging(source, target)
+        async with held(staging.directory):
             earlier = Record.read(record)
             if earlier is not None and earlier.still_holds(listing, target):
                 staging.remove()
                 return
             staging.begin(entries, self._settings.piece_bytes)
-            missing = [entry for entry in entries if not staging.is_whole(entry)]
-            self._check_space(staging, missing)
             try:
-                await self._moved(provider, staging, missing, progress)
-                root = self._unpacked(staging, entries)
+                await self._fetched(provider, staging, entries, listing, progress)
+                root = await _in_thread(lambda: self._unpacked(staging, entries))
             except Transient:
                 raise  # The next process goes on from what is there.
             except (ServeryError, OSError):
                 staging.remove()
                 raise
-            Record.of(listing, root).write(root / record.name)
-            place(root, target, record, earlier)
+            finally:
+                staging.close()
+            await _in_thread(lambda: _placed(root, target, record, listing, earlier))
             staging.remove()
+
+    async def _fetched(
+        self,
+        provider: StorageProvider,
+        staging: Staging,
+        entries: Sequence[StorageEntry],
+        listing: str,
+        progress: Progress,
+    ) -> None:
+        """See that every entry is whole in ``staging``: from this node's cache, or from its source."""
+        missing = [entry for entry in entries if not staging.is_whole(entry)]
+        cache = self._cache
+        if cache is None or not listing:
+            await self._moved(provider, staging, missing, progress)
+            return
+        keys = {entry: Cache.key(provider.name, entry) for entry in missing}
+        async with held(cache.lock_of(listing), lambda: progress.waits("another process fetches the same model")):
+            fetched = await _in_thread(lambda: _taken(cache, keys, staging, progress))
+            await self._moved(provider, staging, fetched, progress)
+            await _in_thread(lambda: _given(cache, {keys[entry]: staging.path(entry) for entry in fetched}))
 
     def _provider(self, uri: StorageUri) -> StorageProvider:
         found = self._by_scheme.get(uri.scheme)
@@ -136,8 +159,10 @@ class Engine:
         entries: Sequence[StorageEntry],
         progress: Progress,
     ) -> None:
+        self._check_space(staging, entries)
         if isinstance(provider, Addressed):
-            await _in_thread(Mover(provider, staging, self._settings, progress.advance), entries)
+            mover = Mover(provider, staging, self._settings, progress.advance)
+            await _in_thread(lambda: mover.run(entries), mover.stop)
             return
         assert isinstance(provider, Streamed)
         stream, slots = provider, asyncio.Semaphore(self._settings.max_connections)
@@ -156,7 +181,7 @@ class Engine:
 
     async def _streamed(self, provider: Streamed, entry: StorageEntry, staging: Staging, progress: Progress) -> None:
         piece = Piece(entry, 0, entry.size_bytes)
-        assembly = Assembly(entry, staging.files / entry.path, (piece,), (piece,))
+        assembly = Assembly(entry, staging.path(entry), (piece,), (piece,))
         sink = _Stream(assembly, progress)
 
         async def attempt() -> None:
@@ -210,13 +235,37 @@ class _Stream:
         self._progress.advance(self._assembly.entry, len(chunk))
 
 
-async def _in_thread(mover: Mover, entries: Sequence[StorageEntry]) -> None:
-    """Run the mover beside the loop; who is cancelled waits for its threads' end."""
-    running = asyncio.ensure_future(asyncio.to_thread(mover.run, entries))
+def _taken(
+    cache: Cache, keys: Mapping[StorageEntry, str], staging: Staging, progress: Progress
+) -> Sequence[StorageEntry]:
+    """Take what the cache has, and return what it has not."""
+    missing = []
+    for entry, key in keys.items():
+        if cache.take(key, staging.path(entry)):
+            staging.entry_is_whole(entry)
+            progress.advance(entry, entry.size_bytes or 0)
+        else:
+            missing.append(entry)
+    return missing
+
+
+def _given(cache: Cache, paths: Mapping[str, str]) -> None:
+    for key, path in paths.items():
+        cache.give(key, path)
+
+
+def _placed(root: Path, target: Path, record: Path, listing: str, earlier: Record | None) -> None:
+    Record.of(listing, root).write(root / record.name)
+    place(root, target, record, earlier)
+
+
+async def _in_thread(call: Callable[[], _T], stop: Callable[[], None] = lambda: None) -> _T:
+    """Return what ``call`` does beside the loop. Who is cancelled waits for its end: it writes where others come next."""
+    running = asyncio.ensure_future(asyncio.to_thread(call))
     try:
-        await asyncio.shield(running)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
-        mover.stop()
+        stop()
         await asyncio.wait([running])
         raise
 

@@ -79,7 +79,7 @@ class Mover:
 
     def _assembly(self, entry: StorageEntry) -> Assembly:
         pieces = pieces_of(entry, self._settings.piece_bytes)
-        return Assembly(entry, self._staging.files / entry.path, pieces, self._staging.missing(pieces))
+        return Assembly(entry, self._staging.path(entry), pieces, self._staging.missing(pieces))
 
     def _work(self) -> None:
         carrier = Carrier(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +46,9 @@ class Record:
     def of(cls, listing: str, root: Path) -> Record:
         """Return the record of all files below ``root``."""
         files = {}
-        for path in root.rglob("*"):
-            if path.is_file() or path.is_symlink():
-                stat = path.lstat()
-                files[path.relative_to(root).as_posix()] = (stat.st_size, stat.st_mtime_ns)
+        for name in _files_below(str(root)):
+            stat = os.lstat(f"{root}/{name}")
+            files[name] = (stat.st_size, stat.st_mtime_ns)
         return cls(listing, files)
 
     def write(self, path: Path) -> None:
@@ -62,7 +61,7 @@ class Record:
             bool(listing)
             and listing == self.listing
             and all(
-                (found := _stat(target / name)) is not None and (found.st_size, found.st_mtime_ns) == left
+                (found := _stat(f"{target}/{name}")) is not None and (found.st_size, found.st_mtime_ns) == left
                 for name, left in self.files.items()
             )
         )
@@ -86,7 +85,7 @@ def place(root: Path, target: Path, record: Path, earlier: Record | None) -> Non
     try:
         root.rename(target)
     except OSError:  # A mount, another volume, or not empty.
-        new = {path.relative_to(root).as_posix() for path in root.rglob("*")}
+        new = set(_files_below(str(root)))
         target.mkdir(parents=True, exist_ok=True)
         left = root / record.name
         _merge(root, target, but=left)
@@ -113,8 +112,18 @@ def _merge(root: Path, target: Path, *, but: Path) -> None:
         path.replace(final)
 
 
-def _stat(path: Path) -> os.stat_result | None:
+def _files_below(root: str, within: str = "") -> Iterator[str]:
+    """Yield relative paths of files and links; ``pathlib`` takes longer over 2,000 files than it takes to fetch them."""
+    with os.scandir(f"{root}/{within}") as found:
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(root, f"{within}{entry.name}/")
+            else:
+                yield within + entry.name
+
+
+def _stat(path: str) -> os.stat_result | None:
     try:
-        return path.lstat()
+        return os.lstat(path)
     except OSError:
         return None

@@ -36,6 +36,12 @@ class Settings(BaseSettings):
     backoff_seconds: float = 0.5
     """Before the second try; doubles with each one, with jitter."""
 
+    cache: Path | None = None
+    """Where objects are kept for this node's other pods; none keeps nothing."""
+
+    max_cache_bytes: int = 0
+    """Of all objects in the cache; the least recently used go first. 0 is no bound."""
+
     max_unpacked_bytes: int = 512 * 1024**3
     """Upper bound on what an archive holds."""
 

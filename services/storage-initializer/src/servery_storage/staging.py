@@ -6,15 +6,12 @@ process but not the machine: it is of one boot, and begins anew with the next.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Self
 
 from servery_sdk.storage import StorageEntry
 
@@ -26,7 +23,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Staging:
-    """The staging directory of one source and one target. Use as a context manager: it holds the directory's lock."""
+    """The staging directory of one source and one target. Who uses it holds the directory's lock."""
 
     def __init__(self, source: str, target: Path) -> None:
         name = hashlib.sha256(source.encode()).hexdigest()[:12]
@@ -36,26 +33,16 @@ class Staging:
         self.directory = at
         self.files = at / "files"
         self._journal_path = at / "journal"
-        self._lock = -1
         self._journal = -1
         self._number: dict[str, int] = {}
         self._pieces: set[tuple[int, int]] = set()
         self._whole: set[int] = set()
 
-    def __enter__(self) -> Self:
-        while True:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            if _is_still(self._lock, self.directory):
-                return self
-            os.close(self._lock)  # Who held it is done, and has taken it away.
-
-    def __exit__(self, *exc: object) -> None:
-        for descriptor in (self._journal, self._lock):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._journal = self._lock = -1
+    def close(self) -> None:
+        """Close the journal."""
+        if self._journal >= 0:
+            os.close(self._journal)
+            self._journal = -1
 
     def begin(self, entries: Sequence[StorageEntry], piece_bytes: int) -> None:
         """Take up what an earlier process left, if it was after the very same objects; else begin anew."""
@@ -74,8 +61,8 @@ class Staging:
         elif lines[-1]:
             os.ftruncate(self._journal, len("\n".join(lines[:-1]).encode()) + 1)
         self.files.mkdir(exist_ok=True)
-        for parent in {(self.files / entry.path).parent for entry in entries}:
-            parent.mkdir(parents=True, exist_ok=True)
+        for folder in {entry.path.rpartition("/")[0] for entry in entries}:
+            (self.files / folder).mkdir(parents=True, exist_ok=True)
 
     def _recall(self, number: int, offset: int | None = None) -> None:
         if offset is None:
@@ -85,14 +72,18 @@ class Staging:
         else:
             self._pieces.add((number, offset))
 
+    def path(self, entry: StorageEntry) -> str:
+        """Return where an object is put together. Text: ``pathlib`` costs a small object as much as its request."""
+        return f"{self.files}/{entry.path}"
+
     def is_whole(self, entry: StorageEntry) -> bool:
         """Whether the object is there and verified."""
         return self._number[entry.path] in self._whole
 
     def used_bytes(self, entries: Iterable[StorageEntry]) -> int:
         """Return what the volume already holds of ``entries``."""
-        paths = (self.files / entry.path for entry in entries)
-        return sum(path.stat().st_blocks * 512 for path in paths if path.exists())
+        paths = map(self.path, entries)
+        return sum(os.stat(path).st_blocks * 512 for path in paths if os.path.exists(path))
 
     def missing(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
         """Return those of one object's pieces that are still to be fetched.
@@ -136,13 +127,3 @@ def _listing(entries: Iterable[StorageEntry], piece_bytes: int) -> str:
     told = [[entry.path, entry.source, entry.size_bytes, entry.version, str(entry.digest)] for entry in entries]
     listing = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     return json.dumps({"boot": boot, "listing": listing, "piece_bytes": piece_bytes})
-
-
-def _is_still(descriptor: int, path: Path) -> bool:
-    try:
-        there = path.stat()
-    except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-            return False
-        raise
-    return (there.st_dev, there.st_ino) == ((held := os.fstat(descriptor)).st_dev, held.st_ino)
