@@ -26,6 +26,7 @@ from servery_sdk.runtimes import VERSION
 from servery_predictor.dataplane import DataPlane, Parts
 from servery_predictor.errors import GRPC
 from servery_predictor.extensions.statistics import statistics
+from servery_predictor.grpc_messages import Readable
 from servery_predictor.tfserving import grpc as tfserving
 
 SERVICE = "inference.GRPCInferenceService"
@@ -357,12 +358,13 @@ class GrpcServer:
 
     def __init__(self, plane: DataPlane, *, address: str, max_message_bytes: int, is_shared: bool = False) -> None:
         self._server = grpc.aio.server(
+            interceptors=(Readable(),),
             options=[
                 ("grpc.max_send_message_length", max_message_bytes),
                 ("grpc.max_receive_message_length", max_message_bytes),
                 # Two servers that share a port by accident would each get half of the requests.
                 ("grpc.so_reuseport", int(is_shared)),
-            ]
+            ],
         )
         stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(plane), self._server)  # type: ignore[no-untyped-call]  # generated
         tfserving.add_services(self._server, plane)
