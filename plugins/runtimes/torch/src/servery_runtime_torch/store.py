@@ -87,7 +87,12 @@ def archives(artifact: Path) -> Mapping[str, StoredModel]:
     Raises:
         LoadError: An archive cannot be read.
     """
-    return _listed_models(_folder(artifact, _properties(_config_file(artifact))), {})
+    return _listed_models(folder(artifact), {})
+
+
+def folder(artifact: Path) -> Path:
+    """Return where the store's archives lie."""
+    return _folder(artifact, _properties(_config_file(artifact)))
 
 
 def properties(artifact: Path, environment: Mapping[str, str] = os.environ) -> Mapping[str, str]:
