@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from servery_runtime_torch import archive, fetching
 from servery_runtime_torch.fetching import NotFetched
+from servery_runtime_torch.management import Management
+from servery_sdk.routes import Asked
 from servery_sdk.serving import InputError, LoadError
 
 
@@ -126,3 +128,27 @@ def test_an_archive_without_end_is_cut(site: Site, tmp_path: Path, monkeypatch: 
 def test_a_folder_that_cannot_be_written_to_is_named(site: Site, tmp_path: Path) -> None:
     with pytest.raises(NotFetched, match="cannot be fetched into"):
         fetching.fetch(f"{site.url}/far.mar", tmp_path / "gone", patterns(".*"))
+
+
+class Host:
+    is_alone = True
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+
+    async def load(self, name: str) -> None:
+        self.loaded.append(name)
+
+
+async def test_a_registration_fetches_and_loads(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "model-store").mkdir()
+    host: Any = Host()
+    managed = Management(host, tmp_path, is_open=True, allowed=patterns(f"{site.url}/.*"))
+    answer = await managed.register(Asked(path={}, query={"url": f"{site.url}/far.mar"}))
+    assert json.loads(answer.body) == {"status": 'Model "far" Version: 1.0 registered with 1 initial workers'}
+    assert host.loaded == ["far"]
+    assert (tmp_path / "model-store" / "far.mar").is_file()
+    answer = await Management(host, tmp_path, is_open=False, allowed=patterns(".*")).register(
+        Asked(path={}, query={"url": f"{site.url}/moved.mar"})
+    )
+    assert (answer.status, len(site.asked)) == (405, 1)
