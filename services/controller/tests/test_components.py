@@ -108,8 +108,13 @@ def test_gateway_routes_explanations_before_all_else(rendered: Callable[..., Ren
     first, second = named(objects, "HTTPRoute", "iris")["spec"]["rules"]
     assert [match["path"] for match in first["matches"]] == [
         {"type": "Exact", "value": "/v1/models/iris:explain"},
+        {"type": "Exact", "value": "/v2/models/iris/explain"},
         {"type": "Exact", "value": "/v1/models/other:explain"},
-        {"type": "RegularExpression", "value": "^/v1/models/[^/]+:explain$"},
+        {"type": "Exact", "value": "/v2/models/other/explain"},
+        {
+            "type": "RegularExpression",
+            "value": "^/(v1/models/[^/]+:explain|v2/models/[^/]+(/versions/[^/]+)?/explain)$",
+        },
     ]
     assert [backend["name"] for backend in first["backendRefs"]] == ["iris-explainer"]
     assert first["timeouts"] == {"request": "300s"}
@@ -129,6 +134,7 @@ def test_ingress_routes_as_the_gateway_does(rendered: Callable[..., Rendered]) -
     assert found == {
         "iris-demo.example.com": [
             ("/v1/models/iris:explain", "Exact", "iris-explainer"),
+            ("/v2/models/iris/explain", "Exact", "iris-explainer"),
             ("/", "Prefix", "iris-transformer"),
         ],
         "iris-predictor-demo.example.com": [("/", "Prefix", "iris-predictor")],

@@ -39,6 +39,7 @@ JSON_LENGTH = b"inference-header-content-length"
 _BINARY = b"application/octet-stream"
 _PREDICT = re.compile(r"/v1/models/([^/]+):predict")
 _EXPLAIN = re.compile(r"/v1/models/([^/]+):explain")
+_EXPLAIN_V2 = re.compile(r"/v2/models/([^/]+?)(?:/versions/([^/]+?))?[:/]explain")
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _GENERATE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/generate(_stream)?")
 
@@ -50,7 +51,8 @@ _OF_A_CONNECTION = frozenset(
 
 
 class HotRoutes:
-    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, ``generate``, and OpenAI's.
+    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, ``explain``,
+    ``generate``, and OpenAI's.
 
     Args:
         events: How CloudEvents are answered.
@@ -88,6 +90,8 @@ class HotRoutes:
             handler = self._generate.handler(unquote(found[1]), version, is_streamed=bool(found[3]))
         elif found := _EXPLAIN.fullmatch(path):
             handler = self._explain(unquote(found[1]))
+        elif found := _EXPLAIN_V2.fullmatch(path):
+            handler = self._infer(unquote(found[1]), found[2] and unquote(found[2]), explain=True)
         else:
             handler = self._tfserving.find(path) or self._more("POST", path)
         if handler is not None and len(self._known) < 1000:
@@ -122,22 +126,22 @@ class HotRoutes:
 
         return explain
 
-    def _infer(self, model: str, version: str | None) -> Handler:
+    def _infer(self, model: str, version: str | None, *, explain: bool = False) -> Handler:
         memory = self._plane.offered.shared_memory
 
         def infer(request: Request) -> Answering:
             if self._plane.repository.takes_documents(model):
-                return _replied(self._plane, request, model, Wire.V2, version=version)
+                return _replied(self._plane, request, model, Wire.V2, version=version, explain=explain)
             try:
                 asked = v2.decode_request(
                     request.body, model=model, version=version, json_length=_json_length(request), regions=memory
                 )
                 if type(asked) is SharedRequest:
                     memory.check(asked)
-                    return Asking(self._plane, asked, "v2", self._placed)
+                    return Asking(self._plane, asked, "v2", self._placed, explain=explain)
             except ServeryError as failure:
                 return errors.response(failure)
-            return Asking(self._plane, asked, "v2", _v2_response)
+            return Asking(self._plane, asked, "v2", _v2_response, explain=explain)
 
         return infer
 
