@@ -103,4 +103,5 @@ async def test_a_predictor_sees_who_asks_and_which_request_it_is(
             answered = await http.post(path, json=body, headers=SENT)
             assert answered.status_code == 200, answered.text
             assert answered.headers["x-request-id"] == "7"
+            assert "cookie" not in answered.headers
         assert seen(predictor) == PASSED
