@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,12 +14,14 @@ from fastapi.responses import Response as HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from servery_http.manners import Answering
 from servery_http.messages import Handler, Request, Response, header
+from servery_sdk import api_description
 from servery_sdk.documents import Document
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.model import Protocol as Wire
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError, v1, v2
 from servery_sdk.protocol.shared import SharedRequest
+from servery_sdk.routes import Route
 from servery_sdk.runtimes import VERSION
 from starlette.exceptions import HTTPException
 
@@ -205,8 +207,12 @@ def _json_length(request: Request) -> int | None:
     return int(value)
 
 
-def application(plane: DataPlane) -> FastAPI:
-    """Return the routes that are not hot: health, metadata, repository, metrics, documentation."""
+def application(plane: DataPlane, routes: Iterable[Route] = ()) -> FastAPI:
+    """Return the routes that are not hot: health, metadata, repository, metrics, documentation.
+
+    Args:
+        routes: The runtime's own, which are answered elsewhere: the documentation tells of them, too.
+    """
     app = FastAPI(title="Servery predictor", version=VERSION)
     repository = plane.repository
 
@@ -314,7 +320,7 @@ def application(plane: DataPlane) -> FastAPI:
     async def metrics() -> HttpResponse:
         return HttpResponse(generate_latest(plane.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    app.openapi = _with_inference(app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.openapi = _with_inference(app.openapi, api_description.paths(routes))  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
 
@@ -324,11 +330,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _with_inference(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+def _with_inference(openapi: Callable[[], dict[str, Any]], more: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
     # The hot routes never reach FastAPI, but its documentation is where people look for them.
     def described() -> dict[str, Any]:
         document = openapi()
-        document["paths"].update(INFERENCE_PATHS)
+        document["paths"].update({**more, **INFERENCE_PATHS})
         document.setdefault("components", {}).setdefault("schemas", {}).update(INFERENCE_SCHEMAS)
         return document
 

@@ -116,7 +116,7 @@ class Predictor:
         services, rpc_beside = self._services(listeners, beside)
         self.http = Server(
             HotRoutes(self.plane, events(settings), Table(own) if own else None),
-            served(application(self.plane), settings),
+            served(application(self.plane, own), settings),
             host=settings.host,
             port=settings.http_port,
             sock=listening,

@@ -74,11 +74,21 @@ def routes(host: Host) -> tuple[Route, ...]:
             return Answer(status=status, body=orjson.dumps({"error_code": word, "message": str(failure)}))
 
     return (
-        Route(method="GET", path="/ping", handle=ping),
-        Route(method="GET", path="/health", handle=ping),
-        Route(method="GET", path="/version", handle=version),
-        Route(method="POST", path="/invocations", handle=invocations),
+        Route(method="GET", path="/ping", handle=ping, summary="Tell whether the model answers", failures=_AWAY),
+        Route(method="GET", path="/health", handle=ping, summary="Tell whether the model answers", failures=_AWAY),
+        Route(method="GET", path="/version", handle=version, summary="Tell MLflow's version"),
+        Route(
+            method="POST",
+            path="/invocations",
+            handle=invocations,
+            summary="Ask the model",
+            takes=(JSON, CSV),
+            failures={"400": "the request is wrong", "415": "a body of another kind", "503": "not ready"},
+        ),
     )
+
+
+_AWAY = {"404": "it is not loaded"}
 
 
 class _UnknownContent(Exception):
