@@ -59,6 +59,7 @@ class HotRoutes:
     Args:
         events: How CloudEvents are answered.
         more: Finds what the runtime has beside them.
+        explanations: Answers requests for explanations in the models' place.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class HotRoutes:
         plane: DataPlane,
         events: Events | None = None,
         more: Callable[[str, str], Handler | None] | None = None,
+        explanations: Handler | None = None,
     ) -> None:
         self._plane = plane
+        self._explanations = explanations
         self._tfserving = tfserving.TFServingRoutes(plane)
         self._events = events or Events()
         self._more = more or _no_more
@@ -91,9 +94,10 @@ class HotRoutes:
             version = found[2] and unquote(found[2])
             handler = self._generate.handler(unquote(found[1]), version, is_streamed=bool(found[3]))
         elif found := _EXPLAIN.fullmatch(path):
-            handler = self._explain(unquote(found[1]))
+            handler = self._explanations or self._explain(unquote(found[1]))
         elif found := _EXPLAIN_V2.fullmatch(path):
-            handler = self._infer(unquote(found[1]), found[2] and unquote(found[2]), explain=True)
+            version = found[2] and unquote(found[2])
+            handler = self._explanations or self._infer(unquote(found[1]), version, explain=True)
         else:
             handler = self._tfserving.find(path) or self._more("POST", path)
         if handler is not None and len(self._known) < 1000:

@@ -16,6 +16,7 @@ from servery_sdk.model import Runtime
 from servery_sdk.routes import Listener, Route, RpcService
 
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.explaining import RemoteExplanations
 from servery_predictor.extensions.ledger import Ledger
 from servery_predictor.extensions.offered import Offered
 from servery_predictor.factory import ModelFactory, Options
@@ -114,8 +115,13 @@ class Predictor:
         listeners = self.repository.listeners(PlaneHost(self.plane, is_alone=listening is None))
         own, beside = self._routes(listeners)
         services, rpc_beside = self._services(listeners, beside)
+        self._explanations = (
+            RemoteExplanations(settings.explainer_host, timeout_seconds=settings.request_timeout_seconds)
+            if settings.explainer_host
+            else None
+        )
         self.http = Server(
-            HotRoutes(self.plane, events(settings), Table(own) if own else None),
+            HotRoutes(self.plane, events(settings), Table(own) if own else None, self._explanations),
             served(application(self.plane, own), settings),
             host=settings.host,
             port=settings.http_port,
@@ -212,6 +218,8 @@ class Predictor:
                 group.create_task(self.grpc.stop(self._settings.drain_seconds), name="grpc-stop")
         await self.repository.close()
         await self.plane.offered.close()
+        if self._explanations is not None:
+            await self._explanations.close()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
