@@ -120,7 +120,7 @@ async def test_models_are_managed(predictor: Predictor, management: Any) -> None
     assert (await management.SetDefault(chosen)).msg.startswith("Default version successfully updated")
     gone = await management.UnregisterModel(manage.UnregisterModelRequest(model_name="mnist"))
     assert gone.msg == 'Model "mnist" unregistered'
-    async with httpx.AsyncClient(base_url=predictor.http.url) as http:
+    async with httpx.AsyncClient(base_url=predictor.http.url, timeout=60) as http:
         assert (await http.put("/predictions/mnist", content=TWO)).status_code == 503
         scaled = await management.ScaleWorker(manage.ScaleWorkerRequest(model_name="mnist", min_worker=2))
         assert scaled.msg == "Workers scaled to 1 for model: mnist"
