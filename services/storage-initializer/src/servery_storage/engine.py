@@ -20,6 +20,7 @@ from servery_sdk.storage import Addressed, StorageEntry, StorageProvider, Storag
 from servery_storage.archive import is_archive, unpack
 from servery_storage.assembly import Assembly
 from servery_storage.backoff import delay_seconds
+from servery_storage.layers import unpack_layers
 from servery_storage.mover import Mover
 from servery_storage.patterns import Patterns
 from servery_storage.place import Record, listing_of, place
@@ -112,7 +113,7 @@ class Engine:
 
     async def _listed(self, provider: StorageProvider, uri: StorageUri) -> list[StorageEntry]:
         async def collect() -> list[StorageEntry]:
-            return [entry async for entry in provider.list(uri) if self._patterns.wants(entry.path)]
+            return [entry async for entry in provider.list(uri) if entry.unpack or self._patterns.wants(entry.path)]
 
         entries = await self._tried(collect)
         if not entries:
@@ -186,14 +187,18 @@ class Engine:
         return await attempt()
 
     def _unpacked(self, staging: Staging, entries: Sequence[StorageEntry]) -> Path:
-        only = staging.files / entries[0].path
-        if len(entries) != 1 or not is_archive(only):
+        only, has_layers = staging.files / entries[0].path, any(entry.unpack for entry in entries)
+        if not has_layers and (len(entries) != 1 or not is_archive(only)):
             return staging.files
         inside = staging.directory / "unpacked"
         if inside.exists():
             shutil.rmtree(inside)
         inside.mkdir()
-        unpack(only, inside, max_bytes=self._settings.max_unpacked_bytes)
+        if has_layers:
+            bound, wants = self._settings.max_unpacked_bytes, self._patterns.wants
+            unpack_layers(entries, staging.files, inside, max_bytes=bound, wants=wants)
+        else:
+            unpack(only, inside, max_bytes=self._settings.max_unpacked_bytes)
         return inside
 
 
