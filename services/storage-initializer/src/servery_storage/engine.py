@@ -22,6 +22,7 @@ from servery_storage.archive import is_archive, unpack
 from servery_storage.assembly import Assembly
 from servery_storage.backoff import delay_seconds
 from servery_storage.cache import Cache
+from servery_storage.layers import unpack_layers
 from servery_storage.lock import held
 from servery_storage.mover import Mover
 from servery_storage.patterns import Patterns
@@ -75,7 +76,7 @@ class Engine:
             provider = self._provider(uri)
             entries = await self._listed(provider, uri, patterns)
             progress.begin(source, entries)
-            await self._brought(provider, source, entries, target, progress)
+            await self._brought(provider, source, entries, target, progress, patterns)
         except (ServeryError, OSError) as error:
             code = error.code if isinstance(error, ServeryError) else ErrorCode.INTERNAL
             raise FetchFailed(_said(source, error), code=code) from error
@@ -88,6 +89,7 @@ class Engine:
         entries: Sequence[StorageEntry],
         target: Path,
         progress: Progress,
+        patterns: Patterns,
     ) -> None:
         listing = listing_of(entries)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +104,7 @@ class Engine:
                 names.check(entries, folds_case=staging.folds_case())
                 staging.begin(entries, self._settings.piece_bytes)
                 await self._fetched(provider, staging, entries, listing, progress)
-                root = await _in_thread(lambda: self._unpacked(staging, entries))
+                root = await _in_thread(lambda: self._unpacked(staging, entries, patterns))
             except Transient:
                 raise  # The next process goes on from what is there.
             except (ServeryError, OSError):
@@ -142,7 +144,7 @@ class Engine:
 
     async def _listed(self, provider: StorageProvider, uri: StorageUri, patterns: Patterns) -> list[StorageEntry]:
         async def collect() -> list[StorageEntry]:
-            return [entry async for entry in provider.list(uri) if patterns.wants(entry.path)]
+            return [entry async for entry in provider.list(uri) if entry.unpack or patterns.wants(entry.path)]
 
         entries = await self._tried(collect)
         if not entries:
@@ -213,15 +215,19 @@ class Engine:
                 await self._sleep(delay_seconds(tries, error, first_seconds=first, jitter=jitter))
         return await attempt()
 
-    def _unpacked(self, staging: Staging, entries: Sequence[StorageEntry]) -> Path:
-        only = staging.files / entries[0].path
-        if len(entries) != 1 or not is_archive(only):
+    def _unpacked(self, staging: Staging, entries: Sequence[StorageEntry], patterns: Patterns) -> Path:
+        only, has_layers = staging.files / entries[0].path, any(entry.unpack for entry in entries)
+        if not has_layers and (len(entries) != 1 or not is_archive(only)):
             return staging.files
         inside = staging.directory / "unpacked"
         if inside.exists():
             shutil.rmtree(inside)
         inside.mkdir()
-        unpack(only, inside, max_bytes=self._settings.max_unpacked_bytes)
+        if has_layers:
+            bound, wants = self._settings.max_unpacked_bytes, patterns.wants
+            unpack_layers(entries, staging.files, inside, max_bytes=bound, wants=wants)
+        else:
+            unpack(only, inside, max_bytes=self._settings.max_unpacked_bytes)
         return inside
 
 
