@@ -21,6 +21,10 @@ QUERY = "query"
 DOCUMENT = "document"
 SCORE = "score"
 TOKENS = "tokens"
+AUDIO = "audio"
+SEGMENTS = "segments"
+DURATION = "duration"
+SPOKEN = "language"
 
 
 class FinishReason(enum.StrEnum):
@@ -162,3 +166,21 @@ class RankingModel(Protocol):
 
     ranks: bool
     """True."""
+
+
+@runtime_checkable
+class TranscribingModel(Protocol):
+    """A model whose ``predict`` takes BYTES ``audio`` [rows], an encoded file each, and answers BYTES ``text`` [rows].
+
+    The parameters ``language`` (a code of ISO 639-1 or a name), ``prompt``, ``temperature`` and ``task`` (``transcribe`` or
+    ``translate``) may be left out. Where a request names those outputs, it answers BYTES ``segments`` [rows], each a JSON list
+    of objects with ``start`` and ``end`` in seconds and ``text``; FP64 ``duration`` [rows] in seconds; BYTES ``language``
+    [rows], its name.
+    """
+
+    transcribes: bool
+    """True."""
+
+    @property
+    def translates(self) -> bool:
+        """Whether it takes the task ``translate``: English of what was said in another language."""
