@@ -133,14 +133,18 @@ def _clip() -> Any:
 
 def _detr(kind: Any) -> Any:
     backbone = ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", out_features=["stage2"]
+        embedding_size=8,
+        hidden_sizes=[8, 8, 8, 8],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=["stage1", "stage2", "stage3", "stage4"],
     )
     config = DetrConfig(
         backbone_config=backbone,
-        d_model=16,
+        d_model=128,
         encoder_layers=1,
         decoder_layers=1,
-        encoder_attention_heads=2,
+        encoder_attention_heads=8,
         decoder_attention_heads=2,
         encoder_ffn_dim=16,
         decoder_ffn_dim=16,

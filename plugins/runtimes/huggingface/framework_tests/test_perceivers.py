@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 from servery_runtime_huggingface.model import HuggingFaceModel
-from servery_runtime_huggingface.tasks import Task
 from servery_sdk.language import TranscribingModel
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor, v1
 from servery_sdk.serving import InputError, LoadError, held
@@ -117,4 +115,129 @@ class TestSoundClasses(PerceiverContract):
     kind = "sound-classes"
     good_request = request(sounds(WAVES))
     good_response = best(computed("sound-classes", WAVES))
+    wrong_request = WRONG_SOUND
+
+
+def scored(probabilities: torch.Tensor, names: Sequence[str]) -> InferResponse:
+    order = probabilities.topk(len(names))
+    labels = texts(*(names[number] for row in order.indices.tolist() for number in row))
+    return answer(label=labels.reshape(order.indices.shape), score=order.values.numpy())
+
+
+CANDIDATES = ("cat", "dog barked", "the moon")
+
+
+def _zero_shot() -> InferResponse:
+    with TemporaryDirectory() as directory, torch.inference_mode():
+        model, processor, tokenizer = perceiver("clip", Path(directory))
+        written = tokenizer([f"This is a photo of {name}." for name in CANDIDATES], return_tensors="pt", padding=True)
+        rows = [model(**written, **processor(one, return_tensors="pt")).logits_per_image for one in PICTURES]
+    return scored(torch.cat(rows).softmax(-1), CANDIDATES)
+
+
+def candidates(rows: int) -> Tensor:
+    names = texts(*CANDIDATES * rows).reshape(rows, len(CANDIDATES))
+    return Tensor(name="candidate_labels", data=names, datatype=Datatype.BYTES)
+
+
+class TestZeroShotImageClasses(PerceiverContract):
+    kind = "clip"
+    good_request = request(images(PICTURES), candidates(3))
+    good_response = _zero_shot()
+    wrong_request = request(images(PICTURES), column("candidate_labels", ["cat"] * 3))
+
+
+def _boxes(threshold: float) -> list[list[dict[str, Any]]]:
+    with TemporaryDirectory() as directory, torch.inference_mode():
+        model, processor = perceiver("boxes", Path(directory))
+        listed = []
+        for one in PICTURES:
+            found = model(**processor(one, return_tensors="pt"))
+            (kept,) = processor.post_process_object_detection(
+                found, threshold=threshold, target_sizes=[tuple(one.shape[:2])]
+            )
+            things = sorted(
+                zip(*(kept[key].tolist() for key in ("scores", "labels", "boxes")), strict=True), reverse=True
+            )
+            boxes = [dict(zip(("xmin", "ymin", "xmax", "ymax"), map(int, box), strict=True)) for _, _, box in things]
+            listed.append(
+                [
+                    {"score": score, "label": CLASSES[label], "box": box}
+                    for (score, label, _), box in zip(things, boxes, strict=True)
+                ]
+            )
+    return listed
+
+
+def loaded(kind: str, directory: Path, **options: Any) -> HuggingFaceModel:
+    perceiver(kind, directory)
+    model = HuggingFaceModel(**options)
+    model.load(directory)
+    return model
+
+
+def documents(response: InferResponse) -> Any:
+    return json.loads(v1.encode_response(response))["predictions"]
+
+
+def test_boxes_are_what_the_model_finds_in_each_image(tmp_path: Path) -> None:
+    model = loaded("boxes", tmp_path)
+    wanted = _boxes(0.4)
+    assert any(wanted)
+    asked = request(images(PICTURES), parameters={"threshold": 0.4})
+    found = documents(model.predict(asked))
+    for things, expected in zip(found, wanted, strict=True):
+        assert [one["box"] for one in things] == [one["box"] for one in expected]
+        assert [one["label"] for one in things] == [one["label"] for one in expected]
+        assert [one["score"] for one in things] == pytest.approx([one["score"] for one in expected], rel=1e-3)
+    fewer = documents(model.predict(request(images(PICTURES), parameters={"threshold": 1})))
+    assert fewer == [[], [], []]
+
+
+@pytest.mark.parametrize("kind", ["masks", "areas"])
+def test_segments_have_masks_of_the_images_size(tmp_path: Path, kind: str) -> None:
+    model = loaded(kind, tmp_path)
+    parameters = {} if kind == "areas" else {"threshold": 0.0, "overlap_mask_area_threshold": 0.0}
+    found = documents(model.predict(request(images(PICTURES), parameters=parameters)))
+    covered = np.zeros(PICTURES[0].shape[:2], int)
+    for one in found[0]:
+        mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(one["mask"]))))
+        assert (mask.shape, set(np.unique(mask)) <= {0, 255}) == (PICTURES[0].shape[:2], True)
+        covered += mask > 0
+        assert one["label"] in CLASSES.values()
+        assert (one["score"] is None) == (kind == "areas")
+    # Every pixel belongs to one thing.
+    assert covered.max() == 1
+    assert kind == "masks" or covered.min() == 1
+    with pytest.raises(
+        InputError, match="parameter 'subtask': must be one of: (instance, panoptic, )?semantic; found 'x'"
+    ):
+        model.predict(request(images(PICTURES), parameters={"subtask": "x"}))
+
+
+def _ctc_texts() -> InferResponse:
+    with TemporaryDirectory() as directory, torch.inference_mode():
+        model, processor = perceiver("ctc", Path(directory))
+        found = [model(**processor(one, sampling_rate=RATE, return_tensors="pt")).logits.argmax(-1)[0] for one in WAVES]
+        return answer(text=texts(*(processor.decode(ids) for ids in found)))
+
+
+class TestCharactersOfSpeech(PerceiverContract):
+    kind = "ctc"
+    good_request = request(sounds(WAVES))
+    good_response = _ctc_texts()
+    wrong_request = WRONG_SOUND
+
+
+def _whispered(waves: Sequence[Any] = WAVES, **options: Any) -> InferResponse:
+    with TemporaryDirectory() as directory, torch.inference_mode():
+        model, processor = perceiver("whisper", Path(directory))
+        ids = [model.generate(**processor(one, sampling_rate=RATE, return_tensors="pt"), **options)[0] for one in waves]
+        return answer(text=texts(*(processor.decode(one, skip_special_tokens=True).strip() for one in ids)))
+
+
+class TestWhisper(PerceiverContract):
+    kind = "whisper"
+    good_request = request(sounds(WAVES))
+    good_response = _whispered()
     wrong_request = WRONG_SOUND

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from servery_sdk.serving import LoadError
-from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto import modeling_auto as auto
 
 from servery_runtime_huggingface.tasks import HEARING, SEEING, Task, task_of
@@ -213,10 +213,10 @@ def _class_of(task: Task, config: Any) -> Any:
 
 def _processor(task: Task, place: str, files: Mapping[str, Any]) -> Any:
     if task in (Task.IMAGE_TEXT_TO_TEXT, Task.AUTOMATIC_SPEECH_RECOGNITION):
-        return AutoProcessor.from_pretrained(place, **files)
+        return transformers.AutoProcessor.from_pretrained(place, **files)
     if task in SEEING:
-        return AutoImageProcessor.from_pretrained(place, **files)
-    return AutoFeatureExtractor.from_pretrained(place, **files) if task in HEARING else None
+        return transformers.AutoImageProcessor.from_pretrained(place, **files)
+    return transformers.AutoFeatureExtractor.from_pretrained(place, **files) if task in HEARING else None
 
 
 def _tokenizer(task: Task, place: str, options: Options) -> Any:
