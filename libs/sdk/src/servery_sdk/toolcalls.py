@@ -151,7 +151,8 @@ class Calls:
         if self._held[0] == "{":
             self._call = _Call(self.count)
             return True
-        for mark in (*self._marks.between, self._marks.opening):
+        # The longest first: one mark may begin another.
+        for mark in sorted({*self._marks.between, self._marks.opening}, key=len, reverse=True):
             if self._held.startswith(mark):
                 self._held = self._held[len(mark) :]
                 return True
