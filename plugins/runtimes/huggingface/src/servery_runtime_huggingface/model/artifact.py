@@ -92,6 +92,8 @@ class Options:
     tensor_input_names: str | None = None
     trust_remote_code: bool = False
     chat_template: str | None = None
+    tool_call_parser: str | None = None
+    enable_auto_tool_choice: bool = False
     max_num_seqs: int = 256
 
     @classmethod
