@@ -196,6 +196,20 @@ class Calls:
         return [rest] if rest.strip() and call is None else []
 
 
+class OneCall:
+    """A text that is the arguments of one call, of a model that is held to write them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.count = 0
+
+    def tell(self, text: str, *, is_last: bool = False) -> list[Told]:
+        """Return the call's beginning, once, and ``text`` as its arguments."""
+        told: list[Told] = [] if self.count else [CallBegins(0, self._name)]
+        self.count = 1
+        return [*told, CallArguments(0, text)] if text else told
+
+
 class _Call:
     """One JSON object, character by character: its member ``name``, and ``arguments`` or ``parameters`` as they stand."""
 

@@ -15,7 +15,15 @@ import orjson
 from servery_http.messages import Handler, Request, Response
 from servery_sdk import language
 from servery_sdk.errors import ErrorCode, ServeryError
-from servery_sdk.language import ChatModel, EmbeddingModel, GenerativeModel, Prompt, RankingModel
+from servery_sdk.language import (
+    ChatModel,
+    EmbeddingModel,
+    GenerativeModel,
+    Prompt,
+    RankingModel,
+    Sampling,
+    SeeingModel,
+)
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
 from servery_sdk.protocol.elements import objects
 from servery_sdk.serving import held
@@ -23,7 +31,8 @@ from servery_sdk.serving import held
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.errors import ModelFailed
 from servery_predictor.openai_api import answers, errors
-from servery_predictor.openai_api.answers import ChatForm, CompletionForm, Form, Head
+from servery_predictor.openai_api.answers import CompletionForm, Form, Head
+from servery_predictor.openai_api.chatting import chatting
 from servery_predictor.openai_api.generating import Run
 from servery_predictor.openai_api.requests import (
     Body,
@@ -116,9 +125,14 @@ class OpenAIRoutes:
             raise NoSuchAbility(f"model {asked.model!r} generates no text")
         if not isinstance(model, ChatModel):
             raise NoSuchAbility(f"model {asked.model!r} has no conversations; ask it for completions")
+        if any(message.has_images for message in asked.messages) and not (
+            isinstance(model, SeeingModel) and model.sees
+        ):
+            raise errors.Refused(f"messages: model {asked.model!r} sees no images", param="messages")
+        form, sampling = chatting(asked, model)
         messages = [message.for_template() for message in asked.messages]
         prompt = model.chat_prompt(messages, asked.template_options)
-        return await self._generate(asked, ChatForm(), entry, model, (prompt,), [""] * asked.choices)
+        return await self._generate(asked, form, entry, model, (prompt,), [""] * asked.choices, sampling)
 
     async def _generate(
         self,
@@ -128,12 +142,13 @@ class OpenAIRoutes:
         model: GenerativeModel,
         prompts: Sequence[Prompt],
         echoed: Sequence[str],
+        sampling: Sampling | None = None,
     ) -> Response:
         run = Run(
             model,
             entry,
             prompts,
-            asked.sampling,
+            sampling or asked.sampling,
             choices=asked.choices,
             stops=asked.stops,
             is_streamed=asked.stream,
@@ -159,13 +174,11 @@ class OpenAIRoutes:
             async with aclosing(run.pieces()) as pieces:
                 async for number, piece in pieces:
                     is_first = number in unheard
-                    if not (is_first or piece.text or piece.tokens or piece.finish):
-                        # A part of a character, or what may yet be a stop.
-                        continue
                     unheard.discard(number)
                     text = echoed[number] + piece.text if is_first else piece.text
                     told = answers.part(form, head, number, text, piece.tokens, piece.finish, is_first=is_first)
-                    yield _event(told)
+                    if told is not None:
+                        yield _event(told)
             if tells_usage:
                 yield _event(answers.last(form, head, answers.usage(run.prompt_tokens, run.completion_tokens)))
         except ServeryError as failure:
