@@ -136,12 +136,12 @@ class Calls:
         if mark:
             self._held, self._is_among_calls = behind, True
         else:
-            kept = _overlap(self._held, opening)
-            before, self._held = self._held[: len(self._held) - kept], self._held[len(self._held) - kept :]
+            # White space between content and calls is nobody's, so it waits for what comes behind it.
+            told_length = len(self._held[: len(self._held) - _overlap(self._held, opening)].rstrip())
+            before, self._held = self._held[:told_length], self._held[told_length:]
         self._has_begun = self._has_begun or bool(before.strip()) or bool(mark)
-        # White space between content and calls is nobody's.
-        if before.strip() or (before and not mark):
-            told.append(before.rstrip() if mark else before)
+        if before.strip():
+            told.append(before.rstrip())
         return bool(mark)
 
     def _between(self, told: list[Told], *, is_last: bool) -> bool:
@@ -193,7 +193,7 @@ class Calls:
         rest, self._held = self._held, ""
         if call is not None and not call.is_told:
             return [call.text + rest]
-        return [rest] if rest.strip() and call is None else []
+        return [rest] if call is None and (rest.strip() or not self.count) else []
 
 
 class OneCall:

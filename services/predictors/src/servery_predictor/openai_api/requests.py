@@ -25,7 +25,9 @@ Ids: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_le
 Texts: TypeAlias = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class _Body(BaseModel):
+class RequestBody(BaseModel):
+    """What every request names."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
     model: str
@@ -37,7 +39,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class _Generating(_Body):
+class _Generating(RequestBody):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -113,17 +115,23 @@ class TextPart(BaseModel):
 class ImageUrl(BaseModel):
     """Where an image is: in the URL itself. What strangers name is not fetched."""
 
-    url: Annotated[str, Field(pattern=r"^data:[^,]*;base64,")]
+    url: str
 
     @property
     def file(self) -> bytes:
         """The encoded image.
 
         Raises:
-            Refused: It is no base64.
+            Refused: It is an address, or no base64.
         """
+        head, _, file = self.url.partition(",")
+        if not head.startswith("data:") or not head.endswith(";base64"):
+            raise Refused(
+                "messages: image_url: addresses are not fetched; send the image itself, as data:image/png;base64,…",
+                param="messages",
+            )
         try:
-            return base64.b64decode(self.url.partition(",")[2], validate=True)
+            return base64.b64decode(file, validate=True)
         except ValueError as error:
             raise Refused(f"messages: image_url: no base64 behind the comma: {error}", param="messages") from error
 
@@ -306,7 +314,7 @@ class ChatRequest(_Generating):
         return {"type": "object"} if is_object else None
 
 
-class EmbeddingRequest(_Body):
+class EmbeddingRequest(RequestBody):
     """Of ``POST /embeddings``."""
 
     input: Annotated[str, Field(min_length=1)] | Texts
@@ -325,7 +333,7 @@ class DocumentObject(BaseModel):
     text: str
 
 
-class RerankRequest(_Body):
+class RerankRequest(RequestBody):
     """Of ``POST /rerank``."""
 
     query: str
@@ -339,7 +347,7 @@ class RerankRequest(_Body):
         return tuple(one if isinstance(one, str) else one.text for one in self.documents)
 
 
-Body = TypeVar("Body", bound=_Body)
+Body = TypeVar("Body", bound=RequestBody)
 
 
 def read(kind: type[Body], body: bytes) -> Body:
@@ -351,11 +359,17 @@ def read(kind: type[Body], body: bytes) -> Body:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        param = str(found[0]["loc"][0]) if found[0]["loc"] else None
-        # A field of several forms has a complaint for each form.
-        complaints = dict.fromkeys(one["msg"] for one in found if one["loc"][:1] == found[0]["loc"][:1])
-        raise Refused(f"{param or 'the body'}: {', or: '.join(complaints)}", param=param) from error
+        message, param = complaint(error)
+        raise Refused(message, param=param) from error
+
+
+def complaint(error: ValidationError) -> tuple[str, str | None]:
+    """Return what is wrong with the first wrong field, and its name, None where it is the body itself."""
+    found = error.errors(include_url=False)
+    param = str(found[0]["loc"][0]) if found[0]["loc"] else None
+    # A field of several forms has a complaint for each form.
+    complaints = dict.fromkeys(one["msg"] for one in found if one["loc"][:1] == found[0]["loc"][:1])
+    return f"{param or 'the body'}: {', or: '.join(complaints)}", param
 
 
 def base64_floats(vector: Any) -> str:

@@ -76,7 +76,9 @@ class CallingForm(ChatForm):
         return {"delta": delta, "logprobs": nested_logprobs(tokens), "finish_reason": reason}
 
     def _told(self, number: int, text: str, *, is_last: bool) -> tuple[str, list[dict[str, Any]]]:
-        teller = self._tellers.setdefault(number, self._teller())
+        if number not in self._tellers:
+            self._tellers[number] = self._teller()
+        teller = self._tellers[number]
         content, calls = "", dict[int, dict[str, Any]]()
         for told in teller.tell(text, is_last=is_last):
             if isinstance(told, str):
