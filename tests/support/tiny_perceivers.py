@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,7 @@ def _heard() -> Any:
 def _ctc(directory: Path) -> Any:
     letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghij"]
     vocabulary = directory / "letters.json"
-    vocabulary.write_text("{%s}" % ", ".join(f'"{letter}": {number}' for number, letter in enumerate(letters)))
+    vocabulary.write_text(json.dumps({letter: number for number, letter in enumerate(letters)}))
     processor = Wav2Vec2Processor(
         feature_extractor=Wav2Vec2FeatureExtractor(), tokenizer=Wav2Vec2CTCTokenizer(str(vocabulary))
     )

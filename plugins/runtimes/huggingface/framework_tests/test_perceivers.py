@@ -15,9 +15,8 @@ import pytest
 import torch
 from PIL import Image
 from servery_runtime_huggingface.model import HuggingFaceModel
-from servery_sdk.language import TranscribingModel
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor, v1
-from servery_sdk.serving import InputError, LoadError, held
+from servery_sdk.serving import InputError
 from servery_sdk.testing import RuntimeContract
 from tiny_perceivers import CLASSES, RATE, encoded, perceiver, picture, png, wav, wave
 
@@ -210,7 +209,7 @@ def test_segments_have_masks_of_the_images_size(tmp_path: Path, kind: str) -> No
     assert covered.max() == 1
     assert kind == "masks" or covered.min() == 1
     with pytest.raises(
-        InputError, match="parameter 'subtask': must be one of: (instance, panoptic, )?semantic; found 'x'"
+        InputError, match=r"parameter 'subtask': must be one of: (instance, panoptic, )?semantic; found 'x'"
     ):
         model.predict(request(images(PICTURES), parameters={"subtask": "x"}))
 

@@ -11,7 +11,7 @@ from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
 from servery_sdk.serving import ClosableModel, LoadError
 
 from servery_runtime_huggingface.model.artifact import Options, Source
-from servery_runtime_huggingface.model.encoders import ENCODERS, Encoder
+from servery_runtime_huggingface.model.encoders import ENCODERS
 from servery_runtime_huggingface.model.generator import Generator
 from servery_runtime_huggingface.tasks import Task
 
