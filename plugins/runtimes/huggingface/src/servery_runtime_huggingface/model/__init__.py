@@ -11,6 +11,7 @@ from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
 from servery_sdk.serving import ClosableModel, LoadError
 
 from servery_runtime_huggingface.model.artifact import Options, Source
+from servery_runtime_huggingface.model.asking import ASKED
 from servery_runtime_huggingface.model.encoders import ENCODERS
 from servery_runtime_huggingface.model.generator import Generator
 from servery_runtime_huggingface.tasks import Task
@@ -99,5 +100,5 @@ def _reader(source: Source) -> Reader:
         module, _, name = place.partition(":")
         perceiver: Reader = getattr(import_module(module), name)(source)
         return perceiver
-    encoder = ENCODERS.get(source.task)
+    encoder = ENCODERS.get(source.task) or ASKED.get(source.task)
     return Generator(source) if encoder is None else encoder(source)
