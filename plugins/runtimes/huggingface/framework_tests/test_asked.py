@@ -159,7 +159,9 @@ def test_a_long_context_is_read_in_parts(tmp_path: Path) -> None:
     assert found["answer"][0].decode() == text[int(found["start"][0]) : int(found["end"][0])] != ""
     short = outputs(model, request(question, context, max_answer_len=1))["answer"][0]
     assert len(short.split()) == 1
-    with pytest.raises(InputError, match="a question of 80 tokens leaves room for 0 of its context; it takes more than the doc_stride"):
+    with pytest.raises(
+        InputError, match="a question of 80 tokens leaves room for 0 of its context; it takes more than the doc_stride"
+    ):
         model.predict(request(column("question", ["the cat " * 40]), context))
 
 

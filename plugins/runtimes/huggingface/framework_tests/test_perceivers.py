@@ -240,3 +240,147 @@ class TestWhisper(PerceiverContract):
     good_request = request(sounds(WAVES))
     good_response = _whispered()
     wrong_request = WRONG_SOUND
+
+
+def written(model: HuggingFaceModel, waves: Sequence[Any], *outputs: str, **parameters: Any) -> dict[str, Any]:
+    asked = request(sounds(waves), outputs=outputs, parameters=parameters)
+    return {one.name: one.data for one in model.predict(asked).outputs}
+
+
+def test_whisper_is_told_the_language_and_the_task(tmp_path: Path) -> None:
+    model = loaded("whisper", tmp_path)
+    for options in ({"language": "de"}, {"language": "german", "task": "translate"}):
+        found = written(model, WAVES, **options)["text"]
+        assert found.tolist() == _whispered(**options).outputs[0].data.tolist()
+    assert written(model, WAVES, "language", language="de")["language"].tolist() == [b"german"] * 3
+    assert set(written(model, WAVES, "language")["language"].tolist()) <= {b"german", b"english"}
+    with pytest.raises(InputError, match="parameter 'language': the model knows: de, en; found 'tlh'"):
+        written(model, WAVES, language="tlh")
+    with pytest.raises(InputError, match="parameter 'task': must be one of: transcribe, translate; found 'sing'"):
+        written(model, WAVES, task="sing")
+
+
+def test_whisper_hears_sounds_longer_than_its_window(tmp_path: Path) -> None:
+    model = loaded("whisper", tmp_path)
+    long = wave(5, seconds=2.6)
+    found = written(model, [WAVES[0], long, WAVES[1]], "text", "segments", "duration", language="en")
+    assert found["duration"] == pytest.approx([0.2, 2.6, 0.3], abs=1e-3)
+    segments = [json.loads(one) for one in found["segments"]]
+    assert [len(one) > 0 for one in segments] == [True] * 3
+    assert all(0 <= one["start"] <= one["end"] <= 2.7 for row in segments for one in row)
+    assert max(one["end"] for one in segments[1]) > 1
+    alone = written(model, [long], "text", "segments", language="en")
+    assert (alone["text"][0], alone["segments"][0]) == (found["text"][1], found["segments"][1])
+
+
+def test_words_of_ctc_have_times(tmp_path: Path) -> None:
+    model = loaded("ctc", tmp_path)
+    found = written(model, WAVES, "text", "segments")
+    for text, listed, one in zip(found["text"], map(json.loads, found["segments"]), WAVES, strict=True):
+        assert " ".join(word["text"] for word in listed) == " ".join(text.decode().split())
+        assert all(0 <= word["start"] < word["end"] <= len(one) / RATE for word in listed)
+    with pytest.raises(InputError, match="parameter 'language': this model writes down what it hears, and takes none"):
+        written(model, WAVES, language="de")
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        Tensor(name="audio", data=np.stack([WAVES[0]] * 2), datatype=Datatype.FP32),
+        column("audio", [wav(WAVES[0])] * 2),
+        column("audio", [b"data:audio/wav;base64," + encoded(wav(WAVES[0]))] * 2),
+    ],
+    ids=["wave", "file", "url"],
+)
+def test_a_sound_is_the_same_however_it_is_spelled(tmp_path: Path, inputs: Tensor) -> None:
+    model = loaded("ctc", tmp_path)
+    found = model.predict(request(inputs)).outputs[0].data.tolist()
+    assert found == [_ctc_texts().outputs[0].data[0]] * 2
+
+
+def test_a_sound_of_another_rate_or_format_is_heard(tmp_path: Path) -> None:
+    model = loaded("sound-classes", tmp_path, return_raw_logits=True)
+    (wanted,) = model.predict(request(sounds(WAVES[2:]))).outputs[0].data
+    louder = wave(2, seconds=0.4, rate=2 * RATE)
+    for name, given in {
+        "rate": column("audio", [wav(louder, rate=2 * RATE)]),
+        "flac": column("audio", [wav(WAVES[2], kind="FLAC")]),
+        "stereo": column("audio", [wav(np.stack([WAVES[2]] * 2, axis=1))]),
+    }.items():
+        (found,) = model.predict(request(given)).outputs[0].data
+        np.testing.assert_allclose(found, wanted, atol=0.1, err_msg=name)
+    raw = Tensor(name="audio", data=louder[None], datatype=Datatype.FP32)
+    (found,) = model.predict(request(raw, parameters={"sampling_rate": 2 * RATE})).outputs[0].data
+    np.testing.assert_allclose(found, wanted, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (column("audio", [b"no sound"]), "input 'audio' row 0: 8 bytes that are no sound, nor base64 of one"),
+        (column("audio", [wav(WAVES[0][:0])]), "input 'audio' row 0: the sound is empty"),
+        (Tensor(name="audio", data=np.full((1, 9), np.nan), datatype=Datatype.FP64), "the wave holds NaN or infinity"),
+        (column("audio", [[b"a", b"b"]]), "input 'audio'"),
+    ],
+)
+def test_what_is_no_sound_is_refused(tmp_path: Path, given: Tensor, words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        loaded("sound-classes", tmp_path).predict(request(given))
+    assert words in str(refused.value)
+
+
+def test_an_image_is_the_same_however_it_is_spelled(tmp_path: Path) -> None:
+    model = loaded("image-classes", tmp_path, return_probabilities=True)
+    pixels = PICTURES[0]
+    wanted = model.predict(request(images([pixels]))).outputs[0].data
+    processed = computed_pixels(tmp_path, pixels)
+    for name, given in {
+        "file": column("image", [png(pixels)]),
+        "url": column("image", [b"data:image/png;base64," + encoded(png(pixels))]),
+        "uint8": Tensor(name="image", data=pixels[None], datatype=Datatype.UINT8),
+        "int64": Tensor(name="x", data=pixels[None].astype(np.int64), datatype=Datatype.INT64),
+        "channels first": Tensor(name="image", data=pixels.transpose(2, 0, 1)[None], datatype=Datatype.UINT8),
+        "pixel_values": Tensor(name="pixel_values", data=processed, datatype=Datatype.FP32),
+    }.items():
+        np.testing.assert_allclose(model.predict(request(given)).outputs[0].data, wanted, rtol=1e-4, err_msg=name)
+
+
+def computed_pixels(directory: Path, pixels: Any) -> Any:
+    _, processor = perceiver("image-classes", directory)
+    return processor(pixels, return_tensors="np")["pixel_values"]
+
+
+@pytest.mark.parametrize(
+    ("given", "parameters", "words"),
+    [
+        (column("image", [b"no image"]), {}, "input 'image' row 0: 8 bytes that are no image that Pillow knows"),
+        (column("image", [png(PICTURES[0])[:200]]), {}, "input 'image' row 0: the image cannot be read"),
+        (column("image", [b"https://example.com/a.png"]), {}, "addresses are not fetched; send the file"),
+        (
+            Tensor(name="image", data=np.full((1, 4, 4, 3), 300), datatype=Datatype.INT64),
+            {},
+            "input 'image' is INT64 [1, 4, 4, 3] and holds 300 to 300",
+        ),
+        (images(PICTURES), {"top_k": 4}, "parameter 'top_k': must be a number from 1 to 3, found 4"),
+        (images(PICTURES), {"top_k": 1.5}, "parameter 'top_k': must be an integer, found 1.5"),
+    ],
+)
+def test_what_is_no_image_is_refused(tmp_path: Path, given: Tensor, parameters: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        loaded("image-classes", tmp_path).predict(request(given, parameters=parameters))
+    assert words in str(refused.value)
+
+
+def test_the_best_classes_are_told_in_v1_by_name(tmp_path: Path) -> None:
+    model = loaded("image-classes", tmp_path)
+    row = documents(model.predict(request(images(PICTURES[:1]), parameters={"top_k": 3})))[0]
+    assert sorted(row["label"]) == sorted(CLASSES.values())
+    assert row["score"] == sorted(row["score"], reverse=True)
+    assert sum(row["score"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_clip_gives_vectors_of_images_where_it_is_told_to(tmp_path: Path) -> None:
+    model = loaded("clip", tmp_path, task="image_feature_extraction")
+    found = model.predict(request(images(PICTURES))).outputs[0].data
+    assert model.metadata().outputs[0].shape == (-1, 8)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
