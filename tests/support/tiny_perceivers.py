@@ -241,17 +241,19 @@ def _whisper() -> Any:
     )
     model = WhisperForConditionalGeneration(config)
     told = model.generation_config
-    told.update(
-        is_multilingual=True,
-        lang_to_id={"<|en|>": ids["en"], "<|de|>": ids["de"]},
-        task_to_id={"transcribe": ids["transcribe"], "translate": ids["translate"]},
-        no_timestamps_token_id=ids["notimestamps"],
-        prev_sot_token_id=ids["startofprev"],
-        decoder_start_token_id=ids["startoftranscript"],
-        eos_token_id=ids["endoftext"],
-        pad_token_id=ids["endoftext"],
-        max_initial_timestamp_index=50,
-        max_length=30,
-    )
+    named_ids: dict[str, Any] = {
+        "is_multilingual": True,
+        "lang_to_id": {"<|en|>": ids["en"], "<|de|>": ids["de"]},
+        "task_to_id": {"transcribe": ids["transcribe"], "translate": ids["translate"]},
+        "no_timestamps_token_id": ids["notimestamps"],
+        "prev_sot_token_id": ids["startofprev"],
+        "decoder_start_token_id": ids["startoftranscript"],
+        "eos_token_id": ids["endoftext"],
+        "pad_token_id": ids["endoftext"],
+        "max_initial_timestamp_index": 50,
+        "max_length": 30,
+    }
+    for name, value in named_ids.items():
+        setattr(told, name, value)
     extractor = WhisperFeatureExtractor(feature_size=16, chunk_length=1)
     return model, WhisperProcessor(feature_extractor=extractor, tokenizer=tokenizer)

@@ -214,11 +214,14 @@ def _class_of(task: Task, config: Any) -> Any:
 
 
 def _processor(task: Task, place: str, files: Mapping[str, Any]) -> Any:
+    kind: Any = None
     if task in (Task.IMAGE_TEXT_TO_TEXT, Task.AUTOMATIC_SPEECH_RECOGNITION):
-        return transformers.AutoProcessor.from_pretrained(place, **files)
-    if task in SEEING:
-        return transformers.AutoImageProcessor.from_pretrained(place, **files)
-    return transformers.AutoFeatureExtractor.from_pretrained(place, **files) if task in HEARING else None
+        kind = transformers.AutoProcessor
+    elif task in SEEING:
+        kind = transformers.AutoImageProcessor
+    elif task in HEARING:
+        kind = transformers.AutoFeatureExtractor
+    return None if kind is None else kind.from_pretrained(place, **files)
 
 
 def _tokenizer(task: Task, place: str, options: Options) -> Any:

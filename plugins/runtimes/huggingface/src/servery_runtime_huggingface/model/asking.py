@@ -180,7 +180,7 @@ class ZeroShotClassifier(Encoder):
             return_tensors="pt",
         ).to(self._device)
         with torch.inference_mode():
-            logits = self._model(**read).logits.float().cpu()
+            logits: torch.Tensor = self._model(**read).logits.float().cpu()
         entails = logits[:, self._entails]
         if not is_several and len(hypotheses) > 1:
             return entails.softmax(-1)

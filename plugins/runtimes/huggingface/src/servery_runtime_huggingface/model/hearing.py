@@ -169,6 +169,12 @@ class Transcriber(Perceiver):
     def _whispered(self, waves: Sequence[Any], options: Mapping[str, Any], *, is_timed: bool) -> list[Transcript]:
         """Return transcripts; a sound that is longer than the model's window is heard window by window, alone."""
         window = self._extractor.n_samples
+        is_any_long = any(len(wave) > window for wave in waves)
+        if (is_timed or is_any_long) and getattr(self._model.generation_config, "no_timestamps_token_id", None) is None:
+            raise InputError(
+                f"this model's generation config has no no_timestamps_token_id, so it tells no times, and hears no more "
+                f"than {window / self._rate:g} s at once"
+            )
         heard: dict[int, Transcript] = {}
         for is_long in (False, True):
             numbers = [number for number, wave in enumerate(waves) if (len(wave) > window) is is_long]

@@ -62,6 +62,7 @@ class DecoderRows:
         self._numbering = next((part for part in model.modules() if hasattr(part, "rope_deltas")), None)
         self._cache: Any = None
         self._lengths: list[int] = []
+        self._positions = self._tensor([])
         self.keep(())
 
     def join(self, prompts: Sequence[Sequence[int]], inputs: Sequence[Mapping[str, Any]]) -> torch.Tensor:

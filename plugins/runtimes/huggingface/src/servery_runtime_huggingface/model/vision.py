@@ -40,7 +40,7 @@ def rows_of(given: Tensor, processor: Any) -> tuple[list[Row], list[tuple[int, i
         pixels = torch.from_numpy(given.data.astype(np.float32))
         return [{PIXEL_VALUES: one[None]} for one in pixels], [tuple(given.data.shape[2:])] * len(given.data)
     images = images_of(given)
-    rows = [dict(processor(images=[image], return_tensors="pt")) for image in images]
+    rows: list[Row] = [dict(processor(images=[image], return_tensors="pt")) for image in images]
     return rows, [(image.height, image.width) for image in images]
 
 
