@@ -150,8 +150,7 @@ def _detr(kind: Any) -> Any:
         encoder_ffn_dim=16,
         decoder_ffn_dim=16,
         num_queries=5,
-        init_std=1.0,
-        init_xavier_std=4.0,
+        init_std=0.2,
         **_NAMED,
     )
     return kind(config), DetrImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 64})
@@ -242,6 +241,7 @@ def _whisper() -> Any:
     model = WhisperForConditionalGeneration(config)
     told = model.generation_config
     named_ids: dict[str, Any] = {
+        "_from_model_config": False,
         "is_multilingual": True,
         "lang_to_id": {"<|en|>": ids["en"], "<|de|>": ids["de"]},
         "task_to_id": {"transcribe": ids["transcribe"], "translate": ids["translate"]},

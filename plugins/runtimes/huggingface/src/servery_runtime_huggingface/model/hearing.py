@@ -124,7 +124,11 @@ class Transcriber(Perceiver):
             return Transcript(text=self._tokenizer.decode(ids))
         found = self._tokenizer.decode(ids, output_word_offsets=True)
         words = [
-            {"start": word["start_offset"] * seconds, "end": word["end_offset"] * seconds, "text": word["word"]}
+            {
+                "start": float(word["start_offset"] * seconds),
+                "end": float(word["end_offset"] * seconds),
+                "text": word["word"],
+            }
             for word in found.word_offsets
         ]
         return Transcript(text=found.text, segments=tuple(words))
