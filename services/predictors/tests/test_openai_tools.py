@@ -235,7 +235,9 @@ async def test_images_come_in_their_urls(client: openai.AsyncOpenAI, actor: Acto
     await client.chat.completions.create(model="m", messages=picture(url))
     (message,) = actor.messages
     assert message["content"] == [{"type": "text", "text": "what is it?"}, {"type": "image", "image": b"pixels"}]
-    with pytest.raises(openai.BadRequestError, match="messages: image_url: addresses are not fetched; send the image itself"):
+    with pytest.raises(
+        openai.BadRequestError, match="messages: image_url: addresses are not fetched; send the image itself"
+    ):
         await client.chat.completions.create(model="m", messages=picture("http://example.com/a.png"))
     with pytest.raises(openai.BadRequestError, match="messages: image_url: no base64 behind the comma"):
         await client.chat.completions.create(model="m", messages=picture("data:image/png;base64,!"))

@@ -196,7 +196,9 @@ def test_boxes_are_what_the_model_finds_in_each_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["masks", "areas"])
 def test_segments_have_masks_of_the_images_size(tmp_path: Path, kind: str) -> None:
     model = loaded(kind, tmp_path)
-    parameters = {} if kind == "areas" else {"threshold": 0.0, "mask_threshold": 0.1, "overlap_mask_area_threshold": 0.0}
+    parameters = (
+        {} if kind == "areas" else {"threshold": 0.0, "mask_threshold": 0.1, "overlap_mask_area_threshold": 0.0}
+    )
     found = documents(model.predict(request(images(PICTURES), parameters=parameters)))
     covered = np.zeros(PICTURES[0].shape[:2], int)
     for one in found[0]:

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+import torch
 from PIL import Image
 from prometheus_client import CollectorRegistry
 from servery_predictor.metrics import Metrics
 from servery_predictor.server import Predictor
 from servery_predictor.settings import Settings
+from servery_runtime_huggingface.model.rows import DecoderRows
 from servery_sdk import plugins
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
 from servery_sdk.testing import RuntimeContract
 from tiny_perceivers import encoded, picture, png
 from tiny_seers import seen, seer
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 PICTURES = [picture(seed, width=20 + 4 * seed) for seed in range(3)]
 TEXTS = ("the cat sat", "a dog barked at the moon", "rivers")
@@ -126,3 +129,48 @@ async def test_conversations_with_and_without_images_are_written_beside_one_anot
                 }
             ],
         )
+
+
+def test_images_numbered_by_rows_and_columns_go_on_as_generate_does() -> None:
+    """Qwen2-VL's processor needs torchvision; its numbering of tokens does not."""
+    torch.manual_seed(0)
+    text: Any = {
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+        "bos_token_id": None,
+        "eos_token_id": 99,
+        "pad_token_id": None,
+    }
+    vision = {"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "patch_size": 4, "mlp_ratio": 2}
+    ids = {"image_token_id": 97, "video_token_id": 96, "vision_start_token_id": 95, "vision_end_token_id": 94}
+    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision, **ids)).eval()
+    prompt, plain = [5, 6, 95, *[97] * 8, 94, 7, 8], [9, 10, 11, 12]
+    given = {
+        "pixel_values": torch.randn(32, 3 * 2 * 16),
+        "image_grid_thw": torch.tensor([[1, 8, 4]]),
+        "mm_token_type_ids": torch.tensor([[int(token == 97) for token in prompt]]),
+    }
+
+    def alone(tokens: list[int], inputs: dict[str, Any]) -> list[int]:
+        read = torch.tensor([tokens])
+        asked: Any = {"max_new_tokens": 10, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        written = model.generate(input_ids=read, attention_mask=torch.ones_like(read), **asked, **inputs)
+        return list(written[0, len(tokens) :].tolist())
+
+    with torch.inference_mode():
+        wanted = [alone(plain, {}), alone(prompt, given)]
+        rows = DecoderRows(model, most=8, place="here")
+        tokens = rows.join([plain], [{}]).argmax(-1).tolist() + rows.join([prompt], [given]).argmax(-1).tolist()
+        found = [[token] for token in tokens]
+        for _ in range(9):
+            tokens = rows.step(tokens).argmax(-1).tolist()
+            for row, token in zip(found, tokens, strict=True):
+                row.append(token)
+    assert found == wanted
