@@ -165,7 +165,7 @@ class Transcriber(Perceiver):
 
     def _known(self, spoken: str) -> str:
         codes = sorted(token.strip("<|>") for token in self._model.generation_config.lang_to_id)
-        code = TO_LANGUAGE_CODE.get(spoken.lower(), spoken.lower())
+        code = str(TO_LANGUAGE_CODE.get(spoken.lower(), spoken.lower()))
         if code not in codes:
             raise InputError(f"parameter 'language': the model knows: {', '.join(codes)}; found {spoken!r}")
         return code
