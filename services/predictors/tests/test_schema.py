@@ -20,7 +20,7 @@ from servery_predictor.server import Predictor
 from servery_predictor.settings import Settings
 from servery_sdk import plugins
 
-OPENAI = re.compile(r"/openai/|/v1/(completions|chat/|embeddings|rerank)")
+OPENAI = re.compile(r"/openai/|/v1/(completions|chat/|embeddings|rerank|audio/[a-z]+)")
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,14 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 from servery_sdk.protocol import Datatype
 
+from servery_predictor.openai_api.audio import TranslationRequest
 from servery_predictor.openai_api.routes import OpenAIRoutes
 
 _JSON = "application/json"
 
 
 def _path(
-    request: str, answer: str, *parameters: str, summary: str = "Infer", failure: str = "Error"
+    request: str, answer: str, *parameters: str, summary: str = "Infer", failure: str = "Error", media: str = _JSON
 ) -> dict[str, Any]:
     errors = {"400": "the request is wrong", "404": "no such model", "429": "too many wait", "503": "not ready"}
     return {
@@ -27,7 +28,7 @@ def _path(
             ],
             "requestBody": {
                 "required": True,
-                "content": {_JSON: {"schema": {"$ref": f"#/components/schemas/{request}"}}},
+                "content": {media: {"schema": {"$ref": f"#/components/schemas/{request}"}}},
             },
             "responses": {
                 "200": {
@@ -89,7 +90,12 @@ INFERENCE_PATHS: dict[str, Any] = {
         if call != "predict" or at
     },
     **{
-        path: _path(kind.__name__, "OpenAIAnswer", failure="OpenAIError")
+        path: _path(
+            kind.__name__,
+            "OpenAIAnswer",
+            failure="OpenAIError",
+            media="multipart/form-data" if issubclass(kind, TranslationRequest) else _JSON,
+        )
         for path, kind in OpenAIRoutes.bodies_by_path().items()
     },
 }
