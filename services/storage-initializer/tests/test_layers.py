@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servery_sdk.errors import Permanent
 from servery_sdk.storage import Sink, StorageEntry, StorageUri, Unpack
-from servery_storage.archive import BadArchive
 from servery_storage.engine import Engine
 from servery_storage.layers import unpack_layers
 from servery_storage.patterns import Patterns
 from servery_storage.progress import JsonLines
 from servery_storage.settings import Settings
+from servery_storage.tree import BadArchive, Bounds
 
 Member = tuple[str, bytes | str | None]
 """A file with content, a link (``-> target`` or ``= target`` for a hard one), or a directory (None)."""
@@ -66,7 +66,7 @@ def unpacked(
     for number, (content, unpack) in enumerate(layers):
         (files / str(number)).write_bytes(content)
         entries.append(StorageEntry(path=str(number), source="", unpack=unpack))
-    unpack_layers(entries[::-1], files, target, max_bytes=max_bytes, wants=wants)
+    unpack_layers(entries[::-1], files, target, Bounds(max_bytes=max_bytes), wants=wants)
     assert {path.name for path in folder.iterdir()} == {"files", "target"}
     return tree(target)
 

@@ -31,6 +31,7 @@ from servery_storage.plan import Piece
 from servery_storage.progress import Progress
 from servery_storage.settings import Settings
 from servery_storage.staging import Staging
+from servery_storage.tree import Bounds
 
 _T = TypeVar("_T")
 
@@ -223,11 +224,16 @@ class Engine:
         if inside.exists():
             shutil.rmtree(inside)
         inside.mkdir()
+        folds_case = staging.folds_case()
+        bounds = Bounds(
+            max_bytes=self._settings.max_unpacked_bytes,
+            max_members=self._settings.max_unpacked_files,
+            max_ratio=self._settings.max_unpacked_ratio,
+        )
         if has_layers:
-            bound, wants = self._settings.max_unpacked_bytes, patterns.wants
-            unpack_layers(entries, staging.files, inside, max_bytes=bound, wants=wants)
+            unpack_layers(entries, staging.files, inside, bounds, wants=patterns.wants, folds_case=folds_case)
         else:
-            unpack(only, inside, max_bytes=self._settings.max_unpacked_bytes)
+            unpack(only, inside, bounds, folds_case=folds_case)
         return inside
 
 

@@ -45,5 +45,11 @@ class Settings(BaseSettings):
     max_unpacked_bytes: int = 512 * 1024**3
     """Upper bound on what an archive holds."""
 
+    max_unpacked_files: int = 100_000
+    """Upper bound on an archive's files, links and folders."""
+
+    max_unpacked_ratio: int = 200
+    """Upper bound on what an archive holds, in times its own size; 16 MiB are always allowed."""
+
     termination_log: Path = Path("/dev/termination-log")
     """Where the reason of a failure is left, if the file is there."""
