@@ -13,7 +13,7 @@ from pathlib import Path
 
 import zstandard
 
-from servery_storage.streams import BUFFER_BYTES, Reader, plain, write
+from servery_storage.streams import BUFFER_BYTES, Reader, is_compressed, plain, write
 from servery_storage.tars import Tar
 from servery_storage.tree import BadArchive, Bounds, Tree
 from servery_storage.zips import unzip
@@ -60,6 +60,8 @@ def unpack(archive: Path, target: Path, bounds: Bounds, *, folds_case: bool = Fa
         with reading(archive, tree) as reader:
             if name.endswith(_TARS):
                 _untar(reader, tree)
+            elif not is_compressed(archive):
+                raise BadArchive("failed to unpack: it is not compressed by gzip, or by anything else")
             else:
                 path = archive.name[: -len(".gz")]
                 tree.file(path, lambda descriptor: _expand(reader, tree, path, descriptor))

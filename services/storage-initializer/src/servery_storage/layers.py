@@ -78,7 +78,10 @@ class _Layer:
             if name == _OPAQUE:
                 self._hide(path.rpartition("/")[0], is_opaque=True)
             elif not name.startswith(_RESERVED):
-                self._hide(posixpath.join(path.rpartition("/")[0], name.removeprefix(_WHITEOUT)), is_opaque=False)
+                hidden = name.removeprefix(_WHITEOUT)
+                if hidden in {"", ".", ".."}:
+                    raise BadArchive(f"{member.name!r} is a whiteout of no name")
+                self._hide(posixpath.join(path.rpartition("/")[0], hidden), is_opaque=False)
             return
         relative = self._below(path)
         if not relative or not (member.isdir() or self._wants(relative)):

@@ -84,6 +84,12 @@ class Reader:
         return self._at
 
 
+def is_compressed(path: Path) -> bool:
+    """Return whether the file begins as one that ``plain`` decompresses."""
+    with path.open("rb") as file:
+        return file.read(6).startswith((_GZIP, _ZSTD, _BZIP2, _XZ))
+
+
 @contextlib.contextmanager
 def plain(path: Path) -> Iterator[BinaryIO]:
     """Yield the file's bytes, decompressed as its own first bytes say: names and media types are often wrong."""
