@@ -23,7 +23,7 @@ _TARS = (
     *(f".{suffix}" for suffix in ["tar.gz", "tgz", "tar.zst", "tzst", "tar.bz2", "tbz2", "tbz", "tar.xz", "txz"]),
 )
 SUFFIXES = (*_TARS, ".zip", ".gz")
-_BROKEN = (
+BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zstandard.ZstdError,
@@ -97,7 +97,7 @@ def said_of(name: str) -> Iterator[None]:
         yield
     except BadArchive as error:
         raise BadArchive(f"{name}: {error}") from error
-    except _BROKEN as error:
+    except BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise BadArchive(f"{name}: failed to unpack: {error}") from error

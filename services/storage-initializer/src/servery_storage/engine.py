@@ -17,7 +17,7 @@ from typing import TypeVar
 from servery_sdk.errors import ErrorCode, Permanent, ServeryError, Transient
 from servery_sdk.storage import Addressed, StorageEntry, StorageProvider, StorageUri, Streamed
 
-from servery_storage import names
+from servery_storage import formats, names, policies, sums
 from servery_storage.archive import is_archive, unpack
 from servery_storage.assembly import Assembly
 from servery_storage.backoff import delay_seconds
@@ -29,7 +29,7 @@ from servery_storage.patterns import Patterns
 from servery_storage.place import Record, listing_of, place
 from servery_storage.plan import Piece
 from servery_storage.progress import Progress
-from servery_storage.settings import Settings
+from servery_storage.settings import Formats, Settings, SignaturePolicy
 from servery_storage.staging import Staging
 from servery_storage.tree import Bounds
 
@@ -58,6 +58,7 @@ class Engine:
         self._by_scheme = {scheme: provider for provider in providers.values() for scheme in provider.schemes}
         self._settings = settings
         self._cache = Cache(settings.cache, max_bytes=settings.max_cache_bytes) if settings.cache else None
+        self._policies = policies.of(settings)
         self._sleep = sleep
 
     async def fetch(
@@ -76,6 +77,13 @@ class Engine:
             uri = StorageUri.parse(source)
             provider = self._provider(uri)
             entries = await self._listed(provider, uri, patterns)
+            if (
+                self._settings.formats is Formats.SAFETENSORS
+                and self._settings.signature_policy is SignaturePolicy.NONE
+            ):
+                # Who signed the model signed these as well: then they go when that is checked.
+                patterns = patterns.but(formats.left_out(entry.path for entry in entries))
+                entries = [entry for entry in entries if entry.unpack or patterns.wants(entry.path)]
             progress.begin(source, entries)
             await self._brought(provider, source, entries, target, progress, patterns)
         except (ServeryError, OSError) as error:
@@ -93,19 +101,20 @@ class Engine:
         patterns: Patterns,
     ) -> None:
         listing = listing_of(entries)
+        kept = listing_of(entries, *(policy.terms for policy in self._policies))
         target.parent.mkdir(parents=True, exist_ok=True)
         record = Record.path(source, target)
         staging = Staging(source, target)
         async with held(staging.directory):
             earlier = Record.read(record)
-            if earlier is not None and earlier.still_holds(listing, target):
+            if earlier is not None and earlier.still_holds(kept, target):
                 staging.remove()
                 return
             try:
                 names.check(entries, folds_case=staging.folds_case())
                 staging.begin(entries, self._settings.piece_bytes)
                 await self._fetched(provider, staging, entries, listing, progress)
-                root = await _in_thread(lambda: self._unpacked(staging, entries, patterns))
+                root = await _in_thread(lambda: self._checked(staging, entries, patterns))
             except Transient:
                 raise  # The next process goes on from what is there.
             except (ServeryError, OSError):
@@ -113,7 +122,7 @@ class Engine:
                 raise
             finally:
                 staging.close()
-            await _in_thread(lambda: _placed(root, target, record, listing, earlier))
+            await _in_thread(lambda: _placed(root, target, record, kept, earlier))
             staging.remove()
 
     async def _fetched(
@@ -215,6 +224,15 @@ class Engine:
                 first, jitter = self._settings.backoff_seconds, random.random()  # noqa: S311  # no secret
                 await self._sleep(delay_seconds(tries, error, first_seconds=first, jitter=jitter))
         return await attempt()
+
+    def _checked(self, staging: Staging, entries: Sequence[StorageEntry], patterns: Patterns) -> Path:
+        """Return where the model is whole, and as the policies want it."""
+        root = self._unpacked(staging, entries, patterns)
+        verified = {entry.path for entry in entries if entry.digest is not None and root == staging.files}
+        sums.check(root, but=verified, wants=patterns.wants)
+        for policy in self._policies:
+            policy.check(root)
+        return root
 
     def _unpacked(self, staging: Staging, entries: Sequence[StorageEntry], patterns: Patterns) -> Path:
         only, has_layers = staging.files / entries[0].path, any(entry.unpack for entry in entries)

@@ -67,11 +67,16 @@ class Record:
         )
 
 
-def listing_of(entries: Sequence[StorageEntry]) -> str:
-    """Return a sum that differs where the objects do, or nothing where one has neither version nor digest."""
+def listing_of(entries: Sequence[StorageEntry], *terms: str) -> str:
+    """Return a sum that differs where the objects do, or the ``terms`` that they were let through by, or nothing where one
+    has neither version nor digest.
+    """
     if any(entry.version is None and entry.digest is None for entry in entries):
         return ""
-    told = sorted([entry.path, entry.source, entry.size_bytes, entry.version, str(entry.digest)] for entry in entries)
+    told: list[object] = sorted(
+        [entry.path, entry.source, entry.size_bytes, entry.version, str(entry.digest)] for entry in entries
+    )
+    told += terms
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 

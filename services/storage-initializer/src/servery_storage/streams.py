@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -94,23 +95,29 @@ def is_compressed(path: Path) -> bool:
 def plain(path: Path) -> Iterator[BinaryIO]:
     """Yield the file's bytes, decompressed as its own first bytes say: names and media types are often wrong."""
     with path.open("rb") as file:
-        magic = file.read(6)
-        file.seek(0)
-        if magic.startswith(_GZIP):
-            with gzip.GzipFile(fileobj=file) as stream:
-                yield cast("BinaryIO", stream)
-        elif magic.startswith(_ZSTD):
-            # Many frames follow each other where a file can be read in parts.
-            decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
-            with decompressor.stream_reader(file, read_across_frames=True) as reader:
-                yield cast("BinaryIO", reader)
-        elif magic.startswith(_BZIP2):
-            yield cast("BinaryIO", io.BufferedReader(_Streams(file, bz2.BZ2Decompressor)))
-        elif magic == _XZ:
-            new = lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_WINDOW_BYTES + BUFFER_BYTES)  # noqa: E731
-            yield cast("BinaryIO", io.BufferedReader(_Streams(file, new)))
-        else:
-            yield file
+        yield decompressed(file)
+
+
+def decompressed(file: BinaryIO) -> BinaryIO:
+    """Return what ``file`` has from its beginning on, decompressed if it begins as something compressed."""
+    magic = file.read(6)
+    file.seek(0)
+    if magic.startswith(_GZIP):
+        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    if magic.startswith(_ZSTD):
+        # Many frames follow each other where a file can be read in parts.
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+        return cast("BinaryIO", decompressor.stream_reader(file, read_across_frames=True))
+    if magic.startswith(_BZIP2):
+        return cast("BinaryIO", io.BufferedReader(_Streams(file, bz2.BZ2Decompressor)))
+    if magic == _XZ:
+        return cast("BinaryIO", io.BufferedReader(_Streams(file, _xz)))
+    return file
+
+
+def inflated(file: BinaryIO) -> BinaryIO:
+    """Return what ``file`` has as a zlib stream, which begins as some texts do."""
+    return cast("BinaryIO", io.BufferedReader(_Streams(file, _Inflate)))
 
 
 def write(descriptor: int, chunk: bytes) -> None:
@@ -128,6 +135,32 @@ class _Decompressor(Protocol):
     @property
     def unused_data(self) -> bytes: ...
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+def _xz() -> _Decompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_WINDOW_BYTES + BUFFER_BYTES)
+
+
+class _Inflate:
+    """zlib's decompressor, as bz2's and lzma's are."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj()
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._zlib.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
 
 
 class _Streams(io.RawIOBase):
