@@ -18,12 +18,16 @@ from typing import Any
 
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 from servery_sdk.storage import Sink, StorageEntry, StorageUri
+from servery_storage.archive import unpack
 from servery_storage.engine import Engine, FetchFailed
 from servery_storage.place import RECORD_PREFIX
 from servery_storage.progress import JsonLines
 from servery_storage.settings import Settings
 from servery_storage.staging import Staging
+from servery_storage.tree import BadArchive, Bounds
 
 OUTSIDE = "/tmp/servery-hostile-outside"  # no test writes it, and each says so
 END = bytes(1024)
@@ -405,6 +409,40 @@ async def test_gzip_of_one_file_is_that_file(tmp_path: Path) -> None:
 async def test_bound_that_is_raised_lets_it_through(tmp_path: Path) -> None:
     found = await _fetched(tmp_path, {"z.gz": gzip.compress(ZEROS)}, max_unpacked_ratio=2000)
     assert found["z"].stat().st_size == len(ZEROS)
+
+
+SOUND = {
+    "m.tar": tar(member("a", b"x" * 700), member("n" * 150), link("l", "a"), sparse((0, 2), (50, 3), size=100)),
+    "m.zip": zipped(("a", b"x" * 700), ("b/", b""), ("b/ü", b"y"), method=zipfile.ZIP_DEFLATED),
+}
+PACKED = SOUND | {
+    "m.tar.gz": gzip.compress(SOUND["m.tar"]),
+    "m.tar.bz2": bz2.compress(SOUND["m.tar"]),
+    "m.tar.xz": lzma.compress(SOUND["m.tar"]),
+    "m.tar.zst": zstandard.compress(SOUND["m.tar"]),
+}
+
+
+@given(
+    st.sampled_from(sorted(PACKED)),
+    st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=4)), max_size=4),
+)
+def test_any_damage_is_said_or_does_no_harm(
+    tmp_path_factory: pytest.TempPathFactory, name: str, changes: list[tuple[int, bytes]]
+) -> None:
+    content = bytearray(PACKED[name])
+    for place, changed in changes:
+        at = place % len(content)
+        content[at : at + len(changed)] = changed
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / name).write_bytes(content)
+    (folder / "target").mkdir()
+    try:
+        unpack(folder / name, folder / "target", Bounds(max_bytes=10**6))
+    except BadArchive as error:
+        assert str(error).startswith(f"{name}: ")
+    assert {path.name for path in folder.iterdir()} == {name, "target"}
+    assert all(path.resolve().is_relative_to(folder / "target") for path in (folder / "target").rglob("*"))
 
 
 async def _fetched(folder: Path, objects: Mapping[str, bytes], **settings: Any) -> dict[str, Path]:

@@ -54,6 +54,7 @@ class _Made:
 
 
 _OTHER, _MARK = _Other(), _Mark()
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 
 
 def names(stream: BinaryIO) -> Iterator[Named]:
@@ -65,9 +66,10 @@ def names(stream: BinaryIO) -> Iterator[Named]:
     Raises:
         Unreadable: Of the first pickle; what follows it may be anything.
     """
-    yield from _Machine(stream).run()
+    source = _Source(stream)
+    yield from _Machine(source).run()
     while True:
-        machine = _Machine(stream)
+        machine = _Machine(source)
         try:
             for found in machine.run():
                 # Arrays may follow, whose bytes mean nothing: what they seem to name is not what somebody wrote there.
@@ -77,11 +79,52 @@ def names(stream: BinaryIO) -> Iterator[Named]:
             return
 
 
+class _Source:
+    """A stream, and how far it is read: not all of them can tell."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._can_seek = stream, stream.seekable()
+        self.at = 0
+
+    def byte(self) -> bytes:
+        """Return the next byte, or none at the end."""
+        self.at += 1
+        return self._stream.read(1)
+
+    def exactly(self, size: int) -> bytes:
+        """Return the next ``size`` bytes."""
+        content = self._stream.read(size)
+        self.at += len(content)
+        if len(content) < size:
+            raise Unreadable(f"ends at byte {self.at}, within an instruction")
+        return content
+
+    def line(self) -> str | None:
+        """Return the next line, or None for one too long for a name."""
+        line = whole = self._stream.readline(_KEPT_BYTES)
+        self.at += len(line)
+        while len(line) == _KEPT_BYTES and not line.endswith(b"\n"):
+            line = self._stream.readline(_KEPT_BYTES)
+            self.at += len(line)
+        if not line.endswith(b"\n"):
+            raise Unreadable(f"ends at byte {self.at}, within a line")
+        return whole[:-1].decode("utf-8", "surrogateescape") if line is whole else None
+
+    def pass_over(self, size: int) -> None:
+        """Go past ``size`` bytes, of which the last must be there."""
+        if size > 0 and self._can_seek:
+            self._stream.seek(size - 1, 1)
+            self.at += size - 1
+            size = 1
+        while size > 0:
+            size -= len(self.exactly(min(size, 1024**2)))
+
+
 class _Machine:
     """One pickle's stack and memory, with what is of no interest left out."""
 
-    def __init__(self, stream: BinaryIO, depth: int = 0) -> None:
-        self._stream, self._depth = stream, depth
+    def __init__(self, source: _Source, depth: int = 0) -> None:
+        self._source, self._depth = source, depth
         self.has_protocol = False
         self._stack: list[object] = []
         self._memo: dict[int, object] = {}
@@ -96,15 +139,15 @@ class _Machine:
             try:
                 yield from self._step(opcode, argument)
             except IndexError as error:
-                raise Unreadable(f"takes from an empty stack at byte {self._stream.tell()}") from error
+                raise Unreadable(f"takes from an empty stack at byte {self._source.at}") from error
 
     def _opcode(self) -> pickletools.OpcodeInfo:
-        code = self._stream.read(1)
-        try:
-            return pickletools.code2op[code.decode("latin-1")]
-        except KeyError:
+        code = self._source.byte()
+        found = _OPCODES.get(code)
+        if found is None:
             what = f"has {code!r}, which is no instruction," if code else "ends"
-            raise Unreadable(f"{what} at byte {self._stream.tell()}") from None
+            raise Unreadable(f"{what} at byte {self._source.at}")
+        return found
 
     def _argument(self, opcode: pickletools.OpcodeInfo) -> object:
         """Return an opcode's argument; of what is long, none of it."""
@@ -112,16 +155,16 @@ class _Machine:
         if described is None:
             return None
         if described.n >= 0:
-            return self._decoded(described, self._exactly(described.n))
+            return self._decoded(described, self._source.exactly(described.n))
         if described.n == pickletools.UP_TO_NEWLINE:
             return self._lines(2 if opcode.name in {"GLOBAL", "INST"} else 1)
         # What tells its own length in the bytes before it.
         width = int(described.name[-1]) if described.name[-1] in _LENGTHS else 1
-        length = int.from_bytes(self._exactly(width), "little")
+        length = int.from_bytes(self._source.exactly(width), "little")
         if length > _KEPT_BYTES:
-            self._pass_over(length)
+            self._source.pass_over(length)
             return _OTHER
-        content = self._exactly(length)
+        content = self._source.exactly(length)
         if "unicode" in described.name:
             return content.decode("utf-8", "surrogatepass")
         if "string" in described.name:
@@ -134,28 +177,12 @@ class _Machine:
         return _OTHER
 
     def _lines(self, count: int) -> object:
-        lines = []
-        for _ in range(count):
-            line = self._stream.readline(_KEPT_BYTES)
-            if not line.endswith(b"\n"):
-                raise Unreadable(f"has a line without an end, at byte {self._stream.tell()}")
-            lines.append(line[:-1].decode("utf-8", "surrogateescape"))
-        return lines if count > 1 else lines[0]
-
-    def _exactly(self, size: int) -> bytes:
-        content = self._stream.read(size)
-        if len(content) < size:
-            raise Unreadable(f"ends at byte {self._stream.tell()}, within an instruction")
-        return content
-
-    def _pass_over(self, size: int) -> None:
-        """Go past ``size`` bytes, of which the last must be there."""
-        if size > 0 and self._stream.seekable():
-            self._stream.seek(size - 1, 1)
-            self._exactly(1)
-            return
-        while size > 0:
-            size -= len(self._exactly(min(size, 1024**2)))
+        lines = [self._source.line() for _ in range(count)]
+        if count == 1:
+            return lines[0] if lines[0] is not None else _OTHER
+        if None in lines:
+            raise Unreadable(f"has a name without an end, at byte {self._source.at}")
+        return lines
 
     def _step(self, opcode: pickletools.OpcodeInfo, argument: object) -> Iterator[Named]:  # a machine's table
         name, stack = opcode.name, self._stack
@@ -223,11 +250,11 @@ class _Machine:
             case "INT" | "LONG":
                 stack.append(_whole(argument))
             case "STRING":
-                assert isinstance(argument, str)
-                stack.append(_unescaped(argument[1:-1].encode(errors="surrogateescape")))
+                stack.append(
+                    argument if argument is _OTHER else _unescaped(str(argument)[1:-1].encode(errors="surrogateescape"))
+                )
             case "UNICODE":
-                assert isinstance(argument, str)
-                stack.append(codecs.decode(argument.encode(errors="surrogateescape"), "raw-unicode-escape"))
+                stack.append(argument if argument is _OTHER else _raw(str(argument).encode(errors="surrogateescape")))
             case "PROTO":
                 self.has_protocol = True
             case "FRAME" | "READONLY_BUFFER":
@@ -242,7 +269,7 @@ class _Machine:
         while self._stack[at] is not _MARK:
             at -= 1
             if at < 0:
-                raise Unreadable(f"takes up to a mark that is not there, at byte {self._stream.tell()}")
+                raise Unreadable(f"takes up to a mark that is not there, at byte {self._source.at}")
         return self._popped(len(self._stack) - at)[1:]
 
     def _popped(self, count: int) -> list[object]:
@@ -256,7 +283,7 @@ class _Machine:
         items = self._stack[-count:]
         del self._stack[-count:]
         if any(isinstance(item, Named) and _is_wrapper(item) for item in items):
-            raise Unreadable(f"hides where an array begins, at byte {self._stream.tell()}")
+            raise Unreadable(f"hides where an array begins, at byte {self._source.at}")
         return items
 
     def _added(self, items: Sequence[object], *, keyed: bool) -> None:
@@ -277,20 +304,20 @@ class _Machine:
         if not (isinstance(made.function, Named) and _is_wrapper(made.function)):
             return
         if not isinstance(state, dict) or _ODD in state:
-            raise Unreadable(f"has an array of a state that it makes up as it goes, at byte {self._stream.tell()}")
+            raise Unreadable(f"has an array of a state that it makes up as it goes, at byte {self._source.at}")
         self._stack[-1] = _OTHER
         size = _itemsize(state.get("dtype"))
         if size is None:
             if self._depth >= _MAX_DEPTH:
                 raise Unreadable(f"has arrays in arrays, more than {_MAX_DEPTH} deep")
-            yield from _Machine(self._stream, self._depth + 1).run()
+            yield from _Machine(self._source, self._depth + 1).run()
             return
         shape = state.get("shape")
         if not isinstance(shape, tuple) or not all(isinstance(extent, int) and extent >= 0 for extent in shape):
-            raise Unreadable(f"has an array of a shape that it makes up as it goes, at byte {self._stream.tell()}")
+            raise Unreadable(f"has an array of a shape that it makes up as it goes, at byte {self._source.at}")
         if state.get("numpy_array_alignment_bytes") is not None:
-            self._pass_over(self._exactly(1)[0])
-        self._pass_over(size * math.prod(shape))
+            self._source.pass_over(self._source.exactly(1)[0])
+        self._source.pass_over(size * math.prod(shape))
 
 
 _STATE = frozenset({"dtype", "shape", "numpy_array_alignment_bytes"})
@@ -302,9 +329,16 @@ def _is_wrapper(named: Named) -> bool:
     return named.name.endswith("NumpyArrayWrapper")
 
 
+def _raw(text: bytes) -> str:
+    try:
+        return text.decode("raw-unicode-escape")
+    except ValueError:
+        raise Unreadable("has a text that is none") from None
+
+
 def _unescaped(text: bytes) -> str:
     try:
-        return codecs.escape_decode(text)[0].decode("latin-1")  # type: ignore[attr-defined]  # as pickle does; not in the stubs
+        return codecs.escape_decode(text)[0].decode("latin-1")  # as pickle does
     except ValueError:
         raise Unreadable("has a text that is none") from None
 

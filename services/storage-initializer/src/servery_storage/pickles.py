@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -27,7 +28,7 @@ _ALWAYS = frozenset({".pkl", ".pickle", ".joblib"})
 """Of the others, some hold arrays, and some hold something else altogether."""
 _NUMPY, _ZIP, _PROTOCOL, _LZ4 = b"\x93NUMPY", b"PK\x03\x04", re.compile(rb"\x80[\x00-\x05]"), b"\x04\x22\x4d\x18"
 _OF_OBJECTS = re.compile(rb"'[|<>=]?O\d*'")
-_ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\xda\x78")
+_ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _SAID, _MAX_PARTS = 5, 16
 
 
@@ -101,6 +102,7 @@ def is_dangerous(name: Named) -> bool:
     return any(_is_known(module, attribute) for module, attribute in ways)
 
 
+@cache
 def _is_known(module: str, attribute: str) -> bool:
     if "\n" in module or "\n" in attribute or not module.isprintable() or not attribute.isprintable():
         return True  # no name that somebody would give
@@ -143,18 +145,19 @@ def _stream(file: BinaryIO, suffix: str, where: str) -> Iterator[Pickle]:
         problem = str(error)
     except BROKEN as error:
         problem = f"cannot be decompressed: {error}"
-    if must_be or problem is None:
+    if must_be or (found and problem is None):
         yield Pickle(where, frozenset(found), problem)
-    else:
-        # Whatever it is, it names this before a reader of pickles gives it up.
+    elif any(name.module is not None and is_dangerous(name) for name in found):
+        # Whatever it is, a reader of pickles runs this before giving it up.
         yield Pickle(where, frozenset(name for name in found if name.module is not None))
 
 
 def _from_here(file: BinaryIO) -> BinaryIO:
     """Return what is in ``file``, decompressed; where it is read already, that is a ``.npy`` file's header."""
-    return (
-        file if file.tell() else cast("BinaryIO", io.BufferedReader(cast("io.RawIOBase", streams.decompressed(file))))
-    )
+    if file.tell():
+        return file
+    stream = streams.decompressed(file)
+    return stream if stream is file else cast("BinaryIO", io.BufferedReader(cast("io.RawIOBase", stream)))
 
 
 def _has_objects(file: BinaryIO) -> bool:

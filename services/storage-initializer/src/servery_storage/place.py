@@ -73,11 +73,8 @@ def listing_of(entries: Sequence[StorageEntry], *terms: str) -> str:
     """
     if any(entry.version is None and entry.digest is None for entry in entries):
         return ""
-    told: list[object] = sorted(
-        [entry.path, entry.source, entry.size_bytes, entry.version, str(entry.digest)] for entry in entries
-    )
-    told += terms
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    told = sorted([entry.path, entry.source, entry.size_bytes, entry.version, str(entry.digest)] for entry in entries)
+    return hashlib.sha256(json.dumps([*told, *terms]).encode()).hexdigest()
 
 
 def place(root: Path, target: Path, record: Path, earlier: Record | None) -> None:

@@ -113,7 +113,7 @@ class Signatures:
             aside.rename(signature)
 
     def _verifier(self) -> verifying.Config:
-        signers, config = self._signers, verifying.Config()
+        signers, config = self._signers, verifying.Config()  # type: ignore[no-untyped-call]
         if signers.key is not None:
             return config.use_elliptic_key_verifier(public_key=signers.key)
         if signers.certificates is not None:
@@ -159,7 +159,7 @@ def _check_blobs(root: Path, key: Path, signers: str) -> None:
     public_key = _public_key(key)
     files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if not path.is_dir()}
     bundles = {name: bundle for name in files for suffix in BUNDLES if (bundle := f"{name}{suffix}") in files}
-    told = {}
+    told: Mapping[str, str] = {}
     for name, bundle in bundles.items():
         if not _is_signed(files[name], files[bundle], public_key):
             raise Refused(
