@@ -111,10 +111,14 @@ class ModelStore(Protocol):
     """A class of models whose artifact may bring several of them, under names of their own."""
 
     @classmethod
-    def stored(cls, artifact: Path) -> Mapping[str, Callable[[], Model]]:
+    def stored(cls, artifact: Path, **options: Any) -> Mapping[str, Callable[[], Model]]:
         """Return what makes each model, by name; each is then given ``artifact`` to load itself from.
 
         Empty where the artifact is one model, which is served under the name that the server was given.
+
+        Args:
+            artifact: Its directory.
+            options: The runtime's own.
 
         Raises:
             LoadError: The artifact cannot be read.
