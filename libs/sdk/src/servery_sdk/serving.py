@@ -179,6 +179,7 @@ class Scheduling:
         max_delay_seconds: How long a request may wait for a call of preferred size; 0 waits only while the model computes.
         max_requests: That may wait; None for the server's.
         parallel_calls: That may run at once; above 1, the model takes calls from several threads.
+        together: A call of a model that gathers takes requests whatever their shapes and parameters, each as one row.
     """
 
     max_rows: int | None = None
@@ -186,6 +187,7 @@ class Scheduling:
     max_delay_seconds: float = 0.0
     max_requests: int | None = None
     parallel_calls: int = 1
+    together: bool = False
 
 
 @runtime_checkable

@@ -365,6 +365,7 @@ class Repository:
             executor=executor,
             predict_many=model.predict_many if isinstance(model, GatheringModel) and model.gathers else None,
             batchable=batchable,
+            together=wishes.together,
             max_rows=max_rows,
             patience=_patience(wishes),
             max_requests=max_requests,

@@ -12,16 +12,18 @@ from servery_sdk.protos.triton import model_config_pb2 as pb
 from servery_sdk.serving import LoadError, Scheduling, Send
 
 from servery_runtime_triton.model import config as configs
-from servery_runtime_triton.model.backends import BackendModule, Place, StreamingBackend, backend
+from servery_runtime_triton.model.backends import Backend, BackendModule, Place, StreamingBackend, backend
 from servery_runtime_triton.model.decoupled import collected
 from servery_runtime_triton.model.instances import Instances
 from servery_runtime_triton.model.repository import ModelRepository, chosen, numbered
+from servery_runtime_triton.model.sequences import Sequences
 from servery_runtime_triton.model.signature import Signature, signature
+from servery_runtime_triton.model.warmup import warm
 
 logger = logging.getLogger(__name__)
 
 _MICROSECONDS = 1_000_000
-_UNUSED = {"batch_input", "batch_output", "model_repository_agents", "model_warmup", "response_cache"}
+_UNUSED = {"batch_input", "batch_output", "model_repository_agents", "response_cache"}
 
 
 class OwnModel:
@@ -39,6 +41,7 @@ class OwnModel:
         self._platform = ""
         self._signature = Signature(model="", max_batch_size=0, inputs={}, outputs={})
         self._instances: dict[str, Instances] = {}
+        self._sequences: dict[str, Sequences] = {}
         self.versions: tuple[str, ...] = ()
         self.is_decoupled = False
         self.batchable = False
@@ -81,20 +84,35 @@ class OwnModel:
             )
             for version in self.versions
         }
-        for version, place in places.items():
-            self._instances[version] = self._made(module, place)
-        self.gathers = self._instances[self.versions[-1]].gathers
+        try:
+            for version, place in places.items():
+                made = self._made(module, place)
+                self._instances[version] = Instances(place.name, made)
+                warm(self._config, directory, self._signature, self._instances[version].distinct)
+                if self._config.HasField("sequence_batching"):
+                    self._sequences[version] = Sequences(self._config, made)
+        except LoadError:
+            self.close()
+            raise
+        self.gathers = self._instances[self.versions[-1]].gathers or bool(self._sequences)
         # One that gathers is given several requests only where it says so: its own code has to expect them. The others
         # promise a batch axis with max_batch_size.
-        self.batchable = config.max_batch_size > 0 and (not self.gathers or config.HasField("dynamic_batching"))
+        self.batchable = bool(self._sequences) or (
+            config.max_batch_size > 0 and (not self.gathers or config.HasField("dynamic_batching"))
+        )
         self._repository.enter(config.name, self)
 
-    def _made(self, module: BackendModule, place: Place) -> Instances:
-        count = self.scheduling().parallel_calls
+    def _made(self, module: BackendModule, place: Place) -> list[Backend]:
+        count = _count(self._config)
         made = [module.make(self._config, place)]
-        while len(made) < count:
-            made.append(made[0] if made[0].instances_share else module.make(self._config, place))
-        return Instances(place.name, made)
+        try:
+            while len(made) < count:
+                made.append(made[0] if made[0].instances_share else module.make(self._config, place))
+        except LoadError:
+            for instance in made:
+                instance.close()
+            raise
+        return made
 
     def predict(self, request: InferRequest) -> InferResponse:
         """Answer one request, with all responses of a decoupled model behind one another.
@@ -142,11 +160,14 @@ class OwnModel:
         def pass_on(answer: InferResponse | ServeryError | None, is_last: bool) -> None:
             send(self._finished(answer, version) if isinstance(answer, InferResponse) else answer, is_last)
 
-        with self._instances[version].lent() as instance:
-            if isinstance(instance, StreamingBackend):
-                instance.stream(checked, pass_on)
-                return
-            (answers,) = instance.execute([checked])
+        if version in self._sequences:
+            (answers,) = self._sequences[version].execute([checked])
+        else:
+            with self._instances[version].lent() as instance:
+                if isinstance(instance, StreamingBackend):
+                    instance.stream(checked, pass_on)
+                    return
+                (answers,) = instance.execute([checked])
         for answer in [answers] if isinstance(answers, ServeryError) else answers:
             pass_on(answer, False)
 
@@ -167,8 +188,11 @@ class OwnModel:
     def _executed(self, requests: Sequence[InferRequest]) -> Sequence[Sequence[InferResponse] | ServeryError]:
         # Requests of one call have one version: what differs is not gathered.
         version = self._version(requests[0])
-        with self._instances[version].lent() as instance:
-            found = instance.execute(requests)
+        if version in self._sequences:
+            found = self._sequences[version].execute(requests)
+        else:
+            with self._instances[version].lent() as instance:
+                found = instance.execute(requests)
         return [
             answer if isinstance(answer, ServeryError) else [self._finished(part, version) for part in answer]
             for answer in found
@@ -198,13 +222,15 @@ class OwnModel:
     def scheduling(self) -> Scheduling:
         """Return what ``dynamic_batching`` and ``instance_group`` say."""
         batching = self._config.dynamic_batching
-        groups = self._config.instance_group
+        if self._sequences:
+            # In the order in which they came, in one thread: a later request of a sequence may not overtake.
+            return Scheduling(max_rows=self._config.max_batch_size * _count(self._config) or None, together=True)
         return Scheduling(
             max_rows=self._config.max_batch_size or None,
             preferred_rows=tuple(batching.preferred_batch_size),
             max_delay_seconds=batching.max_queue_delay_microseconds / _MICROSECONDS,
             max_requests=batching.default_queue_policy.max_queue_size or None,
-            parallel_calls=sum(max(1, group.count) for group in groups if not group.passive) or 1,
+            parallel_calls=_count(self._config),
         )
 
     def close(self) -> None:
@@ -214,17 +240,16 @@ class OwnModel:
             instances.close()
 
 
+def _count(config: pb.ModelConfig) -> int:
+    return sum(max(1, group.count) for group in config.instance_group if not group.passive) or 1
+
+
 def _settle(config: pb.ModelConfig) -> None:
     """Check what is the same for every backend, and say what is not done.
 
     Raises:
-        LoadError: It asks for what would change answers and is not served.
+        LoadError: It cannot be served so.
     """
-    if config.HasField("sequence_batching"):
-        raise LoadError(
-            f"model {config.name!r}: sequence_batching: sequences with a state are not served; "
-            "keep the state with the client, or serve it by Triton itself"
-        )
     if not config.output:
         raise LoadError(
             f"model {config.name!r}: {configs.FILE} names no outputs, and backend {config.backend!r} does not"
