@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -226,6 +226,27 @@ class DecoupledModel(Protocol):
         Raises:
             ServeryError: There will be no more.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What a client loads a model with, in place of what its artifact has.
+
+    Attributes:
+        configuration: JSON, as the runtime's configurations are; None for the artifact's own.
+        files: Contents by path below the model's directory; where there are any, the directory has these alone.
+    """
+
+    configuration: str | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@runtime_checkable
+class OverridableModel(Protocol):
+    """A model that can be loaded with something else than its artifact."""
+
+    def override(self, overrides: Overrides) -> None:
+        """Take what ``load``, which comes next, is to use."""
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from pathlib import Path
 from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
-from servery_sdk.serving import Model, Scheduling, Send
+from servery_sdk.serving import Model, Overrides, Scheduling, Send
 
 from servery_runtime_triton.model.engine import Engine, EngineModel, chosen, needed
 from servery_runtime_triton.model.own import OwnModel
@@ -36,6 +36,7 @@ class TritonModel:
         self._name = name
         self._repository = repository
         self._engine = Engine(engine)
+        self._overrides = Overrides()
         self._model: EngineModel
         self.versions: tuple[str, ...] = ()
         self.is_decoupled = False
@@ -49,6 +50,10 @@ class TritonModel:
         for folder in repository.others():
             logger.warning("no model in folder", extra={"folder": str(folder)})
         return {name: partial(cls, name, repository, engine=engine) for name in repository.names()}
+
+    def override(self, overrides: Overrides) -> None:
+        """Load it with a configuration, and with files, in place of those of its directory."""
+        self._overrides = overrides
 
     def load(self, artifact: Path) -> None:
         """Read the configuration, let the model's file complete it, and load every version that is to be served.
@@ -69,12 +74,12 @@ class TritonModel:
     def _made(self, repository: ModelRepository) -> EngineModel:
         found = None if self._engine is Engine.SERVERY else installed.find(os.environ.get("PATH", ""))
         if chosen(self._engine, found, needed(repository)) is Engine.SERVERY:
-            return OwnModel(self._name, repository)
+            return OwnModel(self._name, repository, self._overrides)
         # Here, since it imports gRPC, which ours does not need.
         from servery_runtime_triton.model.tritonserver.forwarded import ForwardedModel
 
         assert found is not None
-        return ForwardedModel(self._name, repository, found)
+        return ForwardedModel(self._name, repository, found, self._overrides)
 
     def predict(self, request: InferRequest) -> InferResponse:
         """Answer one request, with all responses of a decoupled model behind one another.

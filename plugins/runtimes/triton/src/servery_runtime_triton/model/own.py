@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
 from servery_sdk.protos.triton import model_config_pb2 as pb
-from servery_sdk.serving import LoadError, Scheduling, Send
+from servery_sdk.serving import LoadError, Overrides, Scheduling, Send
 
 from servery_runtime_triton.model import config as configs
 from servery_runtime_triton.model.backends import Backend, BackendModule, Place, StreamingBackend, backend
@@ -23,6 +27,7 @@ from servery_runtime_triton.model.warmup import warm
 logger = logging.getLogger(__name__)
 
 _MICROSECONDS = 1_000_000
+_NONE = Overrides()
 _UNUSED = {"batch_input", "batch_output", "model_repository_agents", "response_cache"}
 
 
@@ -32,11 +37,13 @@ class OwnModel:
     Args:
         name: Of its directory; None for a repository of one model, or for the directory of a model.
         repository: Where it is, and whose other models it may call.
+        overrides: What it is loaded with in place of what is there.
     """
 
-    def __init__(self, name: str | None, repository: ModelRepository) -> None:
+    def __init__(self, name: str | None, repository: ModelRepository, overrides: Overrides = _NONE) -> None:
         self._name = name
         self._repository = repository
+        self._overrides = overrides
         self._config = pb.ModelConfig()
         self._platform = ""
         self._signature = Signature(model="", max_batch_size=0, inputs={}, outputs={})
@@ -54,7 +61,12 @@ class OwnModel:
             LoadError: Says the file and what is wrong with it.
         """
         directory = self._repository.directory(self._name)
-        config = configs.read(directory)
+        if self._overrides.files:
+            directory = self._written(directory.name)
+        if self._overrides.configuration is None:
+            config = configs.read(directory)
+        else:
+            config = configs.from_json(self._overrides.configuration, model=self._name or directory.name)
         if self._name is not None and config.name not in ("", self._name):
             raise LoadError(
                 f"{directory / configs.FILE}: name {config.name!r} is not that of the folder: {self._name!r}"
@@ -101,6 +113,16 @@ class OwnModel:
             config.max_batch_size > 0 and (not self.gathers or config.HasField("dynamic_batching"))
         )
         self._repository.enter(config.name, self)
+
+    def _written(self, name: str) -> Path:
+        """Return a directory that holds the files that it is loaded with, as long as this is there."""
+        folder = Path(tempfile.mkdtemp(prefix="servery-triton-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        for path, content in self._overrides.files.items():
+            file = folder / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        return folder / name
 
     def _made(self, module: BackendModule, place: Place) -> list[Backend]:
         count = _count(self._config)

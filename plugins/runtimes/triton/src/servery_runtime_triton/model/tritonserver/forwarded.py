@@ -10,7 +10,7 @@ from servery_sdk.manifests import Json
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata, grpc
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 from servery_sdk.protos.triton import model_config_pb2 as config_pb
-from servery_sdk.serving import InputError, LoadError, Scheduling, Send
+from servery_sdk.serving import InputError, LoadError, Overrides, Scheduling, Send
 
 from servery_runtime_triton.model import config as configs
 from servery_runtime_triton.model.decoupled import collected
@@ -31,8 +31,11 @@ class ForwardedModel:
 
     gathers = True
 
-    def __init__(self, name: str | None, repository: ModelRepository, installed: Installed) -> None:
+    def __init__(
+        self, name: str | None, repository: ModelRepository, installed: Installed, overrides: Overrides
+    ) -> None:
         self._name = name or ""
+        self._overrides = overrides
         self._repository = repository
         self._installed = installed
         self._server: Server | None = None
@@ -57,7 +60,7 @@ class ForwardedModel:
                 self._name = directory.name
         server = Server.of(self._repository, self._installed, model=self._name)
         try:
-            server.load(self._name, self)
+            server.load(self._name, self, self._overrides)
         except LoadError as error:
             raise LoadError(f"{directory}: {error}") from error
         self._server = server

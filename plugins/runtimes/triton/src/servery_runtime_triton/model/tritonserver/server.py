@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -16,7 +17,7 @@ import grpc
 from servery_sdk.errors import ErrorCode, Transient
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 from servery_sdk.protos.triton import model_config_pb2 as config_pb
-from servery_sdk.serving import LoadError
+from servery_sdk.serving import LoadError, Overrides
 
 from servery_runtime_triton.model.failures import ModelError
 from servery_runtime_triton.model.repository import ModelRepository, is_model
@@ -42,6 +43,14 @@ _CODES = {
 _Answer = TypeVar("_Answer")
 
 
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """Who has loaded a model, and with what."""
+
+    model: object
+    overrides: Overrides
+
+
 class Server:
     """Loads, unloads and asks models; starts again, with the models that it had, when a call finds it dead."""
 
@@ -53,7 +62,7 @@ class Server:
         self._running: Running | None = None
         self._deaths = 0
         self._due = 0.0
-        self._owners: dict[str, object] = {}
+        self._owners: dict[str, _Owner] = {}
         self._lock = threading.RLock()
         scratch = Path(tempfile.mkdtemp(prefix="servery-triton-"))
         weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
@@ -70,7 +79,7 @@ class Server:
                 cls._open[repository] = cls(installed, repository.artifact, model)
             return cls._open[repository]
 
-    def load(self, model: str, owner: object) -> None:
+    def load(self, model: str, owner: object, overrides: Overrides) -> None:
         """Load a model, or load it again; whoever asked last owns it.
 
         Raises:
@@ -79,20 +88,25 @@ class Server:
         running = self._up()
         with self._lock:
             before = self._owners.get(model)
-            self._owners[model] = owner
+            self._owners[model] = _Owner(owner, overrides)
         # Not under the lock: models load side by side, and those that are loaded answer on.
         try:
-            self._load(running, model)
+            self._load(running, model, overrides)
         except LoadError:
             with self._lock:
                 self._owners = {name: one for name, one in {**self._owners, model: before}.items() if one is not None}
                 self._rest()
             raise
 
-    def _load(self, running: Running, model: str) -> None:
+    def _load(self, running: Running, model: str, overrides: Overrides) -> None:
         before = running.said()
+        asked = pb.RepositoryModelLoadRequest(model_name=model)
+        if overrides.configuration is not None:
+            asked.parameters["config"].string_param = overrides.configuration
+        for path, content in overrides.files.items():
+            asked.parameters[f"file:{path}"].bytes_param = content
         try:
-            running.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name=model), metadata=running.key)
+            running.stub.RepositoryModelLoad(asked, metadata=running.key)
         except grpc.RpcError as error:
             # What is wrong with a configuration is said in the log alone.
             logged = [line for line in running.said() if line not in before and line not in _details(error)]
@@ -101,7 +115,8 @@ class Server:
     def unload(self, model: str, owner: object) -> None:
         """Give a model back, unless somebody else has loaded it since; the last one ends the process."""
         with self._lock:
-            if self._owners.get(model) is not owner:
+            known = self._owners.get(model)
+            if known is None or known.model is not owner:
                 return
             del self._owners[model]
             self._rest()
@@ -167,8 +182,8 @@ class Server:
             if (left := self._due - time.monotonic()) > 0:
                 raise Transient(f"tritonserver died {self._deaths} times in a row", retry_after_seconds=left)
             self._running = running = Running.started(self._installed, self._models, self._backends)
-            for model in self._owners:
-                self._load(running, model)
+            for model, owner in self._owners.items():
+                self._load(running, model, owner.overrides)
             return running
 
     def _bury(self, dead: Running) -> None:
