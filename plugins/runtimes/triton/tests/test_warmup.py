@@ -35,7 +35,7 @@ parameters {{ key: "log" value {{ string_value: "{log}" }} }}
 model_warmup {{ name: "sample" {sample} }}
 """
 ZERO = 'inputs { key: "IN" value { data_type: TYPE_FP32 dims: 2 zero_data: true } }'
-OF_A_FILE = 'inputs { key: "IN" value { data_type: TYPE_FP32 dims: 2 input_data_file: "two" } }'
+OF_A_FILE = 'batch_size: 1 inputs { key: "IN" value { data_type: TYPE_FP32 dims: 2 input_data_file: "two" } }'
 
 
 @pytest.fixture
@@ -55,33 +55,28 @@ def warmed(write: Callable[..., Path], load: Any, tmp_path: Path) -> Callable[..
 
 
 @pytest.mark.parametrize(
-    ("sample", "shape", "count"),
-    [
-        (f"batch_size: 3 {ZERO}", [3, 2], 1),
-        (f"count: 3 {ZERO}", [1, 2], 3),
-    ],
-    ids=["rows", "count"],
+    ("sample", "count"),
+    [(f"batch_size: 3 {ZERO}", 3), (f"batch_size: 1 count: 3 {ZERO}", 3), (f"batch_size: 2 count: 2 {ZERO}", 4)],
+    ids=["rows", "count", "both"],
 )
-def test_every_instance_answers_the_sample(
-    warmed: Callable[..., list[Any]], sample: str, shape: list[int], count: int
-) -> None:
-    assert warmed(sample) == [{"IN": [shape, "float32", "0.0"]}] * count * 2
+def test_every_instance_answers_the_sample(warmed: Callable[..., list[Any]], sample: str, count: int) -> None:
+    assert warmed(sample) == [{"IN": [[1, 2], "float32", "0.0"]}] * count * 2
 
 
 def test_data_may_be_random_or_lie_in_a_file(warmed: Callable[..., list[Any]]) -> None:
     text = 'inputs { key: "T" value { data_type: TYPE_STRING dims: 1 random_data: true } }'
     number = 'inputs { key: "N" value { data_type: TYPE_INT64 dims: 1 random_data: true } }'
-    asked = warmed(f"batch_size: 2 {OF_A_FILE} {text} {number}", first=5)
-    assert [one["IN"] for one in asked] == [[[2, 2], "float32", "5.0"]] * 2
-    assert {(tuple(one["T"][0]), tuple(one["N"][0])) for one in asked} == {((2, 1), (2, 1))}
+    asked = warmed(f"{OF_A_FILE} {text} {number}", first=5)
+    assert [one["IN"] for one in asked] == [[[1, 2], "float32", "5.0"]] * 2
+    assert {(tuple(one["T"][0]), tuple(one["N"][0])) for one in asked} == {((1, 1), (1, 1))}
     assert asked[0] == asked[1]
 
 
 @pytest.mark.parametrize(
     ("sample", "words"),
     [
-        (f"batch_size: 5 {ZERO}", r"batch_size 5: must be at most max_batch_size \(4\)"),
-        ('inputs { key: "IN" value { dims: 2 zero_data: true } }', "IN: data_type TYPE_INVALID"),
+        (f"batch_size: 5 {ZERO}", r"batch_size 5: must be at most 4 \(max_batch_size\)"),
+        ('batch_size: 1 inputs { key: "IN" value { dims: 2 zero_data: true } }', "IN: data_type TYPE_INVALID"),
         (OF_A_FILE.replace("two", "none"), "IN: .*warmup/none: no such file"),
         (OF_A_FILE, "ValueError: thirteen"),
         (OF_A_FILE.replace("dims: 2", "dims: 3"), "IN: .*takes 12 bytes"),
@@ -93,3 +88,9 @@ def test_a_sample_that_cannot_be_answered_fails_the_load_by_its_name(
 ) -> None:
     with pytest.raises(LoadError, match=f"model 'm': model_warmup 'sample': {words}"):
         warmed(sample, first=13)
+
+
+def test_a_sample_of_no_rows_is_not_asked(warmed: Callable[..., list[Any]], tmp_path: Path, caplog: Any) -> None:
+    (tmp_path / "log").touch()
+    assert warmed(ZERO) == []
+    assert "sample of batch_size 0 is not asked" in caplog.messages

@@ -5,8 +5,9 @@ Source: Triton, "Model Warmup": samples go to the backend as they are described.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +21,31 @@ from servery_runtime_triton.model.backends import Backend
 from servery_runtime_triton.model.config import datatype
 from servery_runtime_triton.model.signature import Signature
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "warmup"
 """Of a model's directory: what ``input_data_file`` is in."""
 
 
-def warm(config: pb.ModelConfig, directory: Path, tensors: Signature, instances: Iterable[Backend]) -> None:
+def warm(config: pb.ModelConfig, directory: Path, tensors: Signature, instances: Sequence[Backend]) -> None:
     """Let each instance answer every sample.
 
     Raises:
         LoadError: A sample is wrong, or an instance fails on it; names the sample.
     """
-    samples = [(sample, _request(config, sample, directory, tensors)) for sample in config.model_warmup]
-    for instance in instances:
-        for sample, request in samples:
+    for sample in config.model_warmup:
+        if not sample.batch_size:
+            logger.warning("sample of batch_size 0 is not asked", extra={"model": config.name, "sample": sample.name})
+            continue
+        requests = _requests(config, sample, directory, tensors, are_gathered=instances[0].gathers)
+        for instance in instances:
             for _ in range(max(1, sample.count)):
-                _ask(config.name, sample, instance, request)
+                _ask(config.name, sample, instance, requests)
 
 
-def _ask(model: str, sample: pb.ModelWarmup, instance: Backend, request: InferRequest) -> None:
+def _ask(model: str, sample: pb.ModelWarmup, instance: Backend, requests: Sequence[InferRequest]) -> None:
     try:
-        answers = instance.execute([request])
+        answers = instance.execute(requests)
     except Exception as error:
         # Somebody else's code may raise anything.
         raise LoadError(f"model {model!r}: model_warmup {sample.name!r}: {type(error).__name__}: {error}") from error
@@ -48,13 +54,17 @@ def _ask(model: str, sample: pb.ModelWarmup, instance: Backend, request: InferRe
             raise LoadError(f"model {model!r}: model_warmup {sample.name!r}: {answer}") from answer
 
 
-def _request(config: pb.ModelConfig, sample: pb.ModelWarmup, directory: Path, tensors: Signature) -> InferRequest:
-    rows = (max(1, sample.batch_size),) if config.max_batch_size else ()
-    if rows and rows[0] > config.max_batch_size:
+def _requests(
+    config: pb.ModelConfig, sample: pb.ModelWarmup, directory: Path, tensors: Signature, *, are_gathered: bool
+) -> list[InferRequest]:
+    """Return a call of ``batch_size`` rows: as requests of one row for a backend that takes several."""
+    most = max(1, config.max_batch_size)
+    if sample.batch_size > most:
         raise LoadError(
-            f"model {config.name!r}: model_warmup {sample.name!r}: batch_size {rows[0]}: "
-            f"must be at most max_batch_size ({config.max_batch_size})"
+            f"model {config.name!r}: model_warmup {sample.name!r}: batch_size {sample.batch_size}: "
+            f"must be at most {most} (max_batch_size)"
         )
+    rows = (1 if are_gathered else sample.batch_size,) if config.max_batch_size else ()
     inputs = []
     for name, given in sorted(sample.inputs.items()):
         try:
@@ -63,7 +73,7 @@ def _request(config: pb.ModelConfig, sample: pb.ModelWarmup, directory: Path, te
             raise LoadError(f"model {config.name!r}: model_warmup {sample.name!r}: {name}: {error}") from error
         # Controls of sequences are inputs of a sample, and none of a client's.
         inputs.append(tensors.inputs[name].inward(tensor) if name in tensors.inputs else tensor)
-    return InferRequest(model=config.name, inputs=tuple(inputs))
+    return [InferRequest(model=config.name, inputs=tuple(inputs))] * (sample.batch_size if are_gathered else 1)
 
 
 def _tensor(name: str, given: pb.ModelWarmup.Input, rows: tuple[int, ...], directory: Path) -> Tensor:
