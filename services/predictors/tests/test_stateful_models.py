@@ -198,3 +198,10 @@ def test_what_cannot_be_an_override_says_why(body: bytes, words: str) -> None:
 @pytest.mark.parametrize("body", [b"", b"  ", b"{}", b'{"parameters": {}}'])
 def test_a_load_without_parameters_overrides_nothing(body: bytes) -> None:
     assert overriding.from_body(body) is None
+
+
+async def test_the_example_adds_two_sequences(start: Start, run_client: Callable[..., Awaitable[str]]) -> None:
+    example = Path(__file__).parents[3] / "examples" / "triton-sequences"
+    predictor = await start(example / "models", runtime="triton")
+    address = predictor.http.url.removeprefix("http://")
+    assert await run_client(str(example / "client.py"), address) == "7: 6 8: 60\n"
