@@ -25,7 +25,7 @@ from servery_sdk.routes import Route
 from servery_sdk.runtimes import VERSION
 from starlette.exceptions import HTTPException
 
-from servery_predictor import errors
+from servery_predictor import errors, overriding
 from servery_predictor.asking import Asking
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.events import Events
@@ -311,8 +311,8 @@ def application(plane: DataPlane, routes: Iterable[Route] = ()) -> FastAPI:
         ]
 
     @app.post("/v2/repository/models/{model}/load", responses=_ERRORS)
-    async def load(model: str) -> dict[str, Any]:
-        await plane.changes.load(model)
+    async def load(model: str, request: HttpRequest) -> dict[str, Any]:
+        await plane.load(model, overriding.from_body(await request.body()))
         return {"name": model, "load": True}
 
     @app.post("/v2/repository/models/{model}/unload", responses=_ERRORS)
