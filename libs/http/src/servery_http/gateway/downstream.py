@@ -172,7 +172,10 @@ class Downstream(asyncio.Protocol):
         elif mode is _SIZED or mode is _CHUNKS:
             self._on_sized(data) if mode is _SIZED else self._on_chunks(data)
             if self.is_sent and self._mode is _NEXT:
-                self._expect_answer()
+                if self._reads_whole is not None:
+                    self._answer_whole(self._reads_whole)
+                else:
+                    self._expect_answer()
         elif mode is _NEXT:
             self._held = data
             if len(data) > _AHEAD_BYTES:
@@ -248,8 +251,9 @@ class Downstream(asyncio.Protocol):
             self._reply(self._gateway.readiness(head.probe))
         elif self._reads_whole is None:
             self._go_in()
-        elif head.length == 0:
+        elif self.is_sent:
             self._answer_whole(self._reads_whole)
+        # What was answered at once may have been followed by the next exchange: then this is of that one.
         if self.is_sent and self._mode is _NEXT:
             self._expect_answer()
 
@@ -292,8 +296,6 @@ class Downstream(asyncio.Protocol):
         if self._reads_whole is not None:
             if self._ahead_bytes > self._gateway.limits.max_body_bytes:
                 self._refuse_body(self._ahead_bytes)
-            elif self.is_sent:
-                self._answer_whole(self._reads_whole)
         elif self._ahead_bytes > _AHEAD_BYTES:
             self._flow()
 

@@ -133,8 +133,9 @@ class RequestHead:
         self._raw = block
         self.route: Route | None = None
         self.method = method.decode("ascii")
-        path, _, self.query = target.partition(b"?")
+        path, _, query = target.partition(b"?")
         self.path = path.decode("latin-1")
+        self.query: bytes = query
         self.is_head = method == b"HEAD"
         self.is_old = minor == b"0"
         self.keep_alive = b"keep-alive" in named if self.is_old else b"close" not in named

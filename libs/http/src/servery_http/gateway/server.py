@@ -172,8 +172,10 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_seconds):
                 await self._gone()
-        for left in (*self._connections, *self._rpc):
-            left.abort()
+        for connection in tuple(self._connections):
+            connection.abort()
+        for front in tuple(self._rpc):
+            front.abort()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CUT_SECONDS):
                 await self._gone()
