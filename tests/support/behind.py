@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from servery_http.address import Address
@@ -111,6 +112,16 @@ async def listening() -> AsyncIterator[Behind]:
         await behind.die()
         for client in behind.clients:
             client.cut()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the loop turn until something holds that nobody tells of."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+    for _ in itertools.count():
+        if holds():
+            return
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0)
 
 
 def post(body: bytes = b"", *headers: bytes, target: bytes = b"/v1/models/m:predict", length: bool = True) -> bytes:

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import uvloop
+from behind import Behind, Peer, listening
 from servery_http.gateway.heads import AnswerHead, RequestHead
 from servery_http.gateway.limits import GatewayLimits
 from servery_http.gateway.server import Gateway
-
-from behind import Behind, Peer, listening
 
 
 def pytest_asyncio_loop_factories(
@@ -64,7 +63,7 @@ async def behind() -> AsyncIterator[Behind]:
 @pytest.fixture
 async def gateway(behind: Behind, notes: Notes) -> AsyncIterator[Gateway]:
     async with Gateway(behind.address, limits=GatewayLimits(max_body_bytes=100_000), observe=notes.observe).running(
-        drain_seconds=5
+        drain_seconds=0
     ) as gateway:
         yield gateway
 
