@@ -12,6 +12,7 @@ from servery_http.address import Address
 from servery_http.gateway.server import Gateway
 
 PATIENCE_SECONDS = 20
+_LINE_BYTES = 1024 * 1024
 
 
 class Peer:
@@ -73,7 +74,7 @@ class Behind:
     port: int = 0
 
     async def listen(self) -> None:
-        self.server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=_LINE_BYTES)
         self.port = self.server.sockets[0].getsockname()[1]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
