@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,12 +89,13 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one turn of ``wrk`` found; milliseconds."""
+    """What one turn of ``wrk`` found; milliseconds. ``broken`` are connections that were, as ``wrk`` says."""
 
     rate: float
     per_core: float
     p50: float
     p99: float
+    broken: int
 
 
 def free_port() -> int:
@@ -160,7 +162,7 @@ def turn(subject: Subject, lua: Path, connections: int, seconds: float) -> Turn:
     """Return what one turn finds.
 
     Raises:
-        RuntimeError: An answer was not 200, or a connection broke.
+        RuntimeError: An answer was not 200.
     """
     before = subject.cpu_seconds()
     load = ["wrk", "-t2", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(lua)]
@@ -170,13 +172,14 @@ def turn(subject: Subject, lua: Path, connections: int, seconds: float) -> Turn:
         capture_output=True,
         text=True,
     ).stdout
-    if "Non-2xx" in said or "Socket errors" in said:
-        raise RuntimeError(said)
+    if "Non-2xx" in said:
+        raise RuntimeError(f"port {subject.port}, {subject.process.args}: {said}")
+    broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
     used = subject.cpu_seconds() - before
     asked = int(re.search(r"(\d+) requests in", said)[1])  # type: ignore[index]
     rate = float(re.search(r"Requests/sec: +([\d.]+)", said)[1])  # type: ignore[index]
     p50, p99 = (_milliseconds(re.search(rf" {percent}% +([\d.]+)(us|ms|s)", said)) for percent in (50, 99))
-    return Turn(rate, asked / used, p50, p99)
+    return Turn(rate, asked / used, p50, p99, sum(map(int, broken.groups())) if broken else 0)
 
 
 def _milliseconds(found: re.Match[str] | None) -> float:
@@ -206,13 +209,16 @@ def main() -> None:
             print(f"\n{size} bytes: requests/s, per core, p50 and p99 in ms, times Go's rate per core\n")
             names = list(asked)
             print("| connections | " + " | ".join(names) + " |\n|" + " --- |" * (len(names) + 1))
+            broken: Counter[str] = Counter()
             for connections in options.connections:
                 lua = script(Path(name), size)
                 turns = [
                     {one: turn(asked[one], lua, connections, options.seconds) for one in names}
                     for _ in range(options.repetitions)
                 ]
+                broken.update({one: sum(found[one].broken for found in turns) for one in names})
                 print(f"| {connections} | " + " | ".join(cell(turns, one) for one in names) + " |", flush=True)
+            print(f"\nConnections that broke: {', '.join(f'{one} {broken[one]}' for one in names)}")
         held = ", ".join(f"{one} {asked[one].resident_mib():.0f}" for one in ("go", "tcp", "unix"))
         print(f"\nMemory at the end, MiB: {held}")
 
