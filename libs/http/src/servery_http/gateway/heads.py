@@ -87,6 +87,10 @@ class Known(Generic[_Head]):
                 self._heads[head] = known
         return known
 
+    def __len__(self) -> int:
+        """Return how many are remembered."""
+        return len(self._heads)
+
 
 class RequestHead:
     """What a request's head says.
