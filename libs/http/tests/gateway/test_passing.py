@@ -622,3 +622,66 @@ async def test_unix_socket_is_as_good(behind: Behind, tmp_path: Path) -> None:
         assert (await client.message())[2] == b"by a path"
         client.cut()
     server.close()
+
+
+# Who does not read.
+
+
+async def test_client_that_reads_no_answers_is_not_asked_for_more(client: Peer, behind: Behind) -> None:
+    answer, count = ok(b"z" * 1_000_000), 200
+    await client.send(post(b"x") * count)
+    server = await behind.accept()
+    served = 0
+
+    async def serve() -> None:
+        nonlocal served
+        for _ in range(count):
+            await server.message()
+            served += 1
+            await server.send(answer)
+
+    serving = asyncio.create_task(serve())
+    await until(lambda: served > 2)
+    for _ in range(5000):
+        await asyncio.sleep(0)
+    # What the system buffers for two sockets, and no more.
+    assert served < 40
+    for _ in range(count):
+        assert len((await client.message())[2]) == 1_000_000
+    await serving
+
+
+async def test_connection_whose_last_piece_filled_a_client_serves_the_next_one(
+    gateway: Gateway, behind: Behind
+) -> None:
+    slow, quick = await behind.connect(gateway), await behind.connect(gateway)
+    slow.reader._transport.pause_reading()  # type: ignore[attr-defined]  # it does not read at all
+    await slow.send(post(b"x"))
+    server = await behind.accept()
+    await server.message()
+    body = b"z" * 20_000_000
+    sending = asyncio.create_task(server.send(ok(body)))
+    slow.reader._transport.resume_reading()  # type: ignore[attr-defined]
+    assert (await slow.message())[2] == body
+    await sending
+    for _ in range(3):
+        await quick.send(post(b"y"))
+        assert (await server.message())[2] == b"y"
+        await server.send(ok(body[:500_000]))
+        assert len((await quick.message())[2]) == 500_000
+
+
+async def test_tunnel_is_not_timed(behind: Behind) -> None:
+    limits = GatewayLimits(idle_seconds=0.01, answer_seconds=0.01, read_seconds=0.2)
+    async with Gateway(behind.address, limits=limits).running(drain_seconds=0) as gateway:
+        client = await behind.connect(gateway)
+        await client.send(b"GET /ws HTTP/1.1\r\nhost: m\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        server = await behind.accept()
+        await server.head()
+        await server.send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n")
+        await client.head()
+        silent = await behind.connect(gateway)
+        # By then every deadline that there was has been looked at.
+        assert await silent.rest() == b""
+        await client.send(b"still")
+        assert await server.read(5) == b"still"

@@ -18,7 +18,7 @@ from servery_http.gateway.chunks import LAST, BadChunks, Chunks, chunk
 from servery_http.gateway.heads import CHUNKED, AnswerHead, BadHead, RequestHead
 from servery_http.gateway.routes import Answer, Watcher
 from servery_http.gateway.upstream import Upstream
-from servery_http.messages import Later, Request, Response
+from servery_http.messages import Later, Request, Response, header
 
 if TYPE_CHECKING:
     from servery_http.gateway.server import Gateway
@@ -146,9 +146,13 @@ class Downstream(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_client_full = False
-        self._expect_answer()
         if self._upstream is not None:
             self._upstream.resume_reading()
+        if self._mode is _HEAD:
+            self.deadline = self._loop.time() + self._gateway.limits.keep_alive_seconds
+            self._go_on()
+        elif self._mode is not _DROPPED:
+            self._expect_answer()
 
     def eof_received(self) -> bool:
         # A client that says it will send no more has gone, as every proxy takes it; in a tunnel it may well listen.
@@ -167,7 +171,7 @@ class Downstream(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         mode = self._mode
-        if mode is _HEAD:
+        if mode is _HEAD and not self._is_client_full:
             self._on_head(data)
         elif mode is _SIZED or mode is _CHUNKS:
             self._on_sized(data) if mode is _SIZED else self._on_chunks(data)
@@ -176,22 +180,30 @@ class Downstream(asyncio.Protocol):
                     self._answer_whole(self._reads_whole)
                 else:
                     self._expect_answer()
-        elif mode is _NEXT:
+        elif mode is _NEXT or mode is _HEAD:
+            # Behind a request that goes on, or whose client does not read: who takes no answers may not ask for more.
             self._held = data
             if len(data) > _AHEAD_BYTES:
                 self._flow()
         elif mode is _TUNNEL and self._upstream is not None:
-            self._upstream.transport.write(data)
+            self._pass_on(self._upstream, data)
 
     def _pump(self) -> None:
         # A loop, not recursion: hundreds of requests may stand behind one that was answered at once.
         if self._is_pumping:
             return
         self._is_pumping = True
-        while self._mode is _HEAD and self._held and not self._searched:
+        while self._mode is _HEAD and self._held and not (self._searched or self._is_client_full):
             data, self._held = self._held, b""
             self._on_head(data)
         self._is_pumping = False
+
+    def _go_on(self) -> None:
+        """Look for what waited behind an exchange that is over."""
+        if self._held:
+            self._pump()
+        if self._is_paused:
+            self._flow()
 
     # Requests in.
 
@@ -417,7 +429,7 @@ class Downstream(asyncio.Protocol):
         self._transport.write(answer.passed + switched + data)
         held, self._held = self._held, b""
         if held and self._upstream is not None:
-            self._upstream.transport.write(held)
+            self._pass_on(self._upstream, held)
         self._flow()
 
     def on_answer(self, answer: AnswerHead, body: bytes) -> None:
@@ -539,7 +551,8 @@ class Downstream(asyncio.Protocol):
         if self._watcher is not None:
             self._watcher.on_answer_head(response.status, None)
             self._watcher.on_answer_piece(response.body)
-        response.headers = (*response.headers, (b"x-request-id", self._id))
+        if header(response.headers, b"x-request-id") is None:
+            response.headers = (*response.headers, (b"x-request-id", self._id))
         close = self._is_last()
         if self.head.is_old and not close:
             response.headers = (*response.headers, (b"connection", b"keep-alive"))
@@ -560,11 +573,10 @@ class Downstream(asyncio.Protocol):
                 self._linger()
             return
         self._mode = _HEAD
-        self.deadline = self._loop.time() + self._gateway.limits.keep_alive_seconds
-        if self._held:
-            self._pump()
-        if self._is_paused:
-            self._flow()
+        limits = self._gateway.limits
+        self.deadline = self._loop.time() + (limits.read_seconds if self._is_client_full else limits.keep_alive_seconds)
+        if self._held or self._is_paused:
+            self._go_on()
 
     def _end(self, status: int, *, is_complete: bool) -> None:
         """Let go of everything that the exchange held."""
@@ -622,7 +634,9 @@ class Downstream(asyncio.Protocol):
 
     def _expect_answer(self) -> None:
         limits = self._gateway.limits
-        if self._answer is not None:
+        if self._mode is _TUNNEL:
+            seconds = None
+        elif self._answer is not None:
             seconds = limits.idle_seconds
         elif self._is_inside or self._reads_whole is not None:
             seconds = limits.answer_seconds
@@ -634,13 +648,13 @@ class Downstream(asyncio.Protocol):
         """Act on ``deadline``, which has passed."""
         limits = self._gateway.limits
         self.deadline = _NEVER
-        if self._mode is _HEAD and not self._held:
+        if self._mode is _DROPPED or self._is_client_full:
+            self._transport.abort()
+        elif self._mode is _HEAD and not self._held:
             self._mode = _DROPPED
             self._transport.close()
-        elif self._mode is _HEAD or (not self.is_sent and not self._is_paused and not self._is_client_full):
+        elif self._mode is _HEAD or (not self.is_sent and not self._is_paused):
             self._refuse(408, f"the request did not go on within {limits.read_seconds:g} s")
-        elif self._mode is _DROPPED or self._is_client_full:
-            self._transport.abort()
         elif self._answer is not None:
             logger.warning("the predictor's answer did not go on", extra={"seconds": limits.idle_seconds})
             self._cut()

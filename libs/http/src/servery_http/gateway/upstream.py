@@ -86,6 +86,7 @@ class Upstream(asyncio.Protocol):
     __slots__ = (
         "_chunks",
         "_held",
+        "_is_paused",
         "_left",
         "_mode",
         "_pool",
@@ -111,6 +112,7 @@ class Upstream(asyncio.Protocol):
         self._left = 0
         self._chunks: Chunks | None = None
         self._reusable = False
+        self._is_paused = False
 
     def begin(self, caller: Caller) -> None:
         """Serve ``caller``'s exchange, which may write from now on."""
@@ -124,13 +126,15 @@ class Upstream(asyncio.Protocol):
         self.transport.abort()
 
     def pause_reading(self) -> None:
-        """Take no more from the server for now."""
-        if not self.transport.is_closing():
+        """Take no more from the server for now; nothing happens once the exchange is over."""
+        if self.caller is not None and not self.transport.is_closing():
+            self._is_paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Take more again."""
-        if not self.transport.is_closing():
+        if self._is_paused and not self.transport.is_closing():
+            self._is_paused = False
             self.transport.resume_reading()
 
     # What asyncio calls.
@@ -272,6 +276,7 @@ class Upstream(asyncio.Protocol):
         self._mode = _HEAD
         self._chunks = None
         self.is_fresh = False
+        self.resume_reading()
         if self._reusable and caller.is_sent and not self.is_full and not self.transport.is_closing():
             self._pool.give_back(self)
         else:
