@@ -84,6 +84,12 @@ class Settings(BaseSettings):
     ce_merge: bool = Field(default=False, validation_alias=_as_kserve("ce_merge"))
     """Whether they keep the other attributes of what they answer; also KServe's variable ``CE_MERGE``."""
 
+    explainer_host: str = ""
+    """Component that requests for explanations are passed on to, ``host`` or ``host:port``; without, the model explains.
+
+    Mode knative sets it for what answers at the service's own host, where nothing else routes between components.
+    """
+
     allow_client_shm: bool = False
     """Whether clients may register shared memory; whoever reaches the port then reads and writes what they name."""
 
