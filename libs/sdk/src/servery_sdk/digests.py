@@ -1,4 +1,4 @@
-"""Sums of bytes, as sources give them and as the engine reckons them. CRC-32C needs the extra ``storage``."""
+"""Sums of bytes, as sources give them and as the engine reckons them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 from typing import Protocol
+
+import google_crc32c
 
 Bytes = bytes | bytearray | memoryview
 
@@ -58,8 +60,6 @@ def hasher(algorithm: DigestAlgorithm) -> Hasher:
     """Return a new hasher. ``hashlib``'s let other threads run meanwhile."""
     match algorithm:
         case DigestAlgorithm.CRC32C:
-            import google_crc32c  # every service imports this module, and only who fetches has the extra
-
             return google_crc32c.Checksum()  # type: ignore[no-untyped-call]  # it ships no types for it
         case DigestAlgorithm.CRC32:
             return _Crc32()
