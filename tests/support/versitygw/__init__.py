@@ -97,4 +97,7 @@ def _wait_for(port: int, running: subprocess.Popen[bytes], log: Path) -> None:
 
 if __name__ == "__main__":
     # Ahead of the tests, whose time limit is not meant for a build of some minutes.
-    print(program())
+    try:
+        print(f"versitygw: {program()}")
+    except Unavailable as reason:
+        print(f"skipped: {reason}")
