@@ -16,6 +16,7 @@ from servery_sdk.storage import Sink, StorageEntry, StorageProvider, StorageUri,
 from servery_storage import cli
 from servery_storage.engine import Engine, FetchFailed
 from servery_storage.patterns import Patterns
+from servery_storage.place import RECORD_PREFIX
 from servery_storage.progress import JsonLines
 from servery_storage.providers import FileProvider, HttpProvider
 from servery_storage.settings import Settings
@@ -58,8 +59,11 @@ def target(tmp_path: Path) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
+    """Return the model's files; the fetch's own record is none of them."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(RECORD_PREFIX)
     }
 
 
@@ -111,7 +115,7 @@ async def test_server_that_does_not_recover_is_said_and_leaves_nothing(
     site.failures["/model.bin"] = [500] * 99
     with pytest.raises(FetchFailed, match=r"/model\.bin: the server answered 500"):
         await make_engine(max_attempts=3).fetch(f"{site.url}/model.bin", target, progress)
-    assert list(target.iterdir()) == []
+    assert tree(target) == {}
 
 
 async def test_missing_object_is_not_asked_for_again(
@@ -163,7 +167,10 @@ class Scripted:
     [
         (Permanent("object b: access denied"), "test://m: object b: access denied"),
         (Transient("object b: slow down"), "test://m: object b: slow down"),
-        (OSError(errno.ENOSPC, "No space left on device"), "test://m: [Errno 28] No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "test://m: the disk is full: [Errno 28] No space left on device",
+        ),
     ],
     ids=["permanent", "transient", "disk-full"],
 )
@@ -174,7 +181,7 @@ async def test_one_object_that_fails_leaves_nothing_of_the_model(
     with pytest.raises(FetchFailed) as failed:
         await engine.fetch("test://m", target, progress)
     assert str(failed.value) == words
-    assert list(target.iterdir()) == []
+    assert tree(target) == {}
 
 
 @pytest.mark.parametrize("path", ["../out", "/etc/passwd", "a/../../b"])
