@@ -124,7 +124,7 @@ class Location:
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    tls: Tls = Tls()  # noqa: RUF009  # frozen
+    tls: Tls = Tls()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
