@@ -46,9 +46,8 @@ def progress() -> JsonLines:
 def make_engine(clock: Clock) -> Callable[..., Engine]:
     def make(*providers: StorageProvider, **options: Any) -> Engine:
         found = providers or (FileProvider(), HttpProvider())
-        patterns = options.pop("patterns", Patterns())
         settings = Settings(**options)
-        return Engine({provider.name: provider for provider in found}, settings, patterns=patterns, sleep=clock.sleep)
+        return Engine({provider.name: provider for provider in found}, settings, sleep=clock.sleep)
 
     return make
 
@@ -202,7 +201,7 @@ async def test_source_without_objects_is_said(
 async def test_patterns_choose_files(make_engine: Callable[..., Engine], target: Path, progress: JsonLines) -> None:
     patterns = Patterns.of({"STORAGE_ALLOW_PATTERNS": '["*.bin", "*.json"]', "STORAGE_IGNORE_PATTERNS": "old/*"})
     found = {"a.bin": b"1", "b.txt": b"2", "old/c.bin": b"3", "d.json": b"4"}
-    await make_engine(Scripted(found), patterns=patterns).fetch("test://m", target, progress)
+    await make_engine(Scripted(found)).fetch("test://m", target, progress, patterns)
     assert tree(target) == {"a.bin": b"1", "d.json": b"4"}
 
 

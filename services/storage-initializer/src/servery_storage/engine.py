@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from servery_sdk.errors import Permanent, ServeryError, Transient
+from servery_sdk.errors import ErrorCode, Permanent, ServeryError, Transient
 from servery_sdk.storage import Addressed, StorageEntry, StorageProvider, StorageUri, Streamed, provider_of
 
 from servery_storage.archive import is_archive, unpack
@@ -50,17 +50,21 @@ class Engine:
         providers: Mapping[str, StorageProvider],
         settings: Settings,
         *,
-        patterns: Patterns = Patterns(),  # noqa: B008  # frozen
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._providers = providers
         self._settings = settings
         self._cache = Cache(settings.cache, max_bytes=settings.max_cache_bytes) if settings.cache else None
-        self._patterns = patterns
         self._sleep = sleep
 
-    async def fetch(self, source: str, target: Path, progress: Progress) -> None:
-        """Put the model at ``source`` into the directory ``target``.
+    async def fetch(
+        self,
+        source: str,
+        target: Path,
+        progress: Progress,
+        patterns: Patterns = Patterns(),  # noqa: B008  # frozen
+    ) -> None:
+        """Put the model at ``source``, or what of it ``patterns`` want, into the directory ``target``.
 
         Raises:
             FetchFailed: It could not be done; ``target`` holds nothing of it.
@@ -68,11 +72,12 @@ class Engine:
         try:
             uri = StorageUri.parse(source)
             provider = self._provider(uri)
-            entries = await self._listed(provider, uri)
+            entries = await self._listed(provider, uri, patterns)
             progress.begin(source, entries)
             await self._brought(provider, source, entries, target, progress)
         except (ServeryError, OSError) as error:
-            raise FetchFailed(_said(source, error)) from error
+            code = error.code if isinstance(error, ServeryError) else ErrorCode.INTERNAL
+            raise FetchFailed(_said(source, error), code=code) from error
         progress.end(source)
 
     async def _brought(
@@ -134,9 +139,9 @@ class Engine:
             raise FetchFailed(f"cannot recognize storage type for {uri}: known are {known}")
         return found
 
-    async def _listed(self, provider: StorageProvider, uri: StorageUri) -> list[StorageEntry]:
+    async def _listed(self, provider: StorageProvider, uri: StorageUri, patterns: Patterns) -> list[StorageEntry]:
         async def collect() -> list[StorageEntry]:
-            return [entry async for entry in provider.list(uri) if self._patterns.wants(entry.path)]
+            return [entry async for entry in provider.list(uri) if patterns.wants(entry.path)]
 
         entries = await self._tried(collect)
         if not entries:
