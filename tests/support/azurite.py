@@ -53,12 +53,14 @@ def azurite_served(folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    flags = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder), "--inMemoryPersistence"]
+    flags = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence"]
     command = ["node", str(program()), *flags, "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
     log = folder / "azurite.log"
     with log.open("ab") as kept:
         environment = {**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"}
-        running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=kept, stderr=kept, env=environment)
+        running = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=kept, stderr=kept, env=environment, cwd=folder
+        )
     try:
         _wait_for(port, running, log)
         yield f"http://127.0.0.1:{port}/{ACCOUNT}"

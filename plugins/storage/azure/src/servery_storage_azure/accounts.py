@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from azure.core.credentials import AccessToken, AzureSasCredential, TokenCredential
+from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import ClientSecretCredential, DefaultAzureCredential, WorkloadIdentityCredential
 from azure.storage.blob import ContainerClient, ContainerSasPermissions, generate_container_sas
 from azure.storage.fileshare import ShareClient, ShareSasPermissions, generate_share_sas
@@ -61,6 +62,8 @@ class Account:
         place, url, credential = self._place, self.url, self._credential()
         if place.service is Service.BLOB:
             return ContainerClient(url, place.container, credential=credential, **_OPTIONS)
+        if credential is None:
+            raise ClientAuthenticationError("a share has no readers without credentials")
         intent: dict[str, Any] = {"token_intent": "backup"} if self._tokens is not None else {}
         return ShareClient(url, place.container, credential=credential, **intent, **_OPTIONS)
 

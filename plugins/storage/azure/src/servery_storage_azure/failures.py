@@ -28,12 +28,13 @@ def failure(
     said = f"({status} {code}: {_SECRET.sub('', words)})"
     if status in _TRANSIENT:
         return Transient(f"{what}: {said}", retry_after_seconds=retry_after_seconds)
+    is_of_credentials = code in _OF_CREDENTIALS or words.startswith("Server failed to authenticate")
+    if status == HTTPStatus.UNAUTHORIZED or is_of_credentials:
+        return Permanent(f"{what}: {_AUTHENTICATION} {said}")
     return Permanent(f"{what}: {_sentence(what, place, status, code)} {said}")
 
 
 def _sentence(what: str, place: Place, status: int, code: str) -> str:
-    if status == HTTPStatus.UNAUTHORIZED or code in _OF_CREDENTIALS:
-        return _AUTHENTICATION
     match code, status:
         case (("ContainerNotFound" | "ShareNotFound"), _):
             return f"Azure resource '{place.container}' not found."
@@ -57,7 +58,8 @@ class translated:  # noqa: N801  # reads as a statement
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sdk.HttpResponseError) and error.status_code is not None:
-            code = str(getattr(error, "error_code", None) or "")
+            code = getattr(error, "error_code", None)
+            code = str(getattr(code, "value", code) or error.reason)
             words = (error.message or "").partition("\n")[0]
             raise failure(self._what, self._place, error.status_code, code, words) from error
         if isinstance(error, sdk.ClientAuthenticationError):
