@@ -144,7 +144,11 @@ class TestHeaders:
         entry_of(server, **{"example.com-headers": '{"x-api-key": "k"}'})
         assert "x-api-key" not in server.seen[0][2]
 
-    @pytest.mark.parametrize(("text", "words"), [("{", "no JSON"), ("[]", "not an object of headers")])
+    def test_may_be_the_secrets_own_lines(self, server: Server) -> None:
+        entry_of(server, **{"127.0.0.1-headers": "X-Api-Key: k:1\n\nAccount: 7\n"})
+        assert (server.seen[0][2]["x-api-key"], server.seen[0][2]["account"]) == ("k:1", "7")
+
+    @pytest.mark.parametrize(("text", "words"), [("{", "no JSON"), ("[]", "neither a JSON object nor lines")])
     def test_that_are_none_are_said(self, server: Server, text: str, words: str) -> None:
         with pytest.raises(Permanent, match=f"127.0.0.1-headers: {words}"):
             entry_of(server, **{"127.0.0.1-headers": text})

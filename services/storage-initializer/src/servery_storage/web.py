@@ -48,7 +48,8 @@ _ALGORITHMS = {
 class HttpProvider:
     """``http(s)://`` URIs: one file, which may be an archive.
 
-    Environment: ``<host>-headers``, a JSON object of headers for that host, as KServe makes it of a secret.
+    Environment: ``<host>-headers``, headers for that host: a JSON object, as KServe makes it of a secret, or the
+    secret's own lines ``name: value``.
     """
 
     name = "http"
@@ -120,18 +121,31 @@ class HttpProvider:
     def _request(self, url: str) -> tuple[str, dict[str, str]]:
         """Return ``url`` without a name and a password, and the headers of its host, theirs among them."""
         parts = urlsplit(url)
-        try:
-            given = json.loads(self._environment.get(f"{parts.hostname}-headers") or "{}")
-        except json.JSONDecodeError as error:
-            raise Permanent(f"{parts.hostname}-headers: no JSON: {error}") from error
-        if not isinstance(given, dict):
-            raise Permanent(f"{parts.hostname}-headers: not an object of headers")
-        headers = {str(name).lower(): str(value) for name, value in given.items()}
+        variable = f"{parts.hostname}-headers"
+        headers = _headers(variable, self._environment.get(variable, ""))
         if "@" not in parts.netloc:
             return url, headers
         user, _, host = parts.netloc.rpartition("@")
         headers.setdefault("authorization", f"Basic {base64.b64encode(unquote(user).encode()).decode()}")
         return urlunsplit(parts._replace(netloc=host)), headers
+
+
+def _headers(variable: str, text: str) -> dict[str, str]:
+    """Return the headers that ``text`` gives: KServe's JSON object, or the lines ``name: value`` of a secret.
+
+    Raises:
+        Permanent: It is neither.
+    """
+    if not text.lstrip().startswith("{"):
+        lines = [line.partition(":") for line in text.splitlines() if line.strip()]
+        if not all(sign for _, sign, _ in lines):
+            raise Permanent(f"{variable}: neither a JSON object nor lines of the form name: value")
+        return {name.strip().lower(): value.strip() for name, _, value in lines}
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Permanent(f"{variable}: no JSON: {error}") from error
+    return {str(name).lower(): str(value) for name, value in given.items()}
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
