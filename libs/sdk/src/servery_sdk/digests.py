@@ -60,7 +60,7 @@ def hasher(algorithm: DigestAlgorithm) -> Hasher:
         case DigestAlgorithm.CRC32C:
             import google_crc32c  # every service imports this module, and only who fetches has the extra
 
-            return google_crc32c.Checksum()
+            return google_crc32c.Checksum()  # type: ignore[no-untyped-call]  # it ships no types for it
         case DigestAlgorithm.CRC32:
             return _Crc32()
         case _:

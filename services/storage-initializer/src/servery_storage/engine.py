@@ -11,12 +11,13 @@ import errno
 import random
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 from servery_sdk.errors import ErrorCode, Permanent, ServeryError, Transient
 from servery_sdk.storage import Addressed, StorageEntry, StorageProvider, StorageUri, Streamed, provider_of
 
+from servery_storage import names
 from servery_storage.archive import is_archive, unpack
 from servery_storage.assembly import Assembly
 from servery_storage.backoff import delay_seconds
@@ -97,8 +98,9 @@ class Engine:
             if earlier is not None and earlier.still_holds(listing, target):
                 staging.remove()
                 return
-            staging.begin(entries, self._settings.piece_bytes)
             try:
+                names.check(entries, folds_case=staging.folds_case())
+                staging.begin(entries, self._settings.piece_bytes)
                 await self._fetched(provider, staging, entries, listing, progress)
                 root = await _in_thread(lambda: self._unpacked(staging, entries))
             except Transient:
@@ -146,10 +148,6 @@ class Engine:
         entries = await self._tried(collect)
         if not entries:
             raise Permanent(f"no model found in {uri}: the source holds no object there")
-        for entry in entries:
-            path = PurePosixPath(entry.path)
-            if path.is_absolute() or ".." in path.parts or not path.parts:
-                raise Permanent(f"object {entry.source!r} would be written outside the model's directory")
         return entries
 
     def _check_space(self, staging: Staging, missing: Sequence[StorageEntry]) -> None:

@@ -44,6 +44,10 @@ class Staging:
             os.close(self._journal)
             self._journal = -1
 
+    def folds_case(self) -> bool:
+        """Whether the volume takes upper and lower case for the same."""
+        return self.directory.with_name(self.directory.name.upper()).exists()
+
     def begin(self, entries: Sequence[StorageEntry], piece_bytes: int) -> None:
         """Take up what an earlier process left, if it was after the very same objects; else begin anew."""
         self._number = {entry.path: number for number, entry in enumerate(entries)}
