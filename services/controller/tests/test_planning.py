@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -342,6 +343,43 @@ def test_s3_secret_of_the_service_account_reaches_the_initializer(installed: Plu
         {"name": "S3_ENDPOINT", "value": "minio:9000"},
         {"name": "S3_USE_HTTPS", "value": "0"},
     ]
+
+
+@pytest.mark.parametrize(("file", "mount"), [(None, "/etc/ssl/custom-certs"), ("/ca/own.crt", "/ca")])
+def test_ca_bundle_of_an_s3_secret_is_mounted(
+    installed: Plugins, make_service: Make, file: str | None, mount: str
+) -> None:
+    annotations = {"serving.kserve.io/s3-cabundle-configmap": "trusted"}
+    if file is not None:
+        annotations["serving.kserve.io/s3-cabundle"] = file
+    data = {"AWS_ACCESS_KEY_ID": "eA==", "AWS_SECRET_ACCESS_KEY": "eQ=="}
+    secret = {"metadata": {"name": "s", "annotations": annotations}, "data": data}
+    container, volumes = initializer(installed, make_service(), account("default", secret))
+    said = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert (said["CA_BUNDLE_CONFIGMAP_NAME"], said["CA_BUNDLE_VOLUME_MOUNT_POINT"]) == ("trusted", mount)
+    assert said.get("AWS_CA_BUNDLE") == file
+    assert {"name": "cabundle-cert", "mountPath": mount, "readOnly": True} in container["volumeMounts"]
+    assert {"name": "cabundle-cert", "configMap": {"name": "trusted"}} in volumes
+
+
+def test_azure_secret_of_the_service_account_reaches_the_initializer(installed: Plugins, make_service: Make) -> None:
+    """In Azure's names, and in KServe's older ones."""
+    keys = ("AZ_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_STORAGE_ACCESS_KEY")
+    secret = {"metadata": {"name": "a"}, "data": dict.fromkeys(keys, "eA==")}
+    service = make_service(sklearn={"storageUri": "https://acct.blob.core.windows.net/c/m"})
+    container, _ = initializer(installed, service, account("default", secret))
+    assert container["env"] == [
+        {"name": key.replace("AZ_", "AZURE_"), "valueFrom": {"secretKeyRef": {"name": "a", "key": key}}} for key in keys
+    ]
+
+
+def test_headers_of_a_host_reach_the_initializer(installed: Plugins, make_service: Make) -> None:
+    data = {"https-host": base64.b64encode(b"example.com\n").decode(), "headers": "eA=="}
+    secret = {"metadata": {"name": "w"}, "data": data}
+    service = make_service(sklearn={"storageUri": "https://example.com/m.joblib"})
+    container, _ = initializer(installed, service, account("default", secret))
+    ref = {"secretKeyRef": {"name": "w", "key": "headers"}}
+    assert container["env"] == [{"name": "example.com-headers", "valueFrom": ref}]
 
 
 def test_hub_secret_of_the_service_account_reaches_the_initializer(installed: Plugins, make_service: Make) -> None:

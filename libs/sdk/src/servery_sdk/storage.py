@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -88,6 +88,20 @@ class StorageProvider(Protocol):
         """Yield every object under ``uri``: the exact object, or all below ``uri/``, never a sibling prefix."""
 
 
+@runtime_checkable
+class Claiming(Protocol):
+    """A provider of URIs whose scheme others answer for too, as the ``https`` of an Azure account's blobs."""
+
+    def claims(self, uri: StorageUri) -> bool:
+        """Return whether the URI is this provider's, whoever answers for its scheme."""
+
+
+def provider_of(uri: StorageUri, providers: Collection[StorageProvider]) -> StorageProvider | None:
+    """Return who claims ``uri``, or else who answers for its scheme, or else None; the first of several."""
+    found = [provider for provider in providers if isinstance(provider, Claiming) and provider.claims(uri)]
+    return next(iter(found or (provider for provider in providers if uri.scheme in provider.schemes)), None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
     """Whom an HTTPS connection trusts, and what it shows of itself; equal values share connections."""
@@ -110,7 +124,7 @@ class Location:
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    tls: Tls = Tls()  # frozen
+    tls: Tls = Tls()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

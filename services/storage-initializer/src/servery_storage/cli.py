@@ -17,6 +17,7 @@ from servery_storage.engine import Engine
 from servery_storage.patterns import Patterns
 from servery_storage.progress import JsonLines, Progress, TerminalBars
 from servery_storage.settings import Settings
+from servery_storage.trust import trust_mounted_bundle
 
 USAGE = "usage: servery-storage-initializer SRC DST [SRC DST …]"
 
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2)
     settings = Settings()
     pairs = [(given[index], Path(given[index + 1])) for index in range(0, len(given), 2)]
+    trust_mounted_bundle(os.environ)
     try:
         asyncio.run(_run(Engine(plugins.load().storage_providers, settings), pairs, Patterns.of(os.environ)))
     except ServeryError as error:

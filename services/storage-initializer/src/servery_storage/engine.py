@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from servery_sdk.errors import ErrorCode, Permanent, ServeryError, Transient
-from servery_sdk.storage import Addressed, StorageEntry, StorageProvider, StorageUri, Streamed
+from servery_sdk.storage import Addressed, StorageEntry, StorageProvider, StorageUri, Streamed, provider_of
 
 from servery_storage import names
 from servery_storage.archive import is_archive, unpack
@@ -53,7 +53,7 @@ class Engine:
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        self._by_scheme = {scheme: provider for provider in providers.values() for scheme in provider.schemes}
+        self._providers = providers
         self._settings = settings
         self._cache = Cache(settings.cache, max_bytes=settings.max_cache_bytes) if settings.cache else None
         self._sleep = sleep
@@ -134,9 +134,10 @@ class Engine:
             await _in_thread(lambda: _given(cache, {keys[entry]: staging.path(entry) for entry in fetched}))
 
     def _provider(self, uri: StorageUri) -> StorageProvider:
-        found = self._by_scheme.get(uri.scheme)
+        found = provider_of(uri, self._providers.values())
         if found is None:
-            known = ", ".join(f"{scheme}://" for scheme in sorted(self._by_scheme))
+            schemes = {scheme for provider in self._providers.values() for scheme in provider.schemes}
+            known = ", ".join(f"{scheme}://" for scheme in sorted(schemes))
             raise FetchFailed(f"cannot recognize storage type for {uri}: known are {known}")
         return found
 

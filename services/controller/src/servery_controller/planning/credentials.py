@@ -5,6 +5,8 @@ Source: KServe pkg/credentials (CreateSecretVolumeAndEnv): a secret's type follo
 
 from __future__ import annotations
 
+import base64
+import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,7 +30,20 @@ _S3_ANNOTATIONS = {
     "serving.kserve.io/s3-usevirtualbucket": "S3_USER_VIRTUAL_BUCKET",
     "serving.kserve.io/s3-useaccelerate": "S3_USE_ACCELERATE",
     "serving.kserve.io/s3-useanoncredential": "awsAnonymousCredential",
+    "serving.kserve.io/s3-cabundle": "AWS_CA_BUNDLE",
+    "serving.kserve.io/s3-cabundle-configmap": "AWS_CA_BUNDLE_CONFIGMAP",
 }
+CA_MOUNT = "/etc/ssl/custom-certs"
+CA_VOLUME = "cabundle-cert"
+
+_AZURE_KEYS = (
+    ("AZURE_SUBSCRIPTION_ID", ("AZURE_SUBSCRIPTION_ID", "AZ_SUBSCRIPTION_ID")),
+    ("AZURE_TENANT_ID", ("AZURE_TENANT_ID", "AZ_TENANT_ID")),
+    ("AZURE_CLIENT_ID", ("AZURE_CLIENT_ID", "AZ_CLIENT_ID")),
+    ("AZURE_CLIENT_SECRET", ("AZURE_CLIENT_SECRET", "AZ_CLIENT_SECRET")),
+    ("AZURE_STORAGE_ACCESS_KEY", ("AZURE_STORAGE_ACCESS_KEY",)),
+    ("AZURE_ACCESS_TOKEN", ("AZURE_ACCESS_TOKEN",)),
+)
 
 _HF_KEYS = ("HF_TOKEN", "HF_ENDPOINT")
 """KServe takes the token alone; a hub of one's own is said beside it."""
@@ -48,16 +63,25 @@ def credentials(catalog: Catalog, account: ObjectRef) -> Credentials:
     listed = (catalog.objects.get(account) or {}).get("secrets") or ()
     refs = [ObjectRef(kinds.SECRET, account.namespace, secret.get("name", "")) for secret in listed]
     secrets = [catalog.objects[ref] for ref in refs if ref in catalog.objects]
-    env = [variable for secret in secrets for variable in (*_s3(secret), *_hf(secret))]
+    env = [
+        variable for secret in secrets for variable in (*_s3(secret), *_hf(secret), *_azure(secret), *_https(secret))
+    ]
+    volumes: list[Manifest] = []
+    mounts: list[Manifest] = []
+    bundle = next((variable["value"] for variable in env if variable["name"] == "AWS_CA_BUNDLE_CONFIGMAP"), None)
+    if bundle is not None:
+        file = next((variable["value"] for variable in env if variable["name"] == "AWS_CA_BUNDLE"), "")
+        mount = posixpath.dirname(str(file)) or CA_MOUNT
+        env.append({"name": "CA_BUNDLE_CONFIGMAP_NAME", "value": bundle})
+        env.append({"name": "CA_BUNDLE_VOLUME_MOUNT_POINT", "value": mount})
+        volumes.append({"name": CA_VOLUME, "configMap": {"name": bundle}})
+        mounts.append({"name": CA_VOLUME, "mountPath": mount, "readOnly": True})
     gcs = next((secret["metadata"]["name"] for secret in secrets if GCS_KEY in (secret.get("data") or {})), None)
-    if gcs is None:
-        return Credentials(env=tuple(env))
-    env.append({"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": f"{GCS_MOUNT}{GCS_KEY}"})
-    return Credentials(
-        env=tuple(env),
-        volumes=({"name": GCS_VOLUME, "secret": {"secretName": gcs}},),
-        mounts=({"name": GCS_VOLUME, "mountPath": GCS_MOUNT, "readOnly": True},),
-    )
+    if gcs is not None:
+        env.append({"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": f"{GCS_MOUNT}{GCS_KEY}"})
+        volumes.append({"name": GCS_VOLUME, "secret": {"secretName": gcs}})
+        mounts.append({"name": GCS_VOLUME, "mountPath": GCS_MOUNT, "readOnly": True})
+    return Credentials(env=tuple(env), volumes=tuple(volumes), mounts=tuple(mounts))
 
 
 def _s3(secret: Manifest) -> Iterator[dict[str, Json]]:
@@ -77,3 +101,20 @@ def _hf(secret: Manifest) -> Iterator[dict[str, Json]]:
     for key in _HF_KEYS:
         if key in (secret.get("data") or {}):
             yield {"name": key, "valueFrom": {"secretKeyRef": {"name": secret["metadata"]["name"], "key": key}}}
+
+
+def _azure(secret: Manifest) -> Iterator[dict[str, Json]]:
+    data = secret.get("data") or {}
+    for name, spellings in _AZURE_KEYS:
+        key = next((key for key in spellings if key in data), None)
+        if key is not None:
+            yield {"name": name, "valueFrom": {"secretKeyRef": {"name": secret["metadata"]["name"], "key": key}}}
+
+
+def _https(secret: Manifest) -> Iterator[dict[str, Json]]:
+    """Yield the headers of a host, as they are written in the secret: KServe writes them into the pod instead."""
+    data = secret.get("data") or {}
+    if "https-host" in data and "headers" in data:
+        host = base64.b64decode(data["https-host"]).decode(errors="replace").strip()
+        ref = {"name": secret["metadata"]["name"], "key": "headers"}
+        yield {"name": f"{host}-headers", "valueFrom": {"secretKeyRef": ref}}
