@@ -36,6 +36,7 @@ NAMED = {
     "jpype": "jpype1",
     "mlflow": "mlflow-skinny",
     "paddle": "paddlepaddle",
+    "spnego": "pyspnego",
     "tensorflow": "tensorflow-cpu",
 }
 

@@ -39,6 +39,22 @@ class StorageUri:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unpack:
+    """Makes an object the part of the model that it holds as a tar archive, plain or compressed by gzip or zstd, instead
+    of a file.
+
+    Attributes:
+        order: A model's archives are unpacked from the lowest on; what a later one has replaces an earlier one's.
+        below: Only members below this directory are taken, by their path below it; empty takes all.
+        has_whiteouts: Names that begin with ``.wh.`` delete what earlier archives had, as in an image's layers.
+    """
+
+    order: int
+    below: str = ""
+    has_whiteouts: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StorageEntry:
     """One object of a model.
 
@@ -49,6 +65,8 @@ class StorageEntry:
         source: The provider's own key.
         digest: Of the whole object, where listing tells it.
         has_ranges: Whether the source sends a part of it.
+        unpack: It is an archive of some of the model's files; ``path`` is then no path of the model, and patterns speak
+            of the members.
     """
 
     path: str
@@ -57,6 +75,7 @@ class StorageEntry:
     version: str | None = None
     digest: Digest | None = None
     has_ranges: bool = True
+    unpack: Unpack | None = None
 
 
 def path_below(key: str, prefix: str) -> str | None:
