@@ -75,6 +75,14 @@ class ThreadedModel(Protocol):
 
 
 @runtime_checkable
+class NamedModel(Protocol):
+    """A model that tells clients its own name."""
+
+    served_name: str
+    """Set before ``load``: the name under which the server knows it."""
+
+
+@runtime_checkable
 class ForkableModel(Protocol):
     """A model that may be loaded before worker processes part, and then shares its memory between them.
 
@@ -175,6 +183,7 @@ class Scheduling:
         max_delay_seconds: How long a request may wait for a call of preferred size; 0 waits only while the model computes.
         max_requests: That may wait; None for the server's.
         parallel_calls: That may run at once; above 1, the model takes calls from several threads.
+        waits: A call waits for work that is done elsewhere, on the event loop perhaps: it is never made there.
     """
 
     max_rows: int | None = None
@@ -182,6 +191,7 @@ class Scheduling:
     max_delay_seconds: float = 0.0
     max_requests: int | None = None
     parallel_calls: int = 1
+    waits: bool = False
 
 
 @runtime_checkable
