@@ -210,7 +210,7 @@ class Repository:
         """Return the loaded models that do, by name."""
         if not self.brings_application:
             return ()
-        loaded = [(entry, entry.model) for entry in self.entries()]
+        loaded: list[tuple[Entry, object]] = [(entry, entry.model) for entry in self.entries()]
         return tuple((entry, model) for entry, model in loaded if isinstance(model, ApplicationModel))
 
     @property

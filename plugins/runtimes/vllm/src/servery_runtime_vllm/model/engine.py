@@ -19,6 +19,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.inputs import tokens_input
 from vllm.reasoning import ReasoningParserManager
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.tool_parsers import ToolParserManager
@@ -162,8 +163,7 @@ class Engine:
         """
         try:
             asked = _params(sampling, RequestOutputKind.DELTA if is_streamed else RequestOutputKind.FINAL_ONLY)
-            given = {"prompt_token_ids": list(prompt)}
-            outputs = self._llm.generate(given, asked, f"servery-{next(self._numbers)}")
+            outputs = self._llm.generate(tokens_input(list(prompt)), asked, f"servery-{next(self._numbers)}")
             async with aclosing(outputs):
                 async for output in outputs:
                     (written,) = output.outputs
