@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from servery_sdk.hooks import hookimpl
-from servery_sdk.model import Option, OptionKind, Protocol, Runtime, SupportedFormat
+from servery_sdk.model import ComponentKind, Option, OptionKind, Part, Runtime, SupportedFormat
 from servery_sdk.runtimes import predictor
 
 from servery_runtime_vllm.flags import TASKS
@@ -47,22 +48,53 @@ _LOCAL_FLAGS = {
 }
 
 
+_ENV = (
+    # The root file system is read-only; vLLM compiles, and downloads what it is told to.
+    {"name": "HF_HOME", "value": "/tmp"},  # noqa: S108  # a volume of the pod
+    {"name": "VLLM_CACHE_ROOT", "value": "/tmp/vllm"},  # noqa: S108  # likewise
+    {"name": "VLLM_CONFIG_ROOT", "value": "/tmp/vllm"},  # noqa: S108  # likewise
+    {"name": "VLLM_NO_USAGE_STATS", "value": "1"},
+)
+_SHARED_MEMORY = "devshm"
+_START_SECONDS = 1800
+"""KServe's own: weights of hundreds of gigabytes are read, and kernels compiled."""
+
+
 @hookimpl
 def servery_runtimes() -> Iterable[Runtime]:
     """Contribute ``servery-vllm``, which also stands for KServe's and OME's vLLM servers."""
-    yield predictor(
+    made = predictor(
         "vllm",
         model_class="servery_runtime_vllm.model:VLLMModel",
         formats=(
             SupportedFormat(name="vLLM", version="1", priority=1),
-            SupportedFormat(name="vllm", version="1", priority=1),
-            # As KServe's server is asked for by name, or with --backend vllm; transformers' own runtime comes first.
+            # Transformers' own runtime comes first; this one is asked for by name.
             SupportedFormat(name="huggingface", version="1", auto_select=False),
         ),
-        protocols=(Protocol.V1, Protocol.V2, Protocol.GRPC_V2),
         aliases=("kserve-vllmserver", "vllmserver"),
         local_images=("vllm/vllm-openai", "vllm/vllm-openai-cpu"),
         local_flags=_LOCAL_FLAGS,
         local_programs=("vllm.entrypoints.openai.api_server", "serve"),
         options=OPTIONS,
+    )
+    part = made.parts[ComponentKind.PREDICTOR]
+    yield replace(made, parts={ComponentKind.PREDICTOR: _with_room(part)})
+
+
+def _with_room(part: Part) -> Part:
+    """Return the part with what vLLM wants beside a predictor's: caches, memory that its processes share, time to start.
+
+    GPUs are the service's to ask for, as ``nvidia.com/gpu`` in ``resources``.
+    """
+    container = part.container
+    probe = container["startupProbe"]
+    return replace(
+        part,
+        container={
+            **container,
+            "env": list(_ENV),
+            "startupProbe": {**probe, "periodSeconds": 5, "failureThreshold": _START_SECONDS // 5},
+            "volumeMounts": [*container["volumeMounts"], {"name": _SHARED_MEMORY, "mountPath": "/dev/shm"}],  # noqa: S108
+        },
+        pod={**part.pod, "volumes": [*part.pod["volumes"], {"name": _SHARED_MEMORY, "emptyDir": {"medium": "Memory"}}]},
     )
