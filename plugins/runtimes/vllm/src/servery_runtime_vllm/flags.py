@@ -50,12 +50,6 @@ def command_line(
     ]
 
 
-def names_model(arguments: Sequence[str]) -> bool:
-    """Return whether vLLM's arguments say themselves which model is meant."""
-    is_first = bool(arguments) and not arguments[0].startswith("-")
-    return is_first or any(_is(argument, "--model") for argument in arguments)
-
-
 def _is(argument: str, flag: str) -> bool:
     # vLLM takes underscores for dashes.
     return argument.partition("=")[0].replace("_", "-") == flag

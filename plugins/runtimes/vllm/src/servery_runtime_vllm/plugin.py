@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from servery_sdk.hooks import hookimpl
-from servery_sdk.model import ComponentKind, Option, OptionKind, Part, Runtime, SupportedFormat
+from servery_sdk.model import ComponentKind, Option, OptionKind, Part, Protocol, Runtime, SupportedFormat
 from servery_sdk.runtimes import predictor
 
 from servery_runtime_vllm.flags import TASKS
@@ -71,6 +71,7 @@ def servery_runtimes() -> Iterable[Runtime]:
             # Transformers' own runtime comes first; this one is asked for by name.
             SupportedFormat(name="huggingface", version="1", auto_select=False),
         ),
+        protocols=(Protocol.V1, Protocol.V2, Protocol.GRPC_V2, Protocol.OPENAI),
         aliases=("kserve-vllmserver", "vllmserver"),
         local_images=("vllm/vllm-openai", "vllm/vllm-openai-cpu"),
         local_flags=_LOCAL_FLAGS,

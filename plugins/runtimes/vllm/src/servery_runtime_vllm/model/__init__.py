@@ -16,7 +16,7 @@ from servery_sdk.protocol.elements import objects
 from servery_sdk.serving import InputError, LoadError, Scheduling, Unimplemented
 from servery_sdk.texts import sampling_of, texts_of
 
-from servery_runtime_vllm.flags import command_line, names_model
+from servery_runtime_vllm.flags import command_line
 from servery_runtime_vllm.model.engine import VERSION, Engine, has_config, parsed
 
 __all__ = ["VLLMModel"]
@@ -46,11 +46,11 @@ class VLLMModel:
         Raises:
             LoadError: vLLM cannot serve it, or a flag is wrong.
         """
-        arguments = self._options.get("arguments", ())
-        if self._options.get("model_id") is None and not names_model(arguments) and not has_config(artifact):
+        arguments = parsed(command_line(artifact, self.served_name, **self._options))
+        if arguments.model == str(artifact) and not has_config(artifact):
             present = ", ".join(sorted(path.name for path in artifact.iterdir())) if artifact.is_dir() else ""
             raise LoadError(f"{artifact}: a model for vLLM has a config.json; found: {present or 'nothing'}")
-        self._held = Engine.start(parsed(command_line(artifact, self.served_name, **self._options)))
+        self._held = Engine.start(arguments)
 
     async def begin(self) -> None:
         """Make vLLM's application.
