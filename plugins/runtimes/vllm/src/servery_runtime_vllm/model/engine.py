@@ -19,6 +19,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.exceptions import VLLMClientError
 from vllm.inputs import tokens_input
 from vllm.reasoning import ReasoningParserManager
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -171,8 +172,7 @@ class Engine:
                     ended = FinishReason.LENGTH if written.finish_reason == "length" else FinishReason.STOP
                     finish = ended if output.finished else None
                     yield Piece(text=written.text, count=len(written.token_ids), finish=finish)
-        except ValueError as error:
-            # vLLM's VLLMValidationError among them.
+        except (VLLMClientError, ValueError) as error:
             raise InputError(str(error)) from error
 
     def stop(self) -> None:
