@@ -30,6 +30,7 @@ UNIMPORTED = {
 # What is declared nowhere, and why.
 UNDECLARED = {
     "vllm": "a distribution for each accelerator, which pins its own torch: whoever installs it says which",
+    "safetensors": "vLLM brings it",
 }
 
 INSTALLED = packages_distributions()

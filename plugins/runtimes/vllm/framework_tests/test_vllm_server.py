@@ -185,7 +185,7 @@ class TestOpenAI:
 
     def test_a_named_tool_is_called(self, client: openai.OpenAI) -> None:
         city = {"type": "object", "properties": {"city": {"enum": ["Rome"]}}, "required": ["city"]}
-        tool: Any = {"type": "function", "function": {"name": "weather", "parameters": city}}
+        tool: Any = {"type": "function", "function": {"name": "weather", "parameters": city, "strict": True}}
         answer = client.chat.completions.create(
             model="tiny",
             messages=[{"role": "user", "content": "Is it warm?"}],

@@ -17,7 +17,7 @@ from servery_sdk.serving import InputError, LoadError, Scheduling, Unimplemented
 from servery_sdk.texts import sampling_of, texts_of
 
 from servery_runtime_vllm.flags import command_line
-from servery_runtime_vllm.model.engine import VERSION, Engine, has_config, parsed
+from servery_runtime_vllm.model.engine import VERSION, Engine, check, parsed
 
 __all__ = ["VLLMModel"]
 
@@ -47,9 +47,8 @@ class VLLMModel:
             LoadError: vLLM cannot serve it, or a flag is wrong.
         """
         arguments = parsed(command_line(artifact, self.served_name, **self._options))
-        if arguments.model == str(artifact) and not has_config(artifact):
-            present = ", ".join(sorted(path.name for path in artifact.iterdir())) if artifact.is_dir() else ""
-            raise LoadError(f"{artifact}: a model for vLLM has a config.json; found: {present or 'nothing'}")
+        if arguments.model == str(artifact):
+            check(artifact)
         self._held = Engine.start(arguments)
 
     async def begin(self) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import vllm
+from safetensors import SafetensorError, safe_open
 from servery_sdk.applications import Application
+from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.language import FinishReason, Piece, Sampling
 from servery_sdk.manifests import Json
 from servery_sdk.serving import InputError, LoadError
@@ -19,7 +21,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-from vllm.exceptions import VLLMClientError
+from vllm.exceptions import GracefulHTTPError, VLLMClientError
 from vllm.inputs import tokens_input
 from vllm.reasoning import ReasoningParserManager
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -161,6 +163,7 @@ class Engine:
 
         Raises:
             InputError: vLLM refuses the prompt or the sampling.
+            ServeryError: It has too many.
         """
         try:
             asked = _params(sampling, RequestOutputKind.DELTA if is_streamed else RequestOutputKind.FINAL_ONLY)
@@ -172,6 +175,9 @@ class Engine:
                     ended = FinishReason.LENGTH if written.finish_reason == "length" else FinishReason.STOP
                     finish = ended if output.finished else None
                     yield Piece(text=written.text, count=len(written.token_ids), finish=finish)
+        except GracefulHTTPError as error:
+            # Its queue is full, as --max-num-queued-reqs has it.
+            raise ServeryError(str(error), code=ErrorCode.RESOURCE_EXHAUSTED) from error
         except (VLLMClientError, ValueError) as error:
             raise InputError(str(error)) from error
 
@@ -189,9 +195,24 @@ class Engine:
             await self._llm.do_log_stats()
 
 
-def has_config(directory: Path) -> bool:
-    """Return whether vLLM could begin to read a directory."""
-    return any((directory / name).is_file() for name in ("config.json", "params.json"))
+_CONFIGS = ("config.json", "params.json")
+
+
+def check(directory: Path) -> None:
+    """Look at files that lie here before an engine is started, whose own complaints are in the log of another process.
+
+    Raises:
+        LoadError: Nothing that vLLM begins with is here, or a file of weights is broken.
+    """
+    if not any((directory / name).is_file() for name in _CONFIGS):
+        present = ", ".join(sorted(path.name for path in directory.iterdir())) if directory.is_dir() else ""
+        raise LoadError(f"{directory}: a model for vLLM has a config.json; found: {present or 'nothing'}")
+    for path in sorted(directory.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise LoadError(f"{path}: {error}") from error
 
 
 def _params(sampling: Sampling, kind: RequestOutputKind) -> SamplingParams:
