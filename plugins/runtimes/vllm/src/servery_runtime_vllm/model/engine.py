@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import itertools
+import os
+import shutil
+import tempfile
 from argparse import Namespace
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -93,6 +97,7 @@ class Engine:
         Raises:
             LoadError: vLLM cannot serve it, in vLLM's words.
         """
+        _shorten_sockets()
         try:
             config = AsyncEngineArgs.from_cli_args(arguments).create_engine_config()
             llm = AsyncLLM.from_vllm_config(
@@ -195,6 +200,9 @@ class Engine:
             await self._llm.do_log_stats()
 
 
+_SOCKETS = "VLLM_RPC_BASE_PATH"
+_LONGEST = 60
+"""Bytes: Linux takes 107 for a socket's path, and vLLM puts a number of 37 behind its directory."""
 _CONFIGS = ("config.json", "params.json")
 
 
@@ -213,6 +221,14 @@ def check(directory: Path) -> None:
                 pass
         except (OSError, SafetensorError) as error:
             raise LoadError(f"{path}: {error}") from error
+
+
+def _shorten_sockets() -> None:
+    """Have vLLM's processes meet where the paths of sockets are short enough; a pod of the local platform lies deep."""
+    if _SOCKETS not in os.environ and len(tempfile.gettempdir()) > _LONGEST:
+        made = tempfile.mkdtemp(prefix="vllm-", dir="/tmp")  # mkdtemp's own is what is too long
+        os.environ[_SOCKETS] = made
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
 
 
 def _params(sampling: Sampling, kind: RequestOutputKind) -> SamplingParams:
