@@ -169,7 +169,9 @@ VLLM = ("--dtype=float32", "--enforce-eager", "--max-model-len=1024", "--no-enab
 def vllm(directory: str, port: int) -> list[str]:
     """Return the command of vLLM's own server."""
     return [
-        *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", directory, "--served-model-name=tiny"),
+        # Its command of that name asks for the distribution "vllm", which the build for the CPU is not.
+        *(sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", f"--model={directory}"),
+        "--served-model-name=tiny",
         *(f"--port={port}", "--host=127.0.0.1", *VLLM),
     ]
 
