@@ -220,7 +220,7 @@ async def ask(url: str, prompts: list[str], tokens: int, *, is_streamed: bool) -
 
         async def one(prompt: str) -> str:
             body = json.dumps({**common, "prompt": prompt}).encode()
-            answer = await client.request("POST", f"{url}/v1/completions", body=body)
+            answer = await client.request("POST", f"{url}/v1/completions", headers=_JSON, body=body)
             if answer.status != 200:
                 raise SystemExit(answer.body.decode())
             return answer.body.decode()
@@ -253,6 +253,7 @@ def served(url: str, pid: int, prompts: list[str], tokens: int, *, is_streamed: 
 
 Taken = dict[str, list[Took]]
 Equal = dict[str, list[float]]
+_JSON = ((b"content-type", b"application/json"),)
 WAYS = ((False, ""), (True, ", streamed"))
 
 
