@@ -69,7 +69,13 @@ class DataPlane:
     def ready(self) -> bool:
         """Whether every model that was not unloaded answers, one at least, and the server is not going away."""
         states = {entry.state for entry in self.repository.entries()}
-        return not self.draining and ModelState.LOADED in states <= {ModelState.LOADED, ModelState.PENDING}
+        is_loaded = ModelState.LOADED in states <= {ModelState.LOADED, ModelState.PENDING}
+        return not self.draining and is_loaded and self.live
+
+    @property
+    def live(self) -> bool:
+        """Whether a new process would do no better: what a model's engine lost when it died, only loading brings back."""
+        return self.repository.failure is None
 
     async def infer(self, request: InferRequest, *, protocol: str, explain: bool = False) -> InferResponse:
         """Return the model's answer with the outputs that were asked for.

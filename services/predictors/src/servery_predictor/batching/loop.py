@@ -66,6 +66,7 @@ class Batcher:
         patience: Which calls are worth a wait; None where a call is made as soon as the model takes one.
         max_requests: That may wait.
         parallel_calls: That may run at once.
+        waits: Calls are never made on the event loop.
         timeout_seconds: That a request may wait for its answer; None for any time.
         on_batch: Told of every call.
         on_wait: Told how many requests wait, when that changes.
@@ -84,6 +85,7 @@ class Batcher:
         patience: Patience | None = None,
         max_requests: int = 1000,
         parallel_calls: int = 1,
+        waits: bool = False,
         timeout_seconds: float | None = None,
         on_batch: Callable[[Ran], None] = lambda ran: None,
         on_wait: Callable[[int], None] = lambda requests: None,
@@ -99,6 +101,7 @@ class Batcher:
         self._patience = patience
         self._max_requests = max_requests
         self._parallel_calls = parallel_calls
+        self._waits = waits
         self._timeout_seconds = timeout_seconds
         self._on_batch = on_batch
         self._on_wait = on_wait
@@ -196,7 +199,7 @@ class Batcher:
         self._running.append(tickets)
         self._on_wait(len(self._queue))
         started = time.perf_counter()
-        if self._placement.is_inline and tickets[0].ability is None:
+        if self._placement.is_inline and not self._waits and tickets[0].ability is None:
             self._finish(loop, tickets, started, self._call(tickets))
             return
         running = loop.run_in_executor(self._executor, self._call, tickets)
