@@ -40,7 +40,9 @@ class PlanningSettings:
     default_timeout_seconds: int = 60
     storage_image: str = f"servery/storage-initializer:{VERSION}"
     storage_resources: Manifest = field(default_factory=lambda: _STORAGE_RESOURCES)
-    storage_schemes: frozenset[str] = frozenset({"file", "http", "https", "s3", "gs", "hf"})
+    storage_schemes: frozenset[str] = frozenset(
+        {"abfs", "abfss", "az", "azure", "file", "gs", "hf", "http", "https", "s3", "wasb", "wasbs"}
+    )
     automount_service_account_token: bool = True
 
 
