@@ -1,4 +1,4 @@
-"""Sums of bytes, as sources give them and as the engine reckons them. CRC-32C needs the extra ``storage``."""
+"""Sums of bytes, as sources give them and as the engine reckons them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 from typing import Protocol
+
+import google_crc32c
 
 Bytes = bytes | bytearray | memoryview
 
@@ -74,8 +76,6 @@ def digest_of(algorithm: DigestAlgorithm, content: Bytes) -> Digest:
 
 class _Crc32c:
     def __init__(self) -> None:
-        import google_crc32c  # every service imports this module, and only who fetches has the extra
-
         self._sum = google_crc32c.Checksum()  # type: ignore[no-untyped-call]  # it ships no types for it
 
     def update(self, chunk: Bytes, /) -> None:
