@@ -232,7 +232,8 @@ def test_unknown_scheme_names_the_known_ones(planned: Callable[..., DeploymentPl
         planned(make_service(sklearn={"storageUri": "s4://b/m"}))
     assert str(refused.value) == (
         'spec.predictor.sklearn.storageUri: Unsupported value: "s4://b/m": '
-        'supported schemes: "file", "gs", "hf", "http", "https", "pvc", "s3"'
+        'supported schemes: "abfs", "abfss", "az", "azure", "file", "gs", "hf", "http", "https", "pvc", "s3", "wasb", '
+        '"wasbs"'
     )
 
 

@@ -44,7 +44,9 @@ class PlanningSettings:
     storage_resources: Manifest = field(default_factory=lambda: _STORAGE_RESOURCES)
     agent_image: str = f"servery/agent:{VERSION}"
     agent_resources: Manifest = field(default_factory=lambda: _AGENT_RESOURCES)
-    storage_schemes: frozenset[str] = frozenset({"file", "http", "https", "s3", "gs", "hf"})
+    storage_schemes: frozenset[str] = frozenset(
+        {"abfs", "abfss", "az", "azure", "file", "gs", "hf", "http", "https", "s3", "wasb", "wasbs"}
+    )
     automount_service_account_token: bool = True
 
 
