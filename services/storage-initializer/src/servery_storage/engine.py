@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+import re
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ from servery_storage.settings import Settings
 from servery_storage.staging import Staging
 
 _T = TypeVar("_T")
+
+
+_SECRET = re.compile(r"([?&](?:sig|[\w-]*(?:signature|token|credential|key))=)[^&\s'\"]+", re.IGNORECASE)
+"""What a URI's query holds that no log may: a shared access signature, a presigned URL's."""
 
 
 class FetchFailed(Permanent):
@@ -278,4 +283,4 @@ def _said(source: str, error: ServeryError | OSError) -> str:
     words = str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         words = f"the disk is full: {words}"
-    return words if source in words else f"{source}: {words}"
+    return _SECRET.sub(r"\1…", words if source in words else f"{source}: {words}")
