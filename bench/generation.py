@@ -338,8 +338,12 @@ def main() -> None:
     for way, found in took.items():
         for of in ("by_clock", "by_core"):
             rates = [options.texts * options.tokens / getattr(one, of) for one in found]
-            pairs = zip(found, took[base], strict=True)
-            ratio = statistics.median(getattr(first, of) / getattr(one, of) for one, first in pairs)
+            ours, theirs = ([getattr(one, of) for one in each] for each in (found, took[base]))
+            if options.backend == "vllm":
+                # Not taken in turns: the n-th of one has nothing to do with the n-th of the other.
+                ratio = statistics.median(theirs) / statistics.median(ours)
+            else:
+                ratio = statistics.median(first / one for one, first in zip(ours, theirs, strict=True))
             each = ", ".join(f"{rate:,.0f}" for rate in rates)
             print(f"{way:18} {ratio:5.0%} of {base}; tokens for each second {of.replace('_', ' the ')}: {each}")
     for way, shares in equal.items():
