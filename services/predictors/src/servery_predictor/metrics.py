@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
+from servery_sdk.errors import ErrorCode
 
 from servery_predictor.batching.loop import Ran
 from servery_predictor.counting import Counter, Family, Gauge, Histogram, Labels, Shelves
@@ -112,6 +113,15 @@ class Metrics:
     def describe(self) -> Iterator[Metric]:
         """Yield names alone, which the registry keeps apart from others'; not KServe's, whose package claims it."""
         yield from (metric for metric in self.collect() if metric.name != _KSERVES)
+
+    def answered(self, model: str, protocol: str, code: str, seconds: float) -> None:
+        """Count one request, answered or given up."""
+        # An unknown name is the client's invention and would be a label without bounds.
+        model = "" if code == ErrorCode.NOT_FOUND else model
+        self.requests.labels(model, protocol, code).inc()
+        self.request_seconds.labels(model, protocol).observe(seconds)
+        if code != "OK":
+            self.failed_seconds.labels(model).inc(seconds)
 
     def ran(self, model: str, ran: Ran) -> None:
         """Count one call of a model."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from servery_sdk.protocol import InferRequest, InferResponse, batch
 from servery_predictor.batching import calls
 from servery_predictor.batching.placement import QUICK_SECONDS, Placement
 from servery_predictor.batching.policy import Patience, hold_seconds, next_batch
-from servery_predictor.batching.tickets import Ability, Done, Outcome, Ticket
+from servery_predictor.batching.tickets import Ability, Outcome, Ticket
 from servery_predictor.errors import QueueFull, TooLate
 
 _WEIGHT = 0.2
@@ -116,18 +116,19 @@ class Batcher:
             QueueFull: Too many wait.
         """
         answer = _Answer()
-        answer.ticket = self.enqueue(request, answer.settle)
+        answer.ticket = Ticket(request, answer.settle)
+        self.enqueue(answer.ticket)
         return answer
 
-    def enqueue(self, request: InferRequest, done: Done, ability: Ability | None = None) -> Ticket:
-        """Call ``done`` with the answer, once and never before this returns; it must not raise.
+    def enqueue(self, ticket: Ticket) -> None:
+        """Finish ``ticket`` with the answer, never before this returns.
 
-        Args:
-            ability: Another than ``predict``: asked for this request alone, and never on the event loop.
+        One with an ability is asked for alone, and never on the event loop.
 
         Raises:
             QueueFull: Too many wait.
         """
+        request = ticket.request
         if len(self._queue) >= self._max_requests:
             self._queue = [ticket for ticket in self._queue if not ticket.is_over]
         if len(self._queue) >= self._max_requests:
@@ -136,15 +137,15 @@ class Batcher:
                 retry_after_seconds=max(1.0, self._mean_seconds * len(self._queue)),
             )
         loop = asyncio.get_running_loop()
-        key: Hashable = batch.key(request) if self._batchable and ability is None else None
-        ticket = Ticket(request, key, batch.rows(request) or 1, done, ability)
+        ticket.rows = batch.rows(request) or 1
+        if self._batchable and ticket.ability is None:
+            ticket.key = batch.key(request)
         self._queue.append(ticket)
         self._on_wait(len(self._queue))
         self._idle.clear()
         if self._timer is None and self._timeout_seconds is not None:
             self._timer = loop.call_later(self._timeout_seconds, self._expire, loop, self._timeout_seconds)
         self._schedule(loop)
-        return ticket
 
     async def drained(self) -> None:
         """Return when nothing waits and nothing runs."""
