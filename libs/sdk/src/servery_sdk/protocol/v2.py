@@ -83,14 +83,7 @@ def decode_request(
             parameters=parameters,
             places=places,
         )
-    return InferRequest(
-        model=model,
-        version=version,
-        id=_text(document.get("id")),
-        inputs=inputs,
-        outputs=outputs,
-        parameters=parameters,
-    )
+    return InferRequest(model, inputs, version, _text(document.get("id")), outputs, parameters)
 
 
 _EVERYTHING: tuple[tuple[str, ...], dict[str, bool], dict[str, Span]] = (), {}, {}
@@ -267,7 +260,7 @@ def _tensor(found: Json, field: str, index: int, binary: _Binary, regions: Regio
         data = elements.from_json(name, datatype, shape, found["data"])
     else:
         raise RequestError(f"input {name!r}: has neither data nor {BINARY_SIZE} nor {REGION}")
-    return Tensor(name=name, data=data, datatype=datatype, parameters=parameters)
+    return Tensor(name, data, datatype, parameters)
 
 
 def _encoded(tensor: Tensor, raw: list[bytes], *, as_bytes: bool) -> dict[str, Json]:

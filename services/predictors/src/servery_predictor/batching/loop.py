@@ -137,9 +137,11 @@ class Batcher:
                 retry_after_seconds=max(1.0, self._mean_seconds * len(self._queue)),
             )
         loop = asyncio.get_running_loop()
-        ticket.rows = batch.rows(request) or 1
-        if self._batchable and ticket.ability is None:
-            ticket.key = batch.key(request)
+        rows = batch.rows(request)
+        if rows is not None:
+            ticket.rows = rows or 1
+            if self._batchable and ticket.ability is None:
+                ticket.key = batch.likeness(request)
         self._queue.append(ticket)
         self._on_wait(len(self._queue))
         self._idle.clear()
