@@ -116,12 +116,12 @@ class Metrics:
 
     def answered(self, model: str, protocol: str, code: str, seconds: float) -> None:
         """Count one request, answered or given up."""
-        # An unknown name is the client's invention and would be a label without bounds.
-        model = "" if code == ErrorCode.NOT_FOUND else model
+        if code != "OK":
+            # An unknown name is the client's invention and would be a label without bounds.
+            model = "" if code == ErrorCode.NOT_FOUND else model
+            self.failed_seconds.labels(model).inc(seconds)
         self.requests.labels(model, protocol, code).inc()
         self.request_seconds.labels(model, protocol).observe(seconds)
-        if code != "OK":
-            self.failed_seconds.labels(model).inc(seconds)
 
     def ran(self, model: str, ran: Ran) -> None:
         """Count one call of a model."""
@@ -130,9 +130,7 @@ class Metrics:
         self.predict_seconds.labels(model).observe(ran.seconds)
         self.batch_sizes.add(model, ran.rows, ran.seconds)
         self.shared_seconds.labels(model).inc(ran.seconds * len(ran.waits))
-        observe = self.queue_seconds.labels(model).observe
-        for seconds in ran.waits:
-            observe(seconds)
+        self.queue_seconds.labels(model).observe_all(ran.waits)
 
 
 class BatchSizes:
