@@ -521,6 +521,9 @@ class Front(asyncio.Protocol):
             self._pump()
 
     def _send(self, data: bytes) -> None:
+        if not self._corked and not self._out:
+            self._transport.write(data)
+            return
         self._out.append(data)
         self._out_bytes += len(data)
         if not self._corked or self._out_bytes > _CORK_BYTES:

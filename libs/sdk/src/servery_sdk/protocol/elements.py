@@ -61,8 +61,7 @@ def from_json(name: str, datatype: Datatype, shape: tuple[int, ...], data: Json)
         return _texts(name, shape, data)
     if datatype in BYTES_ONLY:
         raise RequestError(f"input {name!r}: {datatype} has no JSON form; send it as a binary tensor")
-    array = _numbers(name, datatype, data)
-    return reshaped(name, array, shape)
+    return reshaped(name, _numbers(name, datatype, data), shape)
 
 
 def reshaped(name: str, array: Array, shape: tuple[int, ...]) -> Array:
