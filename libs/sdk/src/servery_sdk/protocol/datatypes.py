@@ -38,9 +38,9 @@ class Datatype(enum.StrEnum):
     BF16 = "BF16", ml_dtypes.bfloat16
     FP32 = "FP32", "<f4"
     FP64 = "FP64", "<f8"
-    BYTES = "BYTES", object
+    BYTES = "BYTES"
 
-    def __new__(cls, name: str, element: npt.DTypeLike) -> Self:
+    def __new__(cls, name: str, element: npt.DTypeLike = object) -> Self:
         """Return the member whose value is ``name``."""
         made = str.__new__(cls, name)
         made._value_ = name
