@@ -23,7 +23,7 @@ def generate(target: Path) -> None:
     command = ["protoc", f"-I{PROTOS}", f"--python_out={target}", f"--pyi_out={target}", f"--grpc_python_out={target}"]
     if protoc.main([*command, *sources]):
         raise SystemExit(1)
-    for path in sorted(target.rglob("*.py*")):
+    for path in sorted(target.rglob("*_pb2*.py*")):
         text = path.read_text()
         for source in sources:
             module = source.removesuffix(".proto").replace("/", ".")
@@ -33,7 +33,9 @@ def generate(target: Path) -> None:
             "from google.protobuf import descriptor_pool as _descriptor_pool", f"from {PACKAGE}.pool import POOL"
         )
         path.write_text(text)
-    for folder in {path.parent for path in target.rglob("*.py")}:
+    for folder in {
+        folder for path in target.rglob("*_pb2.py") for folder in path.parents if folder.is_relative_to(target)
+    }:
         (folder / "__init__.py").touch()
 
 

@@ -1,4 +1,4 @@
-"""A predictor of few words: an HTTP server on a thread that answers v1 requests by a function."""
+"""A predictor of few words: an HTTP server on a thread that answers requests by a function."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ class Answering:
 
 @contextlib.contextmanager
 def answering(answer: Callable[[Any], tuple[int, Any] | None]) -> Iterator[Answering]:
-    """Serve until the end of the block; ``answer`` makes status and JSON of a request, or None to hang up."""
+    """Serve until the end of the block; ``answer`` makes status and JSON of a request, or None to hang up.
+
+    A GET has None as its body, and is not kept in ``asked``.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -29,7 +32,12 @@ def answering(answer: Callable[[Any], tuple[int, Any] | None]) -> Iterator[Answe
         def do_POST(self) -> None:  # its name
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             found.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
-            said = answer(body)
+            self.tell(answer(body))
+
+        def do_GET(self) -> None:  # its name
+            self.tell(answer(None))
+
+        def tell(self, said: tuple[int, Any] | None) -> None:
             if said is None:
                 self.close_connection = True
                 return

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
@@ -39,6 +40,8 @@ READERS = {
     "mask": BertForMaskedLM,
     "embed": BertModel,
     "rank": BertForSequenceClassification,
+    "answers": BertForQuestionAnswering,
+    "entails": BertForSequenceClassification,
 }
 
 
@@ -84,7 +87,8 @@ def reader(kind: str, *, seed: int = 0) -> tuple[Any, Any]:
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=CONTEXT,
-        num_labels=1 if kind == "rank" else 3,
+        num_labels={"rank": 1, "answers": 2}.get(kind, 3),
+        **({"id2label": {0: "contradiction", 1: "neutral", 2: "entailment"}} if kind == "entails" else {}),
         initializer_range=1.0,
     )
     return READERS[kind](config).eval(), tokenizer

@@ -86,15 +86,12 @@ def check(body: bytes) -> Json:
 
 
 def route(name: str, body: bytes, *, explain: bool = False) -> str:
-    """Return the path that a request's body is for: v1 has ``instances``, v2 a list of tensors in ``inputs``.
-
-    Explanations are asked for in v1 only.
-    """
+    """Return the path that a request's body is for: v1 has ``instances``, v2 a list of tensors in ``inputs``."""
     request = check(body)
-    if explain:
-        return f"/v1/models/{name}:explain"
     is_v2 = isinstance(request, dict) and "instances" not in request and isinstance(request.get("inputs"), list)
-    return f"/v2/models/{name}/infer" if is_v2 else f"/v1/models/{name}:predict"
+    if is_v2:
+        return f"/v2/models/{name}/{'explain' if explain else 'infer'}"
+    return f"/v1/models/{name}:{'explain' if explain else 'predict'}"
 
 
 async def ask(

@@ -12,9 +12,10 @@ import pytest
 from answering import answering
 from servery_sdk.documents import Document
 from servery_sdk.errors import ServeryError
-from servery_sdk.explainers import RemoteExplainer
+from servery_sdk.explainers import RemoteExplainer, outputs
 from servery_sdk.manifests import Json
 from servery_sdk.model import Protocol
+from servery_sdk.protocol import v2
 from servery_sdk.remote import LateAnswer, NoAnswer, RemotePredictor
 from servery_sdk.serving import InputError, LoadError, Unimplemented
 
@@ -70,9 +71,99 @@ async def test_wrong_request_is_the_clients_fault(body: Any, words: str) -> None
     assert refused.value.code == "INVALID_ARGUMENT"
 
 
-async def test_other_protocols_are_refused() -> None:
-    with pytest.raises(Unimplemented, match="speaks v1, not v2"):
-        await Mirror(predictor_host="there").reply(document(b"", wire=Protocol.V2))
+async def test_grpc_is_refused() -> None:
+    with pytest.raises(Unimplemented, match="speaks v1 and v2, not grpc-v2"):
+        await Mirror(predictor_host="there").reply(document(b"", wire=Protocol.GRPC_V2))
+
+
+def v2_body(*inputs: tuple[str, Any], **more: Any) -> Any:
+    made = [(name, np.asarray(data)) for name, data in inputs]
+    return {
+        "inputs": [
+            {"name": name, "shape": list(data.shape), "datatype": "FP64", "data": data.ravel().tolist()}
+            for name, data in made
+        ],
+        **more,
+    }
+
+
+async def test_v2_asks_for_an_explanation_and_gets_its_members_as_outputs() -> None:
+    with answering(doubled) as predictor:
+        explainer = Mirror(predictor_host=predictor.host)
+        asked = document(v2_body(("x", [[1.0, 2.0], [3.0, 4.0]]), id="7"), wire=Protocol.V2)
+        reply = await explainer.reply(asked)
+    answer = json.loads(reply.body)  # type: ignore[arg-type]
+    assert (answer["model_name"], answer["id"]) == ("iris", "7")
+    assert [(one["name"], one["datatype"], one["shape"], one["data"]) for one in answer["outputs"]] == [
+        ("of", "FP64", [2, 2], [1.0, 2.0, 3.0, 4.0]),
+        ("answers", "FP64", [2, 2], [2.0, 4.0, 6.0, 8.0]),
+    ]
+    assert predictor.asked[0][0] == "/v1/models/iris:predict"
+
+
+async def test_v2_sends_and_gets_bytes_where_they_are_asked_for() -> None:
+    request = v2.decode_request(json.dumps(v2_body(("x", [[1.0, 2.0]]))).encode(), model="iris")
+    sent = v2.encode_request(request, binary=True)
+    with answering(doubled) as predictor:
+        reply = await Mirror(predictor_host=predictor.host).reply(
+            document(sent.body, wire=Protocol.V2, headers={"inference-header-content-length": str(sent.json_length)})
+        )
+    assert isinstance(reply.body, bytes)
+    found = v2.decode_response(reply.body, json_length=int(reply.headers["inference-header-content-length"]))
+    assert {output.name: output.data.tolist() for output in found.outputs} == {
+        "of": [[1.0, 2.0]],
+        "answers": [[2.0, 4.0]],
+    }
+    with pytest.raises(InputError, match="must be a number, found 'x'"):
+        await Mirror(predictor_host="there").reply(
+            document(b"", wire=Protocol.V2, headers={"inference-header-content-length": "x"})
+        )
+
+
+def test_what_is_no_number_is_json_in_v2() -> None:
+    found = {
+        output.name: (str(output.datatype), output.data.tolist()) for output in outputs({"a": [[1], [2, 3]], "b": 4})
+    }
+    assert found == {"a": ("BYTES", [b"[[1],[2,3]]"]), "b": ("INT64", [4])}
+    assert [output.name for output in outputs([1.0])] == ["explanation"]
+
+
+async def test_predictor_that_speaks_v2_is_asked_in_its_own_words() -> None:
+    def answer(body: Any) -> tuple[int, Any]:
+        if body is None:
+            return 200, {"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [-1, 2]}]}
+        (given,) = body["inputs"]
+        data = [2 * value for value in given["data"]]
+        return 200, {"outputs": [{"name": "y", "datatype": "FP32", "shape": given["shape"], "data": data}]}
+
+    with answering(answer) as predictor:
+        explainer = Mirror(predictor_host=predictor.host, predictor_protocol="v2")
+        reply = await explainer.reply(document({"instances": [[1, 2], [3, 4]]}))
+    assert json.loads(reply.body)["explanations"]["answers"] == [[2.0, 4.0], [6.0, 8.0]]  # type: ignore[arg-type]
+    path, _, body = predictor.asked[0]
+    assert (path, body["inputs"][0]["name"], body["inputs"][0]["datatype"]) == (
+        "/v2/models/iris/infer",
+        "pixels",
+        "FP32",
+    )
+
+
+async def test_v2_prediction_is_passed_on_as_it_is() -> None:
+    body = v2_body(("x", [[1.0]]))
+    with answering(lambda body: (200, body)) as predictor:
+        reply = await Mirror(predictor_host=predictor.host).reply(document(body, wire=Protocol.V2, explain=False))
+    assert (reply.status, json.loads(reply.body)) == (200, body)  # type: ignore[arg-type]
+    assert predictor.asked[0][0] == "/v2/models/iris/infer"
+
+
+@pytest.mark.parametrize("answer", [{}, {"outputs": []}, {"outputs": [{"name": "y"}]}])
+def test_v2_answer_that_is_none_is_the_predictors_fault(answer: Any) -> None:
+    with (
+        answering(lambda body: (200, answer if body else {})) as predictor,
+        RemotePredictor(predictor.host, "iris", protocol=Protocol.V2) as asked,
+        pytest.raises(NoAnswer, match='no "outputs" with rows'),
+    ):
+        asked.predictions([[1.0]])
 
 
 def test_explainer_without_a_predictor_does_not_load() -> None:

@@ -108,8 +108,13 @@ def test_gateway_routes_explanations_before_all_else(rendered: Callable[..., Ren
     first, second = named(objects, "HTTPRoute", "iris")["spec"]["rules"]
     assert [match["path"] for match in first["matches"]] == [
         {"type": "Exact", "value": "/v1/models/iris:explain"},
+        {"type": "Exact", "value": "/v2/models/iris/explain"},
         {"type": "Exact", "value": "/v1/models/other:explain"},
-        {"type": "RegularExpression", "value": "^/v1/models/[^/]+:explain$"},
+        {"type": "Exact", "value": "/v2/models/other/explain"},
+        {
+            "type": "RegularExpression",
+            "value": "^/(v1/models/[^/]+:explain|v2/models/[^/]+(/versions/[^/]+)?/explain)$",
+        },
     ]
     assert [backend["name"] for backend in first["backendRefs"]] == ["iris-explainer"]
     assert first["timeouts"] == {"request": "300s"}
@@ -129,6 +134,7 @@ def test_ingress_routes_as_the_gateway_does(rendered: Callable[..., Rendered]) -
     assert found == {
         "iris-demo.example.com": [
             ("/v1/models/iris:explain", "Exact", "iris-explainer"),
+            ("/v2/models/iris/explain", "Exact", "iris-explainer"),
             ("/", "Prefix", "iris-transformer"),
         ],
         "iris-predictor-demo.example.com": [("/", "Prefix", "iris-predictor")],
@@ -149,3 +155,32 @@ def test_plan_says_who_gets_what(rendered: Callable[..., Rendered]) -> None:
     plan, _ = rendered(transformer=CUSTOM, explainer=CUSTOM)
     assert "transformer: gets all requests, and asks iris-predictor" in plan.explanations
     assert any(sentence.startswith("explainer: gets requests for explanations") for sentence in plan.explanations)
+
+
+@pytest.mark.parametrize("transformer", [None, CUSTOM], ids=["predictor", "transformer"])
+def test_knative_tells_who_has_the_services_requests_where_explanations_come_from(
+    rendered: Callable[..., Rendered], transformer: Any
+) -> None:
+    beside = {"explainer": CUSTOM, **({} if transformer is None else {"transformer": transformer})}
+    _, objects = rendered(Capability.KNATIVE, mode="knative", **beside)
+    told = {
+        found["metadata"]["name"]: [
+            one["value"]
+            for container in found["spec"]["template"]["spec"]["containers"]
+            for one in container.get("env", ())
+            if one["name"] == "SERVERY_PREDICTOR_EXPLAINER_HOST"
+        ]
+        for found in objects
+        if found["kind"] == "Service"
+    }
+    entry = "iris-predictor" if transformer is None else "iris-transformer"
+    assert told.pop(entry) == ["iris-explainer.demo"]
+    assert set(map(len, told.values())) == {0}
+
+
+def test_knative_leaves_a_hosts_own_word_for_its_explainer(rendered: Callable[..., Rendered]) -> None:
+    variable = {"name": "SERVERY_PREDICTOR_EXPLAINER_HOST", "value": "elsewhere"}
+    transformer = {"containers": [{"image": "acme/one:1", "env": [variable]}]}
+    _, objects = rendered(Capability.KNATIVE, mode="knative", explainer=CUSTOM, transformer=transformer)
+    (container,) = named(objects, "Service", "iris-transformer")["spec"]["template"]["spec"]["containers"]
+    assert [one["value"] for one in container["env"] if one["name"] == variable["name"]] == ["elsewhere"]

@@ -116,6 +116,8 @@ def model(predictor: Predictor) -> Echo:
         ("/v1/models/one:predict", {"wire": "v1", "explain": False, "number": 1}),
         ("/v1/models/two:explain", {"wire": "v1", "explain": True, "number": 2}),
         ("/v2/models/two/infer", {"wire": "v2", "explain": False, "number": 2}),
+        ("/v2/models/two/explain", {"wire": "v2", "explain": True, "number": 2}),
+        ("/v2/models/two:explain", {"wire": "v2", "explain": True, "number": 2}),
     ],
 )
 async def test_a_request_reaches_the_model_as_it_came(rest: Rest, path: str, said: dict[str, Any]) -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from batches import HeldExecutor, ask, numbers
 from servery_predictor.batching.loop import QUICK_SECONDS, Batcher, Ran
+from servery_predictor.batching.placement import SLOW_SECONDS
 from servery_predictor.errors import ModelFailed, TooLate
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
 
@@ -178,6 +182,40 @@ async def test_a_quick_model_that_turns_slow_leaves_the_loop_within_one_call(
     assert len(executor.held) == 1
     executor.release()
     assert numbers(await later) == [16]
+
+
+class Turning:
+    """Quick until it is told to work, and remembers the thread of each call."""
+
+    def __init__(self) -> None:
+        self.works_seconds = 0.0
+        self.threads: list[int] = []
+
+    def __call__(self, request: InferRequest) -> InferResponse:
+        self.threads.append(threading.get_ident())
+        end = time.thread_time() + self.works_seconds
+        while time.thread_time() < end:
+            pass
+        return InferResponse(model="m", outputs=request.inputs)
+
+
+async def test_a_model_that_turned_slow_holds_the_loop_up_once_and_comes_back_when_it_is_quick() -> None:
+    model, loop_thread = Turning(), threading.get_ident()
+    with ThreadPoolExecutor(1) as executor:
+        batcher = Batcher(model, executor=executor)
+        while loop_thread not in model.threads:
+            await batcher.submit(ask(1))
+        model.works_seconds = 2 * SLOW_SECONDS
+        model.threads.clear()
+        for _ in range(4):
+            await batcher.submit(ask(1))
+        assert [thread == loop_thread for thread in model.threads] == [True, False, False, False]
+        model.works_seconds = 0.0
+        model.threads.clear()
+        while loop_thread not in model.threads:
+            await batcher.submit(ask(1))
+        # It has to show more often than at first that it is quick again.
+        assert len(model.threads) > 10
 
 
 async def test_who_waits_too_long_is_told_and_the_others_are_not_late(executor: HeldExecutor, model: Doubling) -> None:

@@ -190,6 +190,14 @@ async def test_a_model_that_does_not_explain_says_so(rest: Rest) -> None:
     assert (status, answer) == (501, {"error": "model 'iris' does not explain its answers"})
 
 
+@pytest.mark.parametrize("path", ["/v2/models/iris/explain", "/v2/models/iris:explain"])
+async def test_explanations_are_asked_for_in_v2(rest: Rest, path: str) -> None:
+    asked = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP64", "data": ROWS[0]}]}
+    assert await rest(path, asked) == (501, {"error": "model 'iris' does not explain its answers"})
+    assert (await rest(path, {"inputs": []}))[0] == 400
+    assert (await rest("/v2/models/iris/versions/9/explain", asked))[0] == 404
+
+
 class Halves:
     """A store of two models, which answer with a number of theirs and explain by halves."""
 
@@ -249,5 +257,9 @@ async def test_explanations_are_asked_one_request_at_a_time_and_off_the_event_lo
         *(client.request("POST", f"{url}:explain", body=b'{"instances": [%d]}' % number) for number in range(8))
     )
     assert [orjson.loads(answer.body) for answer in answers] == [{"explanations": [number / 2]} for number in range(8)]
+    asked = b'{"id": "3", "inputs": [{"name": "x", "shape": [1], "datatype": "INT64", "data": [3]}]}'
+    answer = await client.request("POST", f"{halves.http.url}/v2/models/eight/explain", body=asked)
+    told = orjson.loads(answer.body)
+    assert (told["id"], told["outputs"][0]["data"]) == ("3", [1.5])
     model: Any = halves.repository.entry("eight").model
     assert {name.rpartition("_")[0] for name in model.called_from} == {"model-eight"}

@@ -58,7 +58,15 @@ class Shouting:
             raise RequestError("not so loud")
 
         routes = (
-            Route(method="POST", path="/shout/{model}", handle=shout),
+            Route(
+                method="POST",
+                path="/shout/{model}",
+                handle=shout,
+                summary="Say it loudly",
+                takes=("text/plain",),
+                query={"again": "how often"},
+                failures={"404": "no such model"},
+            ),
             Route(method="PUT", path="/shout/{model}/load", handle=load),
             Route(method="GET", path="/shout.", handle=fail),
         )
@@ -161,3 +169,15 @@ ONE, TWO = (Route(method="GET", path=path, handle=silent) for path in ("/one", "
 def test_what_is_answered_where(listeners: list[Listener], host: str, own: Any, beside: list[Any]) -> None:
     found, made = doors(listeners, host=host, http_port=8080, taken=(8081,))
     assert (found, [(door.host, door.port, door.routes) for door in made]) == (own, beside)
+
+
+async def test_the_predictors_description_tells_of_them(make_predictor: Any) -> None:
+    predictor = await make_predictor()
+    async with httpx.AsyncClient(base_url=predictor.http.url) as http:
+        paths = (await http.get("/openapi.json")).json()["paths"]
+    told = paths["/shout/{model}"]["post"]
+    assert told["summary"] == "Say it loudly"
+    assert [(one["name"], one["in"]) for one in told["parameters"]] == [("model", "path"), ("again", "query")]
+    assert list(told["requestBody"]["content"]) == ["text/plain"]
+    assert set(told["responses"]) == {"200", "404"}
+    assert "requestBody" not in paths["/shout/{model}/load"]["put"]

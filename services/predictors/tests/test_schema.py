@@ -8,17 +8,19 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from servery_predictor.metrics import Metrics
+from servery_predictor.openai_api.routes import OpenAIRoutes
 from servery_predictor.server import Predictor
 from servery_predictor.settings import Settings
 from servery_sdk import plugins
 
-OPENAI = re.compile(r"/openai/|/v1/(completions|chat/|embeddings|rerank)")
+OPENAI = re.compile(r"/openai/|/v1/(completions|chat/|embeddings|rerank|audio/[a-z]+)")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,49 @@ def served(iris: Path) -> Iterator[str]:
     loop.call_soon_threadsafe(stop.set)
     thread.join(30)
     loop.close()
+
+
+HOT = [
+    "/v1/models/{model}:predict",
+    "/v1/models/{model}:explain",
+    *(
+        f"/v1/models/{{model}}{version}:{call}"
+        for version in ("", "/versions/{version}")
+        for call in ("predict", "classify", "regress")
+    ),
+    *(
+        f"/v2/models/{{model}}{version}/{verb}"
+        for version in ("", "/versions/{version}")
+        for verb in ("infer", "explain", "generate", "generate_stream")
+    ),
+    *OpenAIRoutes.bodies_by_path(),
+]
+
+
+@pytest.mark.parametrize("path", sorted(set(HOT)))
+def test_every_hot_route_is_answered_and_described(served: str, path: str) -> None:
+    described = httpx.get(f"{served}/openapi.json").json()["paths"][path]["post"]
+    assert described["requestBody"]["content"]["application/json"]["schema"]
+    named = path.replace("{model}", "nobody").replace("{version}", "1")
+    # Who answers says what is wrong; FastAPI, which has no such path, would say "Not Found".
+    answer = httpx.post(served + named, json={"model": "nobody"})
+    assert answer.status_code in {400, 404, 422}
+    assert answer.json() != {"error": "Not Found"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/logging",
+        "/v2/trace/setting",
+        "/v2/models/{model}/trace/setting",
+        "/v2/systemsharedmemory/region/{region}/register",
+        "/v2/cudasharedmemory/region/{region}/register",
+    ],
+)
+def test_bodies_that_fastapi_does_not_read_are_described(served: str, path: str) -> None:
+    described = httpx.get(f"{served}/openapi.json").json()["paths"][path]["post"]["requestBody"]
+    assert described["content"]["application/json"]["schema"]["properties"]
 
 
 def test_no_made_up_request_is_a_server_error(served: str) -> None:

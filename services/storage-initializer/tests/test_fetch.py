@@ -16,6 +16,7 @@ from servery_sdk.storage import Sink, StorageEntry, StorageProvider, StorageUri,
 from servery_storage import cli
 from servery_storage.engine import Engine, FetchFailed
 from servery_storage.patterns import Patterns
+from servery_storage.place import RECORD_PREFIX
 from servery_storage.progress import JsonLines
 from servery_storage.providers import FileProvider, HttpProvider
 from servery_storage.settings import Settings
@@ -45,9 +46,8 @@ def progress() -> JsonLines:
 def make_engine(clock: Clock) -> Callable[..., Engine]:
     def make(*providers: StorageProvider, **options: Any) -> Engine:
         found = providers or (FileProvider(), HttpProvider())
-        patterns = options.pop("patterns", Patterns())
         settings = Settings(**options)
-        return Engine({provider.name: provider for provider in found}, settings, patterns=patterns, sleep=clock.sleep)
+        return Engine({provider.name: provider for provider in found}, settings, sleep=clock.sleep)
 
     return make
 
@@ -58,8 +58,11 @@ def target(tmp_path: Path) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
+    """Return the model's files; the fetch's own record is none of them."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(RECORD_PREFIX)
     }
 
 
@@ -111,7 +114,7 @@ async def test_server_that_does_not_recover_is_said_and_leaves_nothing(
     site.failures["/model.bin"] = [500] * 99
     with pytest.raises(FetchFailed, match=r"/model\.bin: the server answered 500"):
         await make_engine(max_attempts=3).fetch(f"{site.url}/model.bin", target, progress)
-    assert list(target.iterdir()) == []
+    assert tree(target) == {}
 
 
 async def test_missing_object_is_not_asked_for_again(
@@ -163,7 +166,10 @@ class Scripted:
     [
         (Permanent("object b: access denied"), "test://m: object b: access denied"),
         (Transient("object b: slow down"), "test://m: object b: slow down"),
-        (OSError(errno.ENOSPC, "No space left on device"), "test://m: [Errno 28] No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "test://m: the disk is full: [Errno 28] No space left on device",
+        ),
     ],
     ids=["permanent", "transient", "disk-full"],
 )
@@ -174,7 +180,7 @@ async def test_one_object_that_fails_leaves_nothing_of_the_model(
     with pytest.raises(FetchFailed) as failed:
         await engine.fetch("test://m", target, progress)
     assert str(failed.value) == words
-    assert list(target.iterdir()) == []
+    assert tree(target) == {}
 
 
 @pytest.mark.parametrize("path", ["../out", "/etc/passwd", "a/../../b"])
@@ -195,7 +201,7 @@ async def test_source_without_objects_is_said(
 async def test_patterns_choose_files(make_engine: Callable[..., Engine], target: Path, progress: JsonLines) -> None:
     patterns = Patterns.of({"STORAGE_ALLOW_PATTERNS": '["*.bin", "*.json"]', "STORAGE_IGNORE_PATTERNS": "old/*"})
     found = {"a.bin": b"1", "b.txt": b"2", "old/c.bin": b"3", "d.json": b"4"}
-    await make_engine(Scripted(found), patterns=patterns).fetch("test://m", target, progress)
+    await make_engine(Scripted(found)).fetch("test://m", target, progress, patterns)
     assert tree(target) == {"a.bin": b"1", "d.json": b"4"}
 
 

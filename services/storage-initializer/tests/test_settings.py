@@ -22,7 +22,9 @@ def test_variable_counts_before_the_default(name: str, monkeypatch: pytest.Monke
     default = Settings.model_fields[name].default
     assert getattr(Settings(), name) == default
     monkeypatch.setenv(f"SERVERY_STORAGE_{name.upper()}", "17")
-    assert getattr(Settings(), name) == type(default)(17 if isinstance(default, int | float) else "17")
+    assert getattr(Settings(), name) == (Path if default is None else type(default))(
+        17 if isinstance(default, int | float) else "17"
+    )
 
 
 def test_command_heeds_its_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,22 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from servery_sdk.manifests import Json
+from servery_sdk.toolcalls import ToolForm
 
-Prompt: TypeAlias = str | tuple[int, ...]
-"""Text, or the ids of tokens in the model's own vocabulary."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenPrompt:
+    """Ids of tokens, and ``inputs`` that the model reads with them: what it made of images, which only itself knows."""
+
+    ids: tuple[int, ...]
+    inputs: Mapping[str, Any]
+
+
+Prompt: TypeAlias = str | tuple[int, ...] | SeenPrompt
+"""Text, or the ids of tokens in the model's own vocabulary, alone or with what a ``SeeingModel`` saw."""
 
 TEXT = "text"
 EMBEDDING = "embedding"
@@ -21,6 +31,10 @@ QUERY = "query"
 DOCUMENT = "document"
 SCORE = "score"
 TOKENS = "tokens"
+AUDIO = "audio"
+SEGMENTS = "segments"
+DURATION = "duration"
+SPOKEN = "language"
 
 
 class FinishReason(enum.StrEnum):
@@ -46,6 +60,8 @@ class Sampling:
         logprobs: How many alternatives are told for each token, with their probabilities; None tells none, not even
             the token's own.
         ignores_end: Generate on when the model would end the text.
+        json_schema: The text is a JSON document of this schema; None leaves it free. Only a ``ConstrainedModel`` does it.
+        shows_special_tokens: Write tokens that are marks of the model's own, such as ``[TOOL_CALLS]``; not its end.
     """
 
     max_tokens: int | None = None
@@ -57,6 +73,8 @@ class Sampling:
     presence_penalty: float = 0.0
     logprobs: int | None = None
     ignores_end: bool = False
+    json_schema: Mapping[str, Json] | None = None
+    shows_special_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +154,41 @@ class ChatModel(Protocol):
         """Return the prompt whose continuation is the next message.
 
         Args:
-            messages: Each with ``role`` and ``content``, as OpenAI writes them; contents are texts.
+            messages: Each with ``role`` and ``content``, as OpenAI writes them; contents are texts, arguments of calls
+                are objects.
             options: For the model's template, such as ``enable_thinking``; ``tools`` among them where there are some.
 
         Raises:
             InputError: The model has no such conversations.
         """
+
+
+@runtime_checkable
+class SeeingModel(Protocol):
+    """A chat model whose messages may have images: ``content`` is then a list of ``{"type": "text", "text": …}`` and
+    ``{"type": "image", "image": bytes}``, an encoded file each.
+    """
+
+    @property
+    def sees(self) -> bool:
+        """False: this one does not, although others of its class do."""
+
+
+@runtime_checkable
+class ConstrainedModel(Protocol):
+    """A generative model that can hold a text to ``Sampling.json_schema``."""
+
+    constrains: bool
+    """True."""
+
+
+@runtime_checkable
+class ToolCallingModel(Protocol):
+    """A chat model whose texts may call tools."""
+
+    @property
+    def tool_form(self) -> ToolForm | None:
+        """How it writes calls; None where that is not known, and they stay text."""
 
 
 @runtime_checkable
@@ -162,3 +209,21 @@ class RankingModel(Protocol):
 
     ranks: bool
     """True."""
+
+
+@runtime_checkable
+class TranscribingModel(Protocol):
+    """A model whose ``predict`` takes BYTES ``audio`` [rows], an encoded file each, and answers BYTES ``text`` [rows].
+
+    The parameters ``language`` (a code of ISO 639-1 or a name), ``prompt``, ``temperature`` and ``task`` (``transcribe`` or
+    ``translate``) may be left out. Where a request names those outputs, it answers BYTES ``segments`` [rows], each a JSON list
+    of objects with ``start`` and ``end`` in seconds and ``text``; FP64 ``duration`` [rows] in seconds; BYTES ``language``
+    [rows], its name.
+    """
+
+    transcribes: bool
+    """True."""
+
+    @property
+    def translates(self) -> bool:
+        """Whether it takes the task ``translate``: English of what was said in another language."""

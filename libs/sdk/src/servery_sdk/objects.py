@@ -11,7 +11,7 @@ from servery_sdk import kinds
 from servery_sdk.manifests import Json, Kind, Manifest
 from servery_sdk.model import Backend, Capability, DeploymentPlan, EntryService, Port, Route, Workload
 
-_EXPLAIN = "^/v1/models/[^/]+:explain$"
+_EXPLAIN = "^/(v1/models/[^/]+:explain|v2/models/[^/]+(/versions/[^/]+)?/explain)$"
 
 
 def owned(
@@ -110,7 +110,7 @@ def http_route(plan: DeploymentPlan, route: Route) -> Manifest:
     rules = [_rule(plan, route, [{"type": "PathPrefix", "value": "/"}], route.backends, route.timeout_seconds)]
     if (found := route.explanations) is not None:
         # Every gateway puts whole paths before prefixes; where patterns come, and which there are, is its own affair.
-        paths = [{"type": "Exact", "value": _explained(model)} for model in found.models]
+        paths = [{"type": "Exact", "value": path} for model in found.models for path in _explained(model)]
         paths.append({"type": "RegularExpression", "value": _EXPLAIN})
         rules.insert(0, _rule(plan, route, paths, (found.backend,), found.timeout_seconds))
     spec = {
@@ -170,11 +170,11 @@ def _explained_paths(route: Route) -> Iterator[Manifest]:
     # An Ingress has no patterns that all controllers know; whole paths come before prefixes with all of them.
     if route.explanations is not None:
         for model in route.explanations.models:
-            yield _path(_explained(model), "Exact", route.explanations.backend)
+            yield from (_path(path, "Exact", route.explanations.backend) for path in _explained(model))
 
 
-def _explained(model: str) -> str:
-    return f"/v1/models/{model}:explain"
+def _explained(model: str) -> tuple[str, ...]:
+    return (f"/v1/models/{model}:explain", f"/v2/models/{model}/explain")
 
 
 def _path(path: str, kind: str, backend: Backend) -> Manifest:

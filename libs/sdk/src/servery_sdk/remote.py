@@ -1,4 +1,4 @@
-"""A predictor that is asked over REST, in KServe's v1 words, by a component that stands beside it."""
+"""A predictor that is asked over REST, in v1 or v2, by a component that stands beside it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.manifests import Json
+from servery_sdk.model import Protocol
+from servery_sdk.protocol import Datatype, InferRequest, RequestError, Tensor, v1, v2
 from servery_sdk.serving import InputError
 
 _OK, _CLIENT_ERROR, _SERVER_ERROR = 200, 400, 500
@@ -37,6 +39,7 @@ class RemotePredictor:
     Args:
         host: ``name`` or ``name:port``.
         model: Its name there.
+        protocol: What it is asked in: ``V1`` or ``V2``.
         headers: Sent with each request.
         timeout_seconds: For each request.
     """
@@ -46,13 +49,20 @@ class RemotePredictor:
         host: str,
         model: str,
         *,
+        protocol: Protocol = Protocol.V1,
         headers: Mapping[str, str] | None = None,
         use_ssl: bool = False,
         timeout_seconds: float = 600.0,
     ) -> None:
         self.model = model
         self._host = host
-        self._path = f"/v1/models/{quote(model, safe='')}:predict"
+        self._protocol = protocol
+        self._paths = {
+            Protocol.V1: f"/v1/models/{quote(model, safe='')}:predict",
+            Protocol.V2: f"/v2/models/{quote(model, safe='')}/infer",
+        }
+        self._described = f"/v2/models/{quote(model, safe='')}"
+        self._input: tuple[str, Datatype] | None = None
         self._headers = {**(headers or {}), "content-type": "application/json"}
         self._timeout_seconds = timeout_seconds
         made = http.client.HTTPSConnection if use_ssl else http.client.HTTPConnection
@@ -72,33 +82,46 @@ class RemotePredictor:
         self._is_closed = True
         self._connection.close()
 
-    def post(self, body: bytes) -> tuple[int, bytes]:
-        """Return status and body of the answer to one v1 body, whatever it says.
+    def post(
+        self, body: bytes, *, wire: Protocol | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Return status, body and headers (in lower case) of the answer to one body, whatever it says.
+
+        Args:
+            wire: What the body is in; None for the predictor's protocol.
+            headers: Of this request alone.
 
         Raises:
             NoAnswer: There is none.
             LateAnswer: Not in time.
         """
+        return self._sent("POST", self._paths[wire or self._protocol], body, headers)
+
+    def _sent(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes, Mapping[str, str]]:
         try:
-            return self._post(body, again=True)
+            return self._asked(method, path, body, {**self._headers, **(headers or {})}, again=True)
         except TimeoutError as error:
             raise LateAnswer(f"predictor {self._host}: no answer within {self._timeout_seconds:g} s") from error
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(f"predictor {self._host}: {type(error).__name__}: {error}") from error
 
-    def _post(self, body: bytes, *, again: bool) -> tuple[int, bytes]:
+    def _asked(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], *, again: bool
+    ) -> tuple[int, bytes, Mapping[str, str]]:
         if self._is_closed:
             raise NoAnswer(f"predictor {self._host}: nobody waits for the answer any more")
         is_used = self._connection.sock is not None
         try:
-            self._connection.request("POST", self._path, body, self._headers)
+            self._connection.request(method, path, body, headers)
             answer = self._connection.getresponse()
-            return answer.status, answer.read()
+            return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
         except (ConnectionError, http.client.BadStatusLine):
             self._connection.close()
             # A server may end a connection between two requests, and a prediction may be asked for twice.
             if is_used and again:
-                return self._post(body, again=False)
+                return self._asked(method, path, body, headers, again=False)
             raise
 
     def predictions(self, instances: Json) -> list[Json]:
@@ -109,10 +132,9 @@ class RemotePredictor:
             NoAnswer: It cannot be reached, fails, or says something else than a list.
             LateAnswer: Not in time.
         """
-        status, answer = self.post(orjson.dumps({"instances": instances}, option=orjson.OPT_SERIALIZE_NUMPY))
-        if status != _OK:
-            words = f"predictor {self._host}: HTTP {status}: {answer.decode(errors='replace')}"
-            raise InputError(words) if _CLIENT_ERROR <= status < _SERVER_ERROR else NoAnswer(words)
+        if self._protocol is Protocol.V2:
+            return self._outputs(instances)
+        answer = self._told(orjson.dumps({"instances": instances}, option=orjson.OPT_SERIALIZE_NUMPY))
         try:
             found = orjson.loads(answer)["predictions"]
         except (ValueError, KeyError, TypeError):
@@ -120,6 +142,45 @@ class RemotePredictor:
         if not isinstance(found, list):
             raise NoAnswer(f'predictor {self._host}: the answer has no list "predictions": {answer[:200]!r}')
         return found
+
+    def _told(self, body: bytes) -> bytes:
+        status, answer, _ = self.post(body)
+        self._check(status, answer)
+        return answer
+
+    def _check(self, status: int, answer: bytes) -> None:
+        if status != _OK:
+            words = f"predictor {self._host}: HTTP {status}: {answer.decode(errors='replace')}"
+            raise InputError(words) if _CLIENT_ERROR <= status < _SERVER_ERROR else NoAnswer(words)
+
+    def _outputs(self, instances: Json) -> list[Json]:
+        """Return the rows of the first output of a v2 predictor, whose first input the instances are."""
+        if self._input is None:
+            self._input = self._first_input()
+        name, datatype = self._input
+        sent = v1.tensor(name, np.asarray(instances).tolist())
+        if datatype is not Datatype.BYTES and sent.datatype is not Datatype.BYTES:
+            sent = Tensor(name=name, data=sent.data.astype(datatype.dtype), datatype=datatype)
+        answer = self._told(v2.encode_request(InferRequest(model=self.model, inputs=(sent,))).body)
+        try:
+            outputs = v2.decode_response(answer).outputs
+        except RequestError:
+            outputs = ()
+        if not outputs or not outputs[0].data.ndim:
+            raise NoAnswer(f'predictor {self._host}: the answer has no "outputs" with rows: {answer[:200]!r}')
+        found: list[Json] = outputs[0].data.tolist()
+        return found
+
+    def _first_input(self) -> tuple[str, Datatype]:
+        """Return name and type of the model's first input; of one that does not say, what numbers are."""
+        status, answer, _ = self._sent("GET", self._described)
+        self._check(status, answer)
+        try:
+            first = orjson.loads(answer)["inputs"][0]
+            datatype = Datatype.named(str(first["datatype"]))
+            return str(first["name"]), datatype or Datatype.FP64
+        except (ValueError, KeyError, TypeError, IndexError):
+            return v1.INPUT, Datatype.FP64
 
     def scores(self, rows: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return predictions that are numbers: ``[rows]`` or ``[rows, scores]`` for ``[rows, *item]``.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
+
+from google.protobuf.message import Message
 
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse
@@ -50,11 +52,45 @@ class Route:
 
     Attributes:
         path: ``/predictions/{model}``; a name in braces stands for anything but ``/``.
+        summary: What it does, for whoever reads the API's description; and so are the others.
+        takes: Media types of bodies that it reads.
+        query: What parameters behind ``?`` mean, by name.
+        failures: What statuses mean.
     """
 
     method: str
     path: str
     handle: Handle
+    summary: str = ""
+    takes: tuple[str, ...] = ()
+    query: Mapping[str, str] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A method of a gRPC service and who answers it.
+
+    Attributes:
+        name: ``Predictions``.
+        request: The kind of message that comes.
+        handle: Takes a message and returns one; raises ``ServeryError`` for what shall be refused. Where messages are
+            streamed, it takes them as they come, or yields them.
+    """
+
+    name: str
+    request: type[Message]
+    handle: Callable[[Any], Any]
+    takes_stream: bool = False
+    gives_stream: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RpcService:
+    """A gRPC service, by its full name."""
+
+    name: str
+    calls: tuple[Call, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +109,10 @@ class CrossOrigin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """Where routes are answered.
+    """Where routes are answered, or services: a listener has one or the other.
 
     Attributes:
+        services: gRPC's.
         port: None for the predictor's own, as also where that port is this one.
         is_local: Only programs on the same machine may connect; means nothing without a port.
         tells_metrics: ``/metrics`` is answered here, too.
@@ -83,6 +120,7 @@ class Listener:
     """
 
     routes: tuple[Route, ...] = ()
+    services: tuple[RpcService, ...] = ()
     port: int | None = None
     is_local: bool = False
     tells_metrics: bool = False

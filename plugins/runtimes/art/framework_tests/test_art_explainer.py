@@ -12,6 +12,7 @@ from command import servery
 from servery_runtime_art.model import ARTExplainer
 from servery_sdk.documents import Document
 from servery_sdk.model import Protocol
+from servery_sdk.protocol import Datatype, InferRequest, Tensor, v2
 from servery_sdk.serving import InputError
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "art-digits"
@@ -42,6 +43,27 @@ async def test_attack_finds_another_image_close_to_the_given_one(digits: Any) ->
     assert found["L2 error"] == pytest.approx(np.linalg.norm(other - image), abs=1e-5)
     assert np.abs(other - image).max() <= 0.3 + 1e-6
     assert {np.array(body["instances"]).shape for _, _, body in asked} == {(1, 64)}
+
+
+async def test_v2_brings_image_and_class_as_two_inputs(digits: Any) -> None:
+    image, label = (np.array(part, dtype=np.float64) for part in REQUEST["instances"])
+    inputs = (
+        Tensor(name="image", data=image, datatype=Datatype.FP64),
+        Tensor(name="class", data=np.atleast_1d(label), datatype=Datatype.FP64),
+    )
+    body = v2.encode_request(InferRequest(model="digits", inputs=inputs)).body
+
+    def answer(asked: Any) -> tuple[int, Any]:
+        return 200, {"predictions": digits.predict_proba(np.array(asked["instances"])).tolist()}
+
+    with answering(answer) as predictor:
+        reply = await ARTExplainer(predictor_host=predictor.host).reply(
+            Document(model="digits", wire=Protocol.V2, body=body, headers={}, explain=True)
+        )
+    assert isinstance(reply.body, bytes)
+    found = {output.name: output.data for output in v2.decode_response(reply.body).outputs}
+    assert found["adversarial_example"].shape == image.shape
+    assert found["prediction"].tolist() == [9] != found["adversarial_prediction"].tolist()
 
 
 async def test_predictor_may_answer_with_classes_alone() -> None:

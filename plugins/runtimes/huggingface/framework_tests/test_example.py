@@ -7,19 +7,38 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import servery
 
-EXAMPLE = Path(__file__).parents[4] / "examples" / "tiny-chat"
+EXAMPLES = Path(__file__).parents[4] / "examples"
 
 
-@pytest.mark.timeout(300)
-def test_the_tiny_model_is_made_and_answers(tmp_path: Path) -> None:
-    folder = shutil.copytree(EXAMPLE, tmp_path / "tiny-chat", ignore=shutil.ignore_patterns("model"))
+def predictions(name: str, directory: Path) -> Any:
+    """Make the model of an example, and return what it answers to the example's request."""
+    folder = shutil.copytree(EXAMPLES / name, directory / name, ignore=shutil.ignore_patterns("model"))
     subprocess.run([sys.executable, folder / "make_model.py"], check=True, capture_output=True)  # ours
     assert sum(path.stat().st_size for path in (folder / "model").iterdir()) < 1_000_000
     done = servery("predict", "-f", str(folder / "service.yaml"), "-d", f"@{folder / 'request.json'}")
     assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout)["predictions"]
-    assert [type(answer) for answer in answers] == [str, str]
+    return json.loads(done.stdout)["predictions"]
+
+
+@pytest.mark.timeout(300)
+def test_the_tiny_model_is_made_and_answers(tmp_path: Path) -> None:
+    assert [type(answer) for answer in predictions("tiny-chat", tmp_path)] == [str, str]
+
+
+@pytest.mark.timeout(300)
+def test_the_tiny_model_that_sees_names_two_classes(tmp_path: Path) -> None:
+    (found,) = predictions("tiny-vision", tmp_path)
+    assert set(found["label"]) < {"cat", "dog", "river"}
+    assert found["score"] == sorted(found["score"], reverse=True)
+
+
+@pytest.mark.timeout(300)
+def test_the_tiny_model_that_hears_writes_something_down(tmp_path: Path) -> None:
+    (found,) = predictions("tiny-speech", tmp_path)
+    assert set(found) <= set("abcdefghijklmnopqrstuvwxyz <>unk/s")
+    assert found

@@ -19,15 +19,25 @@ from servery_runtime_huggingface.tasks import Task, task_of
         ("GPT2LMHeadModel", 2, Task.TEXT_GENERATION),
         ("T5ForConditionalGeneration", 2, Task.TEXT2TEXT_GENERATION),
         ("MarianMTModel", 2, Task.TEXT2TEXT_GENERATION),
-        ("BertForQuestionAnswering", 2, None),
+        ("BertForQuestionAnswering", 2, Task.QUESTION_ANSWERING),
+        ("ViTForImageClassification", 3, Task.IMAGE_CLASSIFICATION),
+        ("SegformerForSemanticSegmentation", 3, Task.IMAGE_SEGMENTATION),
+        ("DetrForObjectDetection", 3, Task.OBJECT_DETECTION),
+        ("Wav2Vec2ForCTC", 2, Task.AUTOMATIC_SPEECH_RECOGNITION),
+        ("BertForNextSentencePrediction", 2, None),
     ],
 )
 def test_the_architecture_says_what_a_model_does(architecture: str, labels: int, task: Task | None) -> None:
-    assert task_of([architecture, "Other"], labels=labels) is task
+    assert task_of([architecture, "Other"], labels=labels, known={}) is task
 
 
 def test_a_config_without_architectures_says_nothing() -> None:
-    assert task_of([], labels=2) is None
+    assert task_of([], labels=2, known={}) is None
+
+
+def test_what_the_framework_knows_counts_more_than_a_names_end() -> None:
+    known = {"WhisperForConditionalGeneration": Task.AUTOMATIC_SPEECH_RECOGNITION}
+    assert task_of([*known], labels=2, known=known) is Task.AUTOMATIC_SPEECH_RECOGNITION
 
 
 def test_kserves_flags_are_options_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +63,7 @@ def test_kserves_flags_are_options_of_the_model(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        ("--task=poetry", "--task: 'poetry' is none of: fill_mask, rerank, "),
+        ("--task=poetry", "--task: 'poetry' is none of: audio_classification, "),
         ("--max_length=many", "--max-length: Input should be a valid integer"),
         ("--return_probabilities=perhaps", "--return-probabilities: Input should be a valid boolean"),
         ("--tasks=fill_mask", "unrecognized arguments: --tasks=fill_mask"),

@@ -442,6 +442,8 @@ def test_type_hints_are_a_signature(directory: Path) -> None:
         pytest.param("a", {"output-0": (Datatype.BYTES, [b"a"])}, id="text"),
         pytest.param([b"\xff"], {"output-0": (Datatype.BYTES, [b"\xff"])}, id="bytes"),
         pytest.param([[1, 2], [3]], {"output-0": (Datatype.BYTES, [b"[1, 2]", b"[3]"])}, id="ragged"),
+        pytest.param([[1, "x"]], {"output-0": (Datatype.BYTES, [b'[1, "x"]'])}, id="numbers-beside-texts"),
+        pytest.param([["x", "y"]], {"output-0": (Datatype.BYTES, [[b"x", b"y"]])}, id="texts-of-two-axes"),
         pytest.param(pd.DataFrame({"a": [{"b": np.float32(1)}, None]}), {"a": (Datatype.BYTES, [b'{"b": 1.0}', b"null"])}, id="objects"),
         pytest.param({"a": {"b": 1}}, {"a": (Datatype.BYTES, [b'{"b": 1}'])}, id="nested"),
         pytest.param(pd.DataFrame({"at": pd.to_datetime(["2026-01-31"])}), {"at": (Datatype.BYTES, [b"2026-01-31T00:00:00"])}, id="times"),

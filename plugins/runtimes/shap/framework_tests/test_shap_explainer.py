@@ -11,6 +11,7 @@ from command import servery
 from servery_runtime_shap.model import SHAPExplainer
 from servery_sdk.documents import Document
 from servery_sdk.model import Protocol
+from servery_sdk.protocol import Datatype, InferRequest, Tensor, v2
 from servery_sdk.serving import InputError, LoadError
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "shap-iris"
@@ -36,6 +37,34 @@ async def test_values_of_a_linear_model_are_its_weights_times_the_distance(tmp_p
     expected = (ROWS - BACKGROUND.mean(axis=0))[:, :, None] * WEIGHTS
     np.testing.assert_allclose(found["shap_values"], expected, atol=1e-6)
     np.testing.assert_allclose(found["base_values"], [BACKGROUND.mean(axis=0) @ WEIGHTS] * 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["matrix", "columns"])
+async def test_v2_brings_a_matrix_or_columns_and_gets_tensors(tmp_path: Path, form: str) -> None:
+    np.save(tmp_path / "background.npy", BACKGROUND)
+    named = {"x": ROWS} if form == "matrix" else {name: ROWS[:, at] for at, name in enumerate("abc")}
+    inputs = tuple(Tensor(name=name, data=data, datatype=Datatype.FP64) for name, data in named.items())
+    body = v2.encode_request(InferRequest(model="m", inputs=inputs)).body
+    with answering(lambda body: (200, {"predictions": (np.array(body["instances"]) @ WEIGHTS).tolist()})) as predictor:
+        explainer = SHAPExplainer(predictor_host=predictor.host)
+        explainer.load(tmp_path)
+        reply = await explainer.reply(Document(model="m", wire=Protocol.V2, body=body, headers={}, explain=True))
+    assert isinstance(reply.body, bytes)
+    found = {output.name: output.data for output in v2.decode_response(reply.body).outputs}
+    expected = (ROWS - BACKGROUND.mean(axis=0))[:, :, None] * WEIGHTS
+    np.testing.assert_allclose(found["shap_values"], expected, atol=1e-6)
+    assert found["base_values"].shape == (2, 2)
+
+
+async def test_columns_of_different_lengths_are_the_clients_fault(tmp_path: Path) -> None:
+    np.save(tmp_path / "background.npy", BACKGROUND)
+    columns = ("a", ROWS[:, 0]), ("b", ROWS[:1, 1])
+    inputs = tuple(Tensor(name=name, data=data, datatype=Datatype.FP64) for name, data in columns)
+    body = v2.encode_request(InferRequest(model="m", inputs=inputs)).body
+    explainer = SHAPExplainer(predictor_host="127.0.0.1:9")
+    explainer.load(tmp_path)
+    with pytest.raises(InputError, match=r"inputs differ in rows: \{'a': \[2\], 'b': \[1\]\}"):
+        await explainer.reply(Document(model="m", wire=Protocol.V2, body=body, headers={}, explain=True))
 
 
 async def test_values_and_base_add_up_to_one_number_a_row(tmp_path: Path) -> None:

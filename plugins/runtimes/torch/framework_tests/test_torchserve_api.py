@@ -70,6 +70,12 @@ async def test_images_are_predicted_and_explained(http: httpx.AsyncClient) -> No
         assert (await http.request(url="/predictions/mnist/1.0", **one)).json() == 2
     explained = await http.put("/explanations/mnist", content=TWO)
     assert np.array(explained.json()).shape == (1, 28, 28)
+    # v2 has the picture as BYTES, and its class beside it.
+    sent = {"name": "data", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(TWO).decode()]}
+    for path in ("/v2/models/mnist/explain", "/v2/models/mnist/versions/1.0/explain"):
+        (output,) = (await http.post(path, json={"inputs": [sent]})).json()["outputs"]
+        assert output["shape"] == [1, 1, 28, 28]
+        np.testing.assert_allclose(output["data"], np.ravel(explained.json()), atol=1e-6)
     # The store's envelope is kserve: its requests are read whatever path they come by.
     assert (await http.post("/predictions/mnist", content=REQUEST)).json() == {"predictions": [2]}
     assert (await http.post("/v1/models/mnist:predict", content=REQUEST)).json() == {"predictions": [2]}

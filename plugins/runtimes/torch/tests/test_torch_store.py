@@ -247,3 +247,8 @@ def test_requirements_are_installed_beside_the_model_where_that_is_allowed(tmp_p
     target = tmp_path / "target"
     assert requirements.satisfy(file, target, is_allowed=True, archive=tmp_path / "m.mar")
     assert (target / "servery_tiny_wheel.py").read_bytes() == b"NUMBER = 7\n"
+
+
+def test_backslashes_of_a_properties_file_escape() -> None:
+    text = "allowed_urls=https://a\\\\.example/.*,\\\n    http\\://b/.*\nname=\\u00e4\\tb\n"
+    assert store.parse_properties(text) == {"allowed_urls": r"https://a\.example/.*,http://b/.*", "name": "ä\tb"}

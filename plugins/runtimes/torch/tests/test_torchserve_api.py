@@ -19,7 +19,7 @@ from servery_runtime_torch.management import NotHere
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse
 from servery_sdk.routes import Asked, CrossOrigin, Listener, ServedModel
-from servery_sdk.serving import InputError
+from servery_sdk.serving import InputError, LoadError
 
 PNG = b"\x89PNG\r\n\x1a\n--not a boundary\r\n\xff"
 
@@ -289,7 +289,7 @@ def test_archives_of_the_store_are_registered_and_models_deleted(make_call: Any)
     assert [model["modelName"] for model in call("GET", "/models")[1]["models"]] == ["mnist"]
     status, answer = call("DELETE", "/models/mnist/2.0")
     assert (status, "its versions are loaded together: 1.0, 2.0" in answer["message"]) == (400, True)
-    status, answer = call("POST", "/models?url=https://models.example/noop.mar")
+    status, answer = call("POST", "/models?url=gone.mar")
     assert (status, "it holds: mnist.mar, mnist2.mar, noop.mar" in answer["message"]) == (404, True)
     status, answer = call("POST", "/models?url=noop.mar&model_name=other")
     assert (status, "keeps its archive's name, 'noop'" in answer["message"]) == (400, True)
@@ -299,11 +299,17 @@ def test_archives_of_the_store_are_registered_and_models_deleted(make_call: Any)
 
 def places(listeners: list[Listener]) -> list[tuple[int | None, bool, set[str]]]:
     return [
-        (one.port, one.is_local, {route.path.split("/")[1] for route in one.routes} or {"metrics"}) for one in listeners
+        (one.port, one.is_local, {route.path.split("/")[1] for route in one.routes} or {"metrics"})
+        for one in listeners
+        if not one.services and not any(route.path == "/api-description" for route in one.routes)
     ]
 
 
-ASK, MANAGE = {"ping", "predictions", "explanations"}, {"models"}
+def rpc_places(listeners: list[Listener]) -> list[tuple[int | None, bool, str]]:
+    return [(one.port, one.is_local, service.name) for one in listeners for service in one.services]
+
+
+ASK, MANAGE = {"ping", "predictions", "explanations"}, {"models", "workflows"}
 
 
 def test_addresses_of_the_configuration_are_where_it_is_answered(make_listeners: Any) -> None:
@@ -329,9 +335,71 @@ def test_without_addresses_for_us_our_own_port_answers(
 def test_variables_win_where_the_configuration_lets_them(make_listeners: Any) -> None:
     environment = {"TS_INFERENCE_ADDRESS": "http://0.0.0.0:9000", "TS_CORS_ALLOWED_ORIGIN": "https://a.example, *"}
     _, listeners = make_listeners(CONFIG + "enable_envvars_config=true\ncors_allowed_methods=GET\n", environment)
-    assert [one.port for one in listeners] == [None, 8086, 9000, 8082]
+    assert [port for port, _, _ in places(listeners)] == [None, 8086, 9000, 8082]
     pages = CrossOrigin(origins=("https://a.example", "*"), methods=("GET",), headers=())
-    assert [one.cross_origin for one in listeners] == [None, pages, pages, None]
+    assert {one.port: one.cross_origin for one in listeners} == {None: None, 8086: pages, 9000: pages, 8082: None}
+
+
+def test_each_port_describes_all_that_is_answered_there(make_listeners: Any) -> None:
+    _, listeners = make_listeners("inference_address=http://0.0.0.0:8085\nmanagement_address=http://0.0.0.0:8085\n")
+    found = {}
+    for one in listeners:
+        for route in one.routes:
+            if (route.method, route.path) in (("GET", "/api-description"), ("OPTIONS", "/")):
+                answer = asyncio.run(route.handle(Asked(path={})))
+                found[one.port, route.method] = json.loads(answer.body)
+    assert found[8085, "GET"] == found[8085, "OPTIONS"]
+    assert found[8085, "GET"]["openapi"] == "3.0.1"
+    assert {"/ping", "/predictions/{model}", "/models", "/models/{model}/{version}/set-default"} <= set(
+        found[8085, "GET"]["paths"]
+    )
+    assert "/models" not in found[None, "GET"]["paths"]
+    predict = found[None, "OPTIONS"]["paths"]["/predictions/{model}/{version}"]["post"]
+    assert [(one["name"], one["in"]) for one in predict["parameters"]] == [("model", "path"), ("version", "path")]
+    assert "multipart/form-data" in predict["requestBody"]["content"]
+
+
+@pytest.mark.parametrize("url", ["all.war", "https://models.example/all.war?token"])
+def test_workflows_are_refused_with_what_to_do_instead(make_call: Any, url: str) -> None:
+    _, call = make_call(CONFIG + "enable_model_api=true\n")
+    for method, path in (("POST", f"/models?url={url}"), ("POST", "/workflows?url=all.war"), ("GET", "/workflows/all")):
+        status, answer = call(method, path)
+        assert (status, answer["type"], "InferenceGraph" in answer["message"]) == (501, "NotImplementedException", True)
+
+
+def test_a_store_that_is_to_load_a_workflow_says_so(make_listeners: Any) -> None:
+    with pytest.raises(LoadError, match="workflow archive, which is not served"):
+        make_listeners("load_models=all.war\n")
+
+
+GRPC = "grpc_inference_port=7070\ngrpc_management_port=7071\n"
+ASKED = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
+MANAGED = "org.pytorch.serve.grpc.management.ManagementAPIsService"
+
+
+@pytest.mark.parametrize(
+    ("config", "places"),
+    [
+        pytest.param("", [(None, False, ASKED), (None, False, MANAGED)], id="no-ports"),
+        pytest.param(CONFIG, [(None, False, ASKED)], id="management-is-for-this-machine"),
+        pytest.param(
+            GRPC,
+            [(None, False, ASKED), (7070, False, ASKED), (7071, True, MANAGED)],
+            id="ports",
+        ),
+        pytest.param(
+            GRPC + "grpc_inference_address=127.0.0.1\ngrpc_management_address=0.0.0.0\n",
+            [(None, False, ASKED), (7070, True, ASKED), (7071, False, MANAGED)],
+            id="addresses",
+        ),
+        pytest.param("grpc_inference_port=many\n", [(None, False, ASKED), (None, False, MANAGED)], id="no-number"),
+    ],
+)
+def test_grpc_is_answered_at_our_port_and_those_of_the_configuration(
+    make_listeners: Any, config: str, places: list[Any]
+) -> None:
+    _, listeners = make_listeners(config)
+    assert rpc_places(listeners) == places
 
 
 @pytest.mark.parametrize(

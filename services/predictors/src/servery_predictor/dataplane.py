@@ -14,19 +14,20 @@ from servery_sdk.documents import Document, DocumentModel, Reply
 from servery_sdk.errors import ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError
-from servery_sdk.serving import DecoupledModel
+from servery_sdk.serving import DecoupledModel, Overrides
 
 from servery_predictor.batching.tickets import Ability, Outcome, Ticket
 from servery_predictor.errors import ModelNotReady, QueueFull, TooLate
 from servery_predictor.extensions.offered import Offered
 from servery_predictor.metrics import Metrics
+from servery_predictor.overriding import NotAllowed
 from servery_predictor.repository import Repository, Users
 
 
 class Changes(Protocol):
     """Who loads and unloads models: the repository, or all workers' repositories together."""
 
-    async def load(self, name: str) -> None: ...
+    async def load(self, name: str, overrides: Overrides | None = None) -> None: ...
 
     async def unload(self, name: str) -> None: ...
 
@@ -38,13 +39,31 @@ class DataPlane:
         changes: What a client's wish to load or unload goes to.
     """
 
-    def __init__(self, repository: Repository, metrics: Metrics, offered: Offered) -> None:
+    def __init__(
+        self, repository: Repository, metrics: Metrics, offered: Offered, *, allows_overrides: bool = False
+    ) -> None:
         self.repository = repository
         self.metrics = metrics
         self.offered = offered
         self._tracing = offered.ledger.tracing
         self.changes: Changes = repository
+        self._allows_overrides = allows_overrides
         self.draining = False
+
+    async def load(self, name: str, overrides: Overrides | None) -> None:
+        """Load a model as a client wishes.
+
+        Raises:
+            NotAllowed: With something of the client's, which this server does not take.
+            UnknownModel: No such model.
+            LoadError: It cannot be served.
+        """
+        if overrides is not None and not self._allows_overrides:
+            raise NotAllowed(
+                f"model {name!r} is loaded as it lies in its repository; a server that is started with "
+                "--allow-load-overrides takes a configuration and files from clients"
+            )
+        await self.changes.load(name, overrides)
 
     @property
     def ready(self) -> bool:

@@ -55,7 +55,7 @@ class ModelFactory:
             LoadError: The artifact is a store but cannot be read.
         """
         made = self._model_class
-        stored: Mapping[str, MakeModel] = made.stored(artifact) if isinstance(made, ModelStore) else {}
+        stored: Mapping[str, MakeModel] = made.stored(artifact, **self._options) if isinstance(made, ModelStore) else {}
         return {
             model: partial(self._empty, make)
             for model, make in (stored or {name: partial(made, **self._options)}).items()

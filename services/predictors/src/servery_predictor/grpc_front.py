@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from servery_sdk.protocol import InferResponse
 from servery_sdk.protocol import grpc as codec
 from servery_sdk.protocol.shared import SharedRequest, Span
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
+from servery_sdk.routes import RpcService
 
 from servery_predictor import grpc_server
 from servery_predictor.batching.tickets import Outcome
@@ -156,14 +157,22 @@ class FastGrpcServer:
 
     Args:
         is_shared: Whether other processes serve the same port.
+        services: The runtime's own.
     """
 
     def __init__(
-        self, plane: DataPlane, *, host: str, port: int, max_message_bytes: int, is_shared: bool = False
+        self,
+        plane: DataPlane,
+        *,
+        host: str,
+        port: int,
+        max_message_bytes: int,
+        is_shared: bool = False,
+        services: Sequence[RpcService] = (),
     ) -> None:
         self._folder = private_folder()
         path = Path(self._folder.name) / _SOCKET
-        self._behind = GrpcServer(plane, address=f"unix:{path}", max_message_bytes=max_message_bytes)
+        self._behind = GrpcServer(plane, address=f"unix:{path}", max_message_bytes=max_message_bytes, services=services)
         limits = CallLimits(max_message_bytes=max_message_bytes)
         self._front = RpcServer(handlers(plane), path, host=host, port=port, limits=limits, is_shared=is_shared)
         self.port = self._front.port

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -21,11 +21,15 @@ from servery_sdk.protocol.shared import SharedRequest
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2_grpc as stubs
 from servery_sdk.protos.pool import POOL
+from servery_sdk.routes import RpcService
 from servery_sdk.runtimes import VERSION
 
+from servery_predictor import overriding
 from servery_predictor.dataplane import DataPlane, Parts
 from servery_predictor.errors import GRPC
 from servery_predictor.extensions.statistics import statistics
+from servery_predictor.grpc_messages import Readable
+from servery_predictor.runtime_calls import add_services
 from servery_predictor.tfserving import grpc as tfserving
 
 SERVICE = "inference.GRPCInferenceService"
@@ -171,7 +175,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
     async def RepositoryModelLoad(self, request: Any, context: Any) -> pb.RepositoryModelLoadResponse:  # noqa: N802
         name = request.model_name or request.repository_or_model_name
         try:
-            await self._plane.changes.load(name)
+            await self._plane.load(name, overriding.from_message(request.parameters))
         except ServeryError as failure:
             await _abort(context, failure)
         return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
@@ -350,25 +354,37 @@ class GrpcServer:
     Args:
         address: ``host:port``, or ``unix:`` and a path.
         is_shared: Whether other processes serve the same port.
+        services: The runtime's own.
 
     Attributes:
         port: Of ``host:port``.
     """
 
-    def __init__(self, plane: DataPlane, *, address: str, max_message_bytes: int, is_shared: bool = False) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        *,
+        address: str,
+        max_message_bytes: int,
+        is_shared: bool = False,
+        services: Sequence[RpcService] = (),
+    ) -> None:
         self._server = grpc.aio.server(
+            interceptors=(Readable(),),
             options=[
                 ("grpc.max_send_message_length", max_message_bytes),
                 ("grpc.max_receive_message_length", max_message_bytes),
                 # Two servers that share a port by accident would each get half of the requests.
                 ("grpc.so_reuseport", int(is_shared)),
-            ]
+            ],
         )
         stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(plane), self._server)  # type: ignore[no-untyped-call]  # generated
         tfserving.add_services(self._server, plane)
+        add_services(self._server, services)
+        self._names = (SERVICE, *tfserving.SERVICES, *(service.name for service in services))
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # only where asyncio is
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, *tfserving.SERVICES, reflection.SERVICE_NAME), self._server, POOL)
+        reflection.enable_server_reflection((*self._names, reflection.SERVICE_NAME), self._server, POOL)
         self.port: int = self._server.add_insecure_port(address)
 
     async def start(self) -> None:
@@ -379,7 +395,7 @@ class GrpcServer:
     async def set_ready(self, *, ready: bool) -> None:
         """Tell health checks."""
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE, *tfserving.SERVICES):
+        for service in ("", *self._names):
             await self._health.set(service, status)
 
     async def stop(self, drain_seconds: float) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 from servery_sdk.protocol import Datatype
 
+from servery_predictor.openai_api.audio import TranslationRequest
 from servery_predictor.openai_api.routes import OpenAIRoutes
 
 _JSON = "application/json"
 
 
 def _path(
-    request: str, answer: str, *parameters: str, summary: str = "Infer", failure: str = "Error"
+    request: str, answer: str, *parameters: str, summary: str = "Infer", failure: str = "Error", media: str = _JSON
 ) -> dict[str, Any]:
     errors = {"400": "the request is wrong", "404": "no such model", "429": "too many wait", "503": "not ready"}
     return {
@@ -27,7 +28,7 @@ def _path(
             ],
             "requestBody": {
                 "required": True,
-                "content": {_JSON: {"schema": {"$ref": f"#/components/schemas/{request}"}}},
+                "content": {media: {"schema": {"$ref": f"#/components/schemas/{request}"}}},
             },
             "responses": {
                 "200": {
@@ -46,20 +47,55 @@ def _path(
     }
 
 
-def _explain_path() -> dict[str, Any]:
-    path = _path("V1Request", "V1Explanation", "model", summary="Explain")
+def _explained(request: str, answer: str, *parameters: str) -> dict[str, Any]:
+    path = _path(request, answer, *parameters, summary="Explain")
     error = {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
     path["post"]["responses"]["501"] = {"description": "the model does not explain", "content": error}
     return path
 
 
+def _streamed(*parameters: str) -> dict[str, Any]:
+    path = _path("GenerateRequest", "Answer", *parameters, summary="Generate, piece by piece")
+    path["post"]["responses"]["200"]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+    return path
+
+
+_VERSIONS = {"": ("model",), "/versions/{version}": ("model", "version")}
+"""What stands behind a model's name in a path, and the path's parameters."""
+
+_TFSERVING = {
+    "predict": ("TFPredictRequest", "Predict"),
+    "classify": ("TFExamples", "Classify"),
+    "regress": ("TFExamples", "Regress"),
+}
+
 INFERENCE_PATHS: dict[str, Any] = {
     "/v1/models/{model}:predict": _path("V1Request", "V1Response", "model"),
-    "/v1/models/{model}:explain": _explain_path(),
-    "/v2/models/{model}/infer": _path("V2Request", "V2Response", "model"),
-    "/v2/models/{model}/versions/{version}/infer": _path("V2Request", "V2Response", "model", "version"),
+    "/v1/models/{model}:explain": _explained("V1Request", "V1Explanation", "model"),
+    **{f"/v2/models/{{model}}{at}/infer": _path("V2Request", "V2Response", *names) for at, names in _VERSIONS.items()},
     **{
-        path: _path(kind.__name__, "OpenAIAnswer", failure="OpenAIError")
+        f"/v2/models/{{model}}{at}/explain": _explained("V2Request", "V2Response", *names)
+        for at, names in _VERSIONS.items()
+    },
+    **{
+        f"/v2/models/{{model}}{at}/generate": _path("GenerateRequest", "Answer", *names, summary="Generate")
+        for at, names in _VERSIONS.items()
+    },
+    **{f"/v2/models/{{model}}{at}/generate_stream": _streamed(*names) for at, names in _VERSIONS.items()},
+    # TensorFlow Serving's, of models with signatures; :predict of no version is v1's own path.
+    **{
+        f"/v1/models/{{model}}{at}:{call}": _path(request, "Answer", *names, summary=summary)
+        for call, (request, summary) in _TFSERVING.items()
+        for at, names in _VERSIONS.items()
+        if call != "predict" or at
+    },
+    **{
+        path: _path(
+            kind.__name__,
+            "OpenAIAnswer",
+            failure="OpenAIError",
+            media="multipart/form-data" if issubclass(kind, TranslationRequest) else _JSON,
+        )
         for path, kind in OpenAIRoutes.bodies_by_path().items()
     },
 }
@@ -94,6 +130,36 @@ INFERENCE_SCHEMAS: dict[str, Any] = {
                 "properties": {name: {"type": ["string", "null"]} for name in ("message", "type", "param", "code")},
             }
         },
+    },
+    "Answer": {"type": "object"},
+    "GenerateRequest": {
+        "type": "object",
+        "description": "The model's inputs by name, a value or a list for each; and its parameters.",
+        "properties": {
+            "id": {"type": "string"},
+            "text_input": {"type": "string"},
+            "parameters": {"type": "object"},
+        },
+        "example": {"text_input": "What is Triton?", "parameters": {"max_tokens": 20}},
+    },
+    "TFPredictRequest": {
+        "type": "object",
+        "properties": {
+            "signature_name": {"type": "string"},
+            "instances": {"type": "array", "minItems": 1, "items": {}},
+            "inputs": {},
+        },
+        "example": {"instances": [[1.0, 2.0]]},
+    },
+    "TFExamples": {
+        "type": "object",
+        "required": ["examples"],
+        "properties": {
+            "signature_name": {"type": "string"},
+            "context": {"type": "object"},
+            "examples": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        },
+        "example": {"examples": [{"x": 1.0}]},
     },
     "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
     "V1Request": {

@@ -26,6 +26,8 @@ from servery_sdk.serving import (
     GatheringModel,
     LoadError,
     Model,
+    OverridableModel,
+    Overrides,
     ScheduledModel,
     Scheduling,
     UnbatchedModel,
@@ -296,13 +298,14 @@ class Repository:
         if failures:
             raise LoadError("; ".join(map(str, failures)))
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, overrides: Overrides | None = None) -> None:
         """Load or load again; while loading, the old one goes on answering. Artifacts may have got new models, and hold
         some back until they are asked for.
 
         Raises:
             UnknownModel: Not here.
             LoadError: It cannot be served.
+            Unimplemented: It cannot be loaded with ``overrides``.
         """
         if name not in self._entries:
             for known, artifact in list(self._artifacts.items()):
@@ -316,10 +319,10 @@ class Repository:
                 entry.state = ModelState.LOADING
             executor = ThreadPoolExecutor(1, thread_name_prefix=f"model-{entry.name}")
             try:
-                model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry)
+                model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry, overrides)
                 if isinstance(model, DocumentModel):
                     await model.begin()
-            except LoadError as error:
+            except (LoadError, Unimplemented) as error:
                 executor.shutdown(wait=False)
                 if entry.model is None:
                     entry.state, entry.reason = ModelState.FAILED_TO_LOAD, str(error)
@@ -328,11 +331,15 @@ class Repository:
             self._serve(entry, model, executor)
             await self._release(old)
 
-    def _loaded(self, entry: Entry) -> AnyModel:
+    def _loaded(self, entry: Entry, overrides: Overrides | None) -> AnyModel:
         adopted = self._adopted.pop(entry.name, None)
         if adopted is not None:
             return adopted
         model = entry.make_model()
+        if overrides is not None:
+            if not isinstance(model, OverridableModel):
+                raise Unimplemented(f"model {entry.name!r} is loaded from its artifact, and from nothing else")
+            model.override(overrides)
         model.load(entry.artifact)
         return model
 
@@ -365,6 +372,7 @@ class Repository:
             executor=executor,
             predict_many=model.predict_many if isinstance(model, GatheringModel) and model.gathers else None,
             batchable=batchable,
+            together=wishes.together,
             max_rows=max_rows,
             patience=_patience(wishes),
             max_requests=max_requests,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,16 +14,18 @@ from fastapi.responses import Response as HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from servery_http.manners import Answering
 from servery_http.messages import Handler, Request, Response, header
+from servery_sdk import api_description
 from servery_sdk.documents import Document
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.model import Protocol as Wire
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError, v1, v2
 from servery_sdk.protocol.shared import SharedRequest
+from servery_sdk.routes import Route
 from servery_sdk.runtimes import VERSION
 from starlette.exceptions import HTTPException
 
-from servery_predictor import errors
+from servery_predictor import errors, overriding
 from servery_predictor.asking import Asking
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.events import Events
@@ -39,6 +41,7 @@ JSON_LENGTH = b"inference-header-content-length"
 _BINARY = b"application/octet-stream"
 _PREDICT = re.compile(r"/v1/models/([^/]+):predict")
 _EXPLAIN = re.compile(r"/v1/models/([^/]+):explain")
+_EXPLAIN_V2 = re.compile(r"/v2/models/([^/]+?)(?:/versions/([^/]+?))?[:/]explain")
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _GENERATE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/generate(_stream)?")
 
@@ -50,11 +53,13 @@ _OF_A_CONNECTION = frozenset(
 
 
 class HotRoutes:
-    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, ``generate``, and OpenAI's.
+    """``POST /v1/models/{m}:predict``, ``:explain``, ``POST /v2/models/{m}[/versions/{v}]/infer``, ``explain``,
+    ``generate``, and OpenAI's.
 
     Args:
         events: How CloudEvents are answered.
         more: Finds what the runtime has beside them.
+        explanations: Answers requests for explanations in the models' place.
     """
 
     def __init__(
@@ -62,8 +67,10 @@ class HotRoutes:
         plane: DataPlane,
         events: Events | None = None,
         more: Callable[[str, str], Handler | None] | None = None,
+        explanations: Handler | None = None,
     ) -> None:
         self._plane = plane
+        self._explanations = explanations
         self._tfserving = tfserving.TFServingRoutes(plane)
         self._events = events or Events()
         self._more = more or _no_more
@@ -87,7 +94,10 @@ class HotRoutes:
             version = found[2] and unquote(found[2])
             handler = self._generate.handler(unquote(found[1]), version, is_streamed=bool(found[3]))
         elif found := _EXPLAIN.fullmatch(path):
-            handler = self._explain(unquote(found[1]))
+            handler = self._explanations or self._explain(unquote(found[1]))
+        elif found := _EXPLAIN_V2.fullmatch(path):
+            version = found[2] and unquote(found[2])
+            handler = self._explanations or self._infer(unquote(found[1]), version, explain=True)
         else:
             handler = self._tfserving.find(path) or self._more("POST", path)
         if handler is not None and len(self._known) < 1000:
@@ -122,22 +132,22 @@ class HotRoutes:
 
         return explain
 
-    def _infer(self, model: str, version: str | None) -> Handler:
+    def _infer(self, model: str, version: str | None, *, explain: bool = False) -> Handler:
         memory = self._plane.offered.shared_memory
 
         def infer(request: Request) -> Answering:
             if self._plane.repository.takes_documents(model):
-                return _replied(self._plane, request, model, Wire.V2, version=version)
+                return _replied(self._plane, request, model, Wire.V2, version=version, explain=explain)
             try:
                 asked = v2.decode_request(
                     request.body, model=model, version=version, json_length=_json_length(request), regions=memory
                 )
                 if type(asked) is SharedRequest:
                     memory.check(asked)
-                    return Asking(self._plane, asked, "v2", self._placed)
+                    return Asking(self._plane, asked, "v2", self._placed, explain=explain)
             except ServeryError as failure:
                 return errors.response(failure)
-            return Asking(self._plane, asked, "v2", _v2_response)
+            return Asking(self._plane, asked, "v2", _v2_response, explain=explain)
 
         return infer
 
@@ -202,8 +212,12 @@ def _json_length(request: Request) -> int | None:
     return int(value)
 
 
-def application(plane: DataPlane) -> FastAPI:
-    """Return the routes that are not hot: health, metadata, repository, metrics, documentation."""
+def application(plane: DataPlane, routes: Iterable[Route] = ()) -> FastAPI:
+    """Return the routes that are not hot: health, metadata, repository, metrics, documentation.
+
+    Args:
+        routes: The runtime's own, which are answered elsewhere: the documentation tells of them, too.
+    """
     app = FastAPI(title="Servery predictor", version=VERSION)
     repository = plane.repository
 
@@ -298,8 +312,8 @@ def application(plane: DataPlane) -> FastAPI:
         ]
 
     @app.post("/v2/repository/models/{model}/load", responses=_ERRORS)
-    async def load(model: str) -> dict[str, Any]:
-        await plane.changes.load(model)
+    async def load(model: str, request: HttpRequest) -> dict[str, Any]:
+        await plane.load(model, overriding.from_body(await request.body()))
         return {"name": model, "load": True}
 
     @app.post("/v2/repository/models/{model}/unload", responses=_ERRORS)
@@ -311,7 +325,7 @@ def application(plane: DataPlane) -> FastAPI:
     async def metrics() -> HttpResponse:
         return HttpResponse(generate_latest(plane.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    app.openapi = _with_inference(app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.openapi = _with_inference(app.openapi, api_description.paths(routes))  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
 
@@ -321,11 +335,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _with_inference(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+def _with_inference(openapi: Callable[[], dict[str, Any]], more: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
     # The hot routes never reach FastAPI, but its documentation is where people look for them.
     def described() -> dict[str, Any]:
         document = openapi()
-        document["paths"].update(INFERENCE_PATHS)
+        document["paths"].update({**more, **INFERENCE_PATHS})
         document.setdefault("components", {}).setdefault("schemas", {}).update(INFERENCE_SCHEMAS)
         return document
 

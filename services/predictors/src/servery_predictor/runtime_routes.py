@@ -157,6 +157,9 @@ def doors(
     own: list[Route] = []
     beside: dict[int, list[Listener]] = {}
     for listener in listeners:
+        if listener.services:
+            # Those are gRPC's.
+            continue
         if listener.port is None:
             own += listener.routes
         elif listener.port not in (http_port, *taken):
@@ -167,7 +170,7 @@ def doors(
             logger.warning("routes are not answered: their port is taken", extra={"port": listener.port})
     made = tuple(
         Door(
-            host=_LOOPBACK if host in _WILDCARDS and all(each.is_local for each in here) else host,
+            host=local_host(host) if all(each.is_local for each in here) else host,
             port=port,
             routes=tuple(route for each in here for route in each.routes),
             tells_metrics=any(each.tells_metrics for each in here),
@@ -176,3 +179,8 @@ def doors(
         for port, here in beside.items()
     )
     return tuple(own), made
+
+
+def local_host(host: str) -> str:
+    """Return where a door is that only this machine may reach, beside a predictor that listens at ``host``."""
+    return _LOOPBACK if host in _WILDCARDS else host

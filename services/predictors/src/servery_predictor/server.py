@@ -6,16 +6,17 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from socket import socket
 
 from servery_http.front import no_application
 from servery_http.limits import Limits
 from servery_http.server import Server, bound
 from servery_sdk.model import Runtime
-from servery_sdk.routes import Route
+from servery_sdk.routes import Listener, Route, RpcService
 
 from servery_predictor.dataplane import DataPlane
+from servery_predictor.explaining import RemoteExplanations
 from servery_predictor.extensions.ledger import Ledger
 from servery_predictor.extensions.offered import Offered
 from servery_predictor.factory import ModelFactory, Options
@@ -25,6 +26,7 @@ from servery_predictor.manners import events, manners, served
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository
 from servery_predictor.rest import HotRoutes, application
+from servery_predictor.runtime_calls import RpcDoor, RpcDoorServer, rpc_doors
 from servery_predictor.runtime_routes import Door, PlaneHost, Table, doors, metrics_route
 from servery_predictor.settings import Settings
 
@@ -60,7 +62,7 @@ def data_plane(
         on_call=offered.tracer.called,
     )
     repository.add(settings.model_name, settings.model_dir)
-    return DataPlane(repository, metrics, offered)
+    return DataPlane(repository, metrics, offered, allows_overrides=settings.allow_load_overrides)
 
 
 _YOUNG_OBJECTS = 20_000
@@ -78,11 +80,14 @@ def settle() -> None:
     gc.set_threshold(_YOUNG_OBJECTS)
 
 
-def _grpc_server(plane: DataPlane, settings: Settings, *, is_shared: bool) -> GrpcServer | FastGrpcServer:
+def _grpc_server(
+    plane: DataPlane, settings: Settings, services: Sequence[RpcService], *, is_shared: bool
+) -> GrpcServer | FastGrpcServer:
     most, host, port = settings.max_body_bytes, settings.host, settings.grpc_port
     if settings.grpc_front == "grpcio":
-        return GrpcServer(plane, address=f"{host}:{port}", max_message_bytes=most, is_shared=is_shared)
-    return FastGrpcServer(plane, host=host, port=port, max_message_bytes=most, is_shared=is_shared)
+        address = f"{host}:{port}"
+        return GrpcServer(plane, address=address, max_message_bytes=most, is_shared=is_shared, services=services)
+    return FastGrpcServer(plane, host=host, port=port, max_message_bytes=most, is_shared=is_shared, services=services)
 
 
 class Predictor:
@@ -107,10 +112,17 @@ class Predictor:
         self._settings = settings
         self.plane = data_plane(settings, runtime, metrics, options=options, ledger=ledger)
         self.repository = self.plane.repository
-        own, beside = self._routes(is_alone=listening is None)
+        listeners = self.repository.listeners(PlaneHost(self.plane, is_alone=listening is None))
+        own, beside = self._routes(listeners)
+        services, rpc_beside = self._services(listeners, beside)
+        self._explanations = (
+            RemoteExplanations(settings.explainer_host, timeout_seconds=settings.request_timeout_seconds)
+            if settings.explainer_host
+            else None
+        )
         self.http = Server(
-            HotRoutes(self.plane, events(settings), Table(own) if own else None),
-            served(application(self.plane), settings),
+            HotRoutes(self.plane, events(settings), Table(own) if own else None, self._explanations),
+            served(application(self.plane, own), settings),
             host=settings.host,
             port=settings.http_port,
             sock=listening,
@@ -120,11 +132,13 @@ class Predictor:
         )
         is_shared = listening is not None
         self.doors = tuple(found for door in beside if (found := self._door(door, is_shared=is_shared)) is not None)
-        self.grpc = _grpc_server(self.plane, settings, is_shared=is_shared) if settings.enable_grpc else None
+        self.rpc_doors = tuple(
+            opened for door in rpc_beside if (opened := self._rpc_door(door, is_shared=is_shared)) is not None
+        )
+        self.grpc = _grpc_server(self.plane, settings, services, is_shared=is_shared) if settings.enable_grpc else None
 
-    def _routes(self, *, is_alone: bool) -> tuple[tuple[Route, ...], tuple[Door, ...]]:
+    def _routes(self, listeners: Sequence[Listener]) -> tuple[tuple[Route, ...], tuple[Door, ...]]:
         settings = self._settings
-        listeners = self.repository.listeners(PlaneHost(self.plane, is_alone=is_alone))
         taken = (settings.grpc_port,) if settings.enable_grpc else ()
         return doors(listeners, host=settings.host, http_port=settings.http_port, taken=taken)
 
@@ -145,6 +159,24 @@ class Predictor:
             manners=manners(settings, door.cross_origin),
             drain_seconds=settings.drain_seconds,
         )
+
+    def _services(
+        self, listeners: Sequence[Listener], beside: Sequence[Door]
+    ) -> tuple[tuple[RpcService, ...], tuple[RpcDoor, ...]]:
+        settings = self._settings
+        return rpc_doors(
+            listeners,
+            host=settings.host,
+            grpc_port=settings.grpc_port if settings.enable_grpc else None,
+            taken=(settings.http_port, *(door.port for door in beside)),
+        )
+
+    def _rpc_door(self, door: RpcDoor, *, is_shared: bool) -> RpcDoorServer | None:
+        try:
+            return RpcDoorServer(door, max_message_bytes=self._settings.max_body_bytes, is_shared=is_shared)
+        except OSError as error:
+            logger.warning("port of the runtime's own is not opened", extra={"port": door.port, "reason": str(error)})
+            return None
 
     async def start(self) -> None:
         """Load, then listen: a probe that only opens the port, as KServe's default does, must not see a model half loaded.
@@ -168,6 +200,8 @@ class Predictor:
         self.plane.offered.open()
         for server in (self.http, *self.doors):
             await server.start()
+        for door in self.rpc_doors:
+            await door.start()
         if self.grpc is not None:
             await self.grpc.start()
 
@@ -177,11 +211,15 @@ class Predictor:
         async with asyncio.TaskGroup() as group:
             for server in (self.http, *self.doors):
                 group.create_task(server.stop(), name=f"http-stop-{server.port}")
+            for door in self.rpc_doors:
+                group.create_task(door.stop(self._settings.drain_seconds), name=f"grpc-stop-{door.port}")
             if self.grpc is not None:
                 await self.grpc.set_ready(ready=False)
                 group.create_task(self.grpc.stop(self._settings.drain_seconds), name="grpc-stop")
         await self.repository.close()
         await self.plane.offered.close()
+        if self._explanations is not None:
+            await self._explanations.close()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.

@@ -81,8 +81,18 @@ class Settings(BaseSettings):
     ce_merge: bool = Field(default=False, validation_alias=_as_kserve("ce_merge"))
     """Whether they keep the other attributes of what they answer; also KServe's variable ``CE_MERGE``."""
 
+    explainer_host: str = ""
+    """Component that requests for explanations are passed on to, ``host`` or ``host:port``; without, the model explains.
+
+    Mode knative sets it for what answers at the service's own host, where nothing else routes between components.
+    """
+
     allow_client_shm: bool = False
     """Whether clients may register shared memory; whoever reaches the port then reads and writes what they name."""
+
+    allow_load_overrides: bool = False
+    """Whether clients may load a model with a configuration and files of their own; whoever reaches the port then runs
+    what code they like as the server's user, where the runtime runs models in Python."""
 
     trace_file: Path | None = None
     """Where traces of requests are written, once a client asks for some; without, none are."""

@@ -30,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings()
     pairs = [(given[index], Path(given[index + 1])) for index in range(0, len(given), 2)]
     try:
-        engine = Engine(plugins.load().storage_providers, settings, patterns=Patterns.of(os.environ))
-        asyncio.run(_run(engine, pairs))
+        asyncio.run(_run(Engine(plugins.load().storage_providers, settings), pairs, Patterns.of(os.environ)))
     except ServeryError as error:
         print(error, file=sys.stderr)  # noqa: T201  # the last line of the log is what kubectl shows
         if settings.termination_log.exists():
@@ -40,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(1) from error
 
 
-async def _run(engine: Engine, pairs: Sequence[tuple[str, Path]]) -> None:
+async def _run(engine: Engine, pairs: Sequence[tuple[str, Path]], patterns: Patterns) -> None:
     console = Console(stderr=True)
     with contextlib.ExitStack() as stack:
         bars: Progress = stack.enter_context(TerminalBars(console)) if console.is_terminal else JsonLines()
         for source, target in pairs:
-            await engine.fetch(source, target, bars)
+            await engine.fetch(source, target, bars, patterns)

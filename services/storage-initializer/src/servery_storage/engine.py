@@ -1,28 +1,36 @@
-"""List, fetch at once, verify, place: one engine for all providers.
+"""List, fetch many pieces at once, verify, place: one engine for all providers.
 
 Everything is written below a hidden directory on the target's own volume and renamed into place at the end, so a reader
-of the target sees the whole model or none of it.
+of the target sees the whole model or none of it. Another process goes on where one died.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import shutil
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
-from servery_sdk.errors import Permanent, ServeryError, Transient
-from servery_sdk.storage import StorageEntry, StorageProvider, StorageUri
+from servery_sdk.errors import ErrorCode, Permanent, ServeryError, Transient
+from servery_sdk.storage import Addressed, StorageEntry, StorageProvider, StorageUri, Streamed
 
+from servery_storage import names
 from servery_storage.archive import is_archive, unpack
+from servery_storage.assembly import Assembly
+from servery_storage.backoff import delay_seconds
+from servery_storage.cache import Cache
+from servery_storage.lock import held
+from servery_storage.mover import Mover
 from servery_storage.patterns import Patterns
+from servery_storage.place import Record, listing_of, place
+from servery_storage.plan import Piece
 from servery_storage.progress import Progress
 from servery_storage.settings import Settings
+from servery_storage.staging import Staging
 
-STAGING_PREFIX = ".servery-fetch-"
 _T = TypeVar("_T")
 
 
@@ -43,35 +51,87 @@ class Engine:
         providers: Mapping[str, StorageProvider],
         settings: Settings,
         *,
-        patterns: Patterns = Patterns(),  # noqa: B008  # frozen
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._by_scheme = {scheme: provider for provider in providers.values() for scheme in provider.schemes}
         self._settings = settings
-        self._patterns = patterns
+        self._cache = Cache(settings.cache, max_bytes=settings.max_cache_bytes) if settings.cache else None
         self._sleep = sleep
 
-    async def fetch(self, source: str, target: Path, progress: Progress) -> None:
-        """Put the model at ``source`` into the directory ``target``.
+    async def fetch(
+        self,
+        source: str,
+        target: Path,
+        progress: Progress,
+        patterns: Patterns = Patterns(),  # noqa: B008  # frozen
+    ) -> None:
+        """Put the model at ``source``, or what of it ``patterns`` want, into the directory ``target``.
 
         Raises:
             FetchFailed: It could not be done; ``target`` holds nothing of it.
         """
-        uri = StorageUri.parse(source)
-        provider = self._provider(uri)
-        target.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=target))
         try:
-            entries = await self._listed(provider, uri)
+            uri = StorageUri.parse(source)
+            provider = self._provider(uri)
+            entries = await self._listed(provider, uri, patterns)
             progress.begin(source, entries)
-            await self._fetch_all(provider, uri, entries, staging, progress)
-            root = self._unpacked(staging, entries)
-            _place(root, target)
+            await self._brought(provider, source, entries, target, progress)
         except (ServeryError, OSError) as error:
-            raise FetchFailed(_said(source, error)) from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            code = error.code if isinstance(error, ServeryError) else ErrorCode.INTERNAL
+            raise FetchFailed(_said(source, error), code=code) from error
         progress.end(source)
+
+    async def _brought(
+        self,
+        provider: StorageProvider,
+        source: str,
+        entries: Sequence[StorageEntry],
+        target: Path,
+        progress: Progress,
+    ) -> None:
+        listing = listing_of(entries)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        record = Record.path(source, target)
+        staging = Staging(source, target)
+        async with held(staging.directory):
+            earlier = Record.read(record)
+            if earlier is not None and earlier.still_holds(listing, target):
+                staging.remove()
+                return
+            try:
+                names.check(entries, folds_case=staging.folds_case())
+                staging.begin(entries, self._settings.piece_bytes)
+                await self._fetched(provider, staging, entries, listing, progress)
+                root = await _in_thread(lambda: self._unpacked(staging, entries))
+            except Transient:
+                raise  # The next process goes on from what is there.
+            except (ServeryError, OSError):
+                staging.remove()
+                raise
+            finally:
+                staging.close()
+            await _in_thread(lambda: _placed(root, target, record, listing, earlier))
+            staging.remove()
+
+    async def _fetched(
+        self,
+        provider: StorageProvider,
+        staging: Staging,
+        entries: Sequence[StorageEntry],
+        listing: str,
+        progress: Progress,
+    ) -> None:
+        """See that every entry is whole in ``staging``: from this node's cache, or from its source."""
+        missing = [entry for entry in entries if not staging.is_whole(entry)]
+        cache = self._cache
+        if cache is None or not listing:
+            await self._moved(provider, staging, missing, progress)
+            return
+        keys = {entry: Cache.key(provider.name, entry) for entry in missing}
+        async with held(cache.lock_of(listing), lambda: progress.waits("another process fetches the same model")):
+            fetched = await _in_thread(lambda: _taken(cache, keys, staging, progress))
+            await self._moved(provider, staging, fetched, progress)
+            await _in_thread(lambda: _given(cache, {keys[entry]: staging.path(entry) for entry in fetched}))
 
     def _provider(self, uri: StorageUri) -> StorageProvider:
         found = self._by_scheme.get(uri.scheme)
@@ -80,32 +140,39 @@ class Engine:
             raise FetchFailed(f"cannot recognize storage type for {uri}: known are {known}")
         return found
 
-    async def _listed(self, provider: StorageProvider, uri: StorageUri) -> list[StorageEntry]:
+    async def _listed(self, provider: StorageProvider, uri: StorageUri, patterns: Patterns) -> list[StorageEntry]:
         async def collect() -> list[StorageEntry]:
-            return [entry async for entry in provider.list(uri) if self._patterns.wants(entry.path)]
+            return [entry async for entry in provider.list(uri) if patterns.wants(entry.path)]
 
         entries = await self._tried(collect)
         if not entries:
             raise Permanent(f"no model found in {uri}: the source holds no object there")
-        for entry in entries:
-            path = PurePosixPath(entry.path)
-            if path.is_absolute() or ".." in path.parts or not path.parts:
-                raise Permanent(f"object {entry.source!r} would be written outside the model's directory")
         return entries
 
-    async def _fetch_all(
+    def _check_space(self, staging: Staging, missing: Sequence[StorageEntry]) -> None:
+        needed = sum(entry.size_bytes or 0 for entry in missing) - staging.used_bytes(missing)
+        free = shutil.disk_usage(staging.directory).free
+        if needed > free:
+            raise Permanent(f"the model needs {needed} bytes more, and the volume of {staging.files} has {free} free")
+
+    async def _moved(
         self,
         provider: StorageProvider,
-        uri: StorageUri,
+        staging: Staging,
         entries: Sequence[StorageEntry],
-        staging: Path,
         progress: Progress,
     ) -> None:
-        slots = asyncio.Semaphore(self._settings.max_concurrency)
+        self._check_space(staging, entries)
+        if isinstance(provider, Addressed):
+            mover = Mover(provider, staging, self._settings, progress.advance)
+            await _in_thread(lambda: mover.run(entries), mover.stop)
+            return
+        assert isinstance(provider, Streamed)
+        stream, slots = provider, asyncio.Semaphore(self._settings.max_connections)
 
         async def one(entry: StorageEntry) -> None:
             async with slots:
-                await self._fetch_one(provider, entry, staging / entry.path, progress)
+                await self._streamed(stream, entry, staging, progress)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -115,59 +182,99 @@ class Engine:
             # The first is the cause; the others were cancelled by it or say the same.
             raise failures.exceptions[0] from None
 
-    async def _fetch_one(self, provider: StorageProvider, entry: StorageEntry, path: Path, progress: Progress) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    async def _streamed(self, provider: Streamed, entry: StorageEntry, staging: Staging, progress: Progress) -> None:
+        piece = Piece(entry, 0, entry.size_bytes)
+        assembly = Assembly(entry, staging.path(entry), (piece,), (piece,))
+        sink = _Stream(assembly, progress)
 
         async def attempt() -> None:
-            with path.open("ab") as file:
-                await provider.fetch(entry, _Counted(file, progress, entry), offset=file.tell())
-            size = path.stat().st_size
-            if entry.size_bytes is not None and size != entry.size_bytes:
-                if size > entry.size_bytes:
-                    path.unlink()
-                raise Transient(f"object {entry.source!r}: {size} of {entry.size_bytes} bytes came")
+            await provider.fetch(entry, sink, offset=sink.at)
+            if entry.size_bytes is not None and sink.at != entry.size_bytes:
+                came, sink.at = sink.at, min(sink.at, entry.size_bytes)
+                if came > entry.size_bytes:
+                    raise Permanent(f"object {entry.source!r}: {entry.size_bytes} bytes were listed, and {came} came")
+                raise Transient(f"object {entry.source!r}: {came} of {entry.size_bytes} bytes came")
 
-        await self._tried(attempt)
+        assembly.open(entry.digest)
+        try:
+            await self._tried(attempt)
+            assembly.cut(sink.at)
+            assembly.came(piece, memoryview(b""))
+        finally:
+            assembly.close()
+        staging.entry_is_whole(entry)
 
     async def _tried(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        for number in range(1, self._settings.max_attempts):
+        for tries in range(1, self._settings.max_attempts):
             try:
                 return await attempt()
             except Transient as error:
-                wait = self._settings.backoff_seconds * 2 ** (number - 1) * random.uniform(0.5, 1.5)  # noqa: S311
-                await self._sleep(max(wait, error.retry_after_seconds or 0.0))
+                first, jitter = self._settings.backoff_seconds, random.random()  # noqa: S311  # no secret
+                await self._sleep(delay_seconds(tries, error, first_seconds=first, jitter=jitter))
         return await attempt()
 
-    def _unpacked(self, staging: Path, entries: Sequence[StorageEntry]) -> Path:
-        only = staging / entries[0].path
+    def _unpacked(self, staging: Staging, entries: Sequence[StorageEntry]) -> Path:
+        only = staging.files / entries[0].path
         if len(entries) != 1 or not is_archive(only):
-            return staging
-        inside = staging / "unpacked"
+            return staging.files
+        inside = staging.directory / "unpacked"
+        if inside.exists():
+            shutil.rmtree(inside)
         inside.mkdir()
         unpack(only, inside, max_bytes=self._settings.max_unpacked_bytes)
         return inside
 
 
-class _Counted:
-    """A sink that tells the progress."""
+class _Stream:
+    """The sink of a provider that moves the bytes itself."""
 
-    def __init__(self, file: BinaryIO, progress: Progress, entry: StorageEntry) -> None:
-        self._file, self._progress, self._entry = file, progress, entry
+    def __init__(self, assembly: Assembly, progress: Progress) -> None:
+        self._assembly, self._progress = assembly, progress
+        self.at = 0
 
     def write(self, chunk: bytes) -> None:
-        self._file.write(chunk)
-        self._progress.advance(self._entry, len(chunk))
+        self._assembly.write(memoryview(chunk), self.at)
+        self.at += len(chunk)
+        self._progress.advance(self._assembly.entry, len(chunk))
 
 
-def _place(root: Path, target: Path) -> None:
-    """Rename what lies in ``root`` into ``target``, replacing what has the same name."""
-    for path in sorted(root.iterdir()):
-        final = target / path.name
-        if final.is_dir() and not final.is_symlink():
-            shutil.rmtree(final)
-        path.replace(final)
+def _taken(
+    cache: Cache, keys: Mapping[StorageEntry, str], staging: Staging, progress: Progress
+) -> Sequence[StorageEntry]:
+    """Take what the cache has, and return what it has not."""
+    missing = []
+    for entry, key in keys.items():
+        if cache.take(key, staging.path(entry)):
+            staging.entry_is_whole(entry)
+            progress.advance(entry, entry.size_bytes or 0)
+        else:
+            missing.append(entry)
+    return missing
+
+
+def _given(cache: Cache, paths: Mapping[str, str]) -> None:
+    for key, path in paths.items():
+        cache.give(key, path)
+
+
+def _placed(root: Path, target: Path, record: Path, listing: str, earlier: Record | None) -> None:
+    Record.of(listing, root).write(root / record.name)
+    place(root, target, record, earlier)
+
+
+async def _in_thread(call: Callable[[], _T], stop: Callable[[], None] = lambda: None) -> _T:
+    """Return what ``call`` does beside the loop. Who is cancelled waits for its end: it writes where others come next."""
+    running = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        stop()
+        await asyncio.wait([running])
+        raise
 
 
 def _said(source: str, error: ServeryError | OSError) -> str:
     words = str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        words = f"the disk is full: {words}"
     return words if source in words else f"{source}: {words}"

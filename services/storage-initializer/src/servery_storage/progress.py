@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Protocol, Self, TextIO
@@ -20,8 +21,11 @@ class Progress(Protocol):
     def begin(self, source: str, entries: Sequence[StorageEntry]) -> None:
         """The objects are known."""
 
+    def waits(self, reason: str) -> None:
+        """Nothing moves for now."""
+
     def advance(self, entry: StorageEntry, size_bytes: int) -> None:
-        """So many bytes more of one object are there."""
+        """So many bytes more of one object are there. Called from several threads."""
 
     def end(self, source: str) -> None:
         """The model is in place."""
@@ -33,6 +37,7 @@ class JsonLines:
     def __init__(self, stream: TextIO | None = None, every_seconds: float = 5.0) -> None:
         self._stream, self._every_seconds = stream or sys.stderr, every_seconds
         self._total: int | None = None
+        self._lock = threading.Lock()
         self._done = 0
         self._started = self._said = time.monotonic()
 
@@ -43,12 +48,16 @@ class JsonLines:
         self._started = self._said = time.monotonic()
         self._say("fetching", source=source, objects=len(entries), total_bytes=self._total)
 
+    def waits(self, reason: str) -> None:
+        self._say("waiting", reason=reason)
+
     def advance(self, entry: StorageEntry, size_bytes: int) -> None:
-        self._done += size_bytes
-        now = time.monotonic()
-        if now - self._said >= self._every_seconds:
-            self._said = now
-            self._say("progress", done_bytes=self._done, total_bytes=self._total)
+        with self._lock:
+            self._done += size_bytes
+            now = time.monotonic()
+            if now - self._said >= self._every_seconds:
+                self._said = now
+                self._say("progress", done_bytes=self._done, total_bytes=self._total)
 
     def end(self, source: str) -> None:
         seconds = round(time.monotonic() - self._started, 3)
@@ -85,6 +94,9 @@ class TerminalBars:
         sizes = [entry.size_bytes for entry in entries]
         total = None if None in sizes else sum(size or 0 for size in sizes)
         self._task = self._bars.add_task(source, total=total)
+
+    def waits(self, reason: str) -> None:
+        self._bars.console.print(reason)
 
     def advance(self, entry: StorageEntry, size_bytes: int) -> None:
         if self._task is not None:

@@ -122,7 +122,7 @@ class Backend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanations:
-    """Where requests for explanations go, ``/v1/models/{m}:explain``.
+    """Where requests for explanations go, ``/v1/models/{m}:explain`` and ``/v2/models/{m}/explain``.
 
     Attributes:
         models: The names that are asked for, of routers that match no patterns.

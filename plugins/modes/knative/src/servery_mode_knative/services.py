@@ -6,16 +6,20 @@ Source: KServe pkg/controller/v1beta1/inferenceservice/reconcilers/knative/ksvc_
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from servery_sdk import kinds, objects
 from servery_sdk.manifests import Json, Manifest
-from servery_sdk.model import AutoscalerClass, DeploymentPlan, ScaleMetric, Workload
+from servery_sdk.model import AutoscalerClass, ComponentKind, DeploymentPlan, ScaleMetric, Workload
 
 from servery_mode_knative import pods
 
 VISIBILITY = "networking.knative.dev/visibility"
 PREVIOUS, LATEST = "prev", "latest"
 """Tags, and so parts of hosts: ``prev-iris-predictor…``."""
+
+EXPLAINER_HOST = "SERVERY_PREDICTOR_EXPLAINER_HOST"
+"""The predictor's setting, ``explainer_host``."""
 
 _AUTOSCALING = "autoscaling.knative.dev"
 _BY_REQUESTS = f"kpa.{_AUTOSCALING}"
@@ -32,7 +36,7 @@ _KUBERNETES_STRATEGY: Manifest = {"maxUnavailable": "25%", "maxSurge": "25%"}
 
 def knative_service(plan: DeploymentPlan, workload: Workload) -> Manifest:
     """Return the Knative Service: the template of its revisions, and who gets the requests."""
-    spec = {"template": _template(workload), "traffic": _traffic(workload)}
+    spec = {"template": _template(leading(plan, workload)), "traffic": _traffic(workload)}
     labels = dict(workload.labels)
     if not plan.routes:
         # Nobody outside is to reach it.
@@ -40,6 +44,31 @@ def knative_service(plan: DeploymentPlan, workload: Workload) -> Manifest:
     made = objects.owned(plan, kinds.KNATIVE_SERVICE, workload.name, labels, spec)
     annotations = {key: value for key, value in workload.annotations.items() if key in _OF_THE_SERVICE}
     return {**made, "metadata": {**made["metadata"], "annotations": annotations}} if annotations else made
+
+
+def leading(plan: DeploymentPlan, workload: Workload) -> Workload:
+    """Return the workload, told of the explainer where it is the one that gets the service's requests.
+
+    Nothing routes between Knative Services, so that one passes requests for explanations on. A variable says so: a
+    program of somebody else's would refuse a flag that it does not know.
+    """
+    explainer = next((one for one in plan.workloads if one.kind is ComponentKind.EXPLAINER), None)
+    if explainer is None or workload is explainer or not workload.traffic_percent:
+        return workload
+    containers = [
+        _told(container, f"{explainer.name}.{plan.ref.namespace}")
+        if container["name"] == workload.main_container
+        else container
+        for container in workload.pod["containers"]
+    ]
+    return replace(workload, pod={**workload.pod, "containers": containers})
+
+
+def _told(container: Manifest, host: str) -> Manifest:
+    env = container.get("env") or []
+    if any(one["name"] == EXPLAINER_HOST for one in env):
+        return container
+    return {**container, "env": [*env, {"name": EXPLAINER_HOST, "value": host}]}
 
 
 def _template(workload: Workload) -> Manifest:

@@ -18,7 +18,7 @@ def servery_runtimes() -> Iterable[Runtime]:
         kind=ComponentKind.EXPLAINER,
         model_class="servery_runtime_art.model:ARTExplainer",
         formats=(SupportedFormat(name="art", priority=1),),
-        protocols=(Protocol.V1,),
+        protocols=(Protocol.V1, Protocol.V2),
         local_images=("kserve/art-explainer",),
         local_flags={"storage_uri": "model_dir"},
         options=(

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from servery_sdk.hooks import hookimpl
 from servery_sdk.model import Option, OptionKind, Runtime, SupportedFormat
 from servery_sdk.runtimes import predictor
+from servery_sdk.toolcalls import ToolForm
 
 from servery_runtime_huggingface.tasks import Task
 
@@ -43,6 +44,16 @@ OPTIONS = (
     Option(name="tensor_input_names", meaning="the tokenizer's outputs that the model gets, with commas between them"),
     Option(name="trust_remote_code", meaning="run the code that lies beside the weights", kind=OptionKind.SWITCH),
     Option(name="chat_template", meaning="a file with the template of conversations, or the template itself"),
+    Option(
+        name="tool_call_parser",
+        meaning="how the model writes calls of tools; found from its chat template if left out",
+        choices=tuple(form for form in ToolForm if form is not ToolForm.LIST),
+    ),
+    Option(
+        name="enable_auto_tool_choice",
+        meaning="refuse to serve a model whose calls of tools would stay text",
+        kind=OptionKind.SWITCH,
+    ),
     Option(name="max_num_seqs", meaning="texts that are generated at one time", kind=OptionKind.INTEGER),
     *(
         Option(name=name, meaning=why, kind=kind, is_ignored=True)

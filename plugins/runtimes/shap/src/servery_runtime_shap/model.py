@@ -14,6 +14,7 @@ import shap
 from numpy.typing import NDArray
 from servery_sdk.explainers import RemoteExplainer
 from servery_sdk.manifests import Json
+from servery_sdk.protocol import InferRequest
 from servery_sdk.remote import RemotePredictor
 from servery_sdk.serving import InputError, LoadError
 
@@ -56,6 +57,21 @@ class SHAPExplainer(RemoteExplainer):
             raise LoadError(f"{file.name}: {type(error).__name__}: {error}") from error
         if self._background.ndim != 2 or not self._background.size:
             raise LoadError(f"{file.name}: must be a table of numbers [rows, columns], is {self._background.shape}")
+
+    def instances(self, request: InferRequest) -> list[Json]:
+        """Return the rows of a matrix, or of columns in the order of the request.
+
+        Raises:
+            InputError: Columns differ in length, or the matrix has no rows.
+        """
+        if len(request.inputs) == 1:
+            return super().instances(request)
+        columns = [tensor.data.reshape(len(tensor.data), -1) for tensor in request.inputs if tensor.data.ndim]
+        lengths = {tensor.name: list(tensor.data.shape) for tensor in request.inputs}
+        if len(columns) < len(request.inputs) or len({len(column) for column in columns}) > 1:
+            raise InputError(f"inputs differ in rows: {lengths}")
+        rows: list[Json] = np.concatenate(columns, axis=1).tolist()
+        return rows
 
     def explanation(self, instances: list[Json], predictor: RemotePredictor) -> Json:
         """Return ``shap_values [rows, columns]``, or ``[rows, columns, answers]``, and ``base_values [rows]``.

@@ -18,7 +18,7 @@ def servery_runtimes() -> Iterable[Runtime]:
         kind=ComponentKind.EXPLAINER,
         model_class="servery_runtime_shap.model:SHAPExplainer",
         formats=(),
-        protocols=(Protocol.V1,),
+        protocols=(Protocol.V1, Protocol.V2),
         options=(
             *OPTIONS,
             Option(

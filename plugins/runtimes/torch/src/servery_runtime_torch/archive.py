@@ -18,6 +18,8 @@ from servery_sdk.serving import LoadError
 
 MANIFEST = PurePosixPath("MAR-INF/MANIFEST.json")
 SUFFIXES = (".mar", ".tar.gz", ".tgz")
+WORKFLOW = ".war"
+"""The end of the names of archives that say how requests go through several models."""
 MAX_BYTES = 64 * 2**30
 """Of an archive's files together, once unpacked."""
 
@@ -59,6 +61,11 @@ def manifest(path: Path, *, expected: Path) -> Manifest:
     Raises:
         LoadError: No such archive, or no manifest that can be read.
     """
+    if path.suffix == WORKFLOW:
+        raise LoadError(
+            f"{path}: is a workflow archive, which is not served: serve each of its models from the model store, and "
+            "say how requests go through them in an InferenceGraph"
+        )
     if not path.exists():
         present = ", ".join(sorted(entry.name for entry in found(expected))) or "none"
         raise LoadError(f"{path}: no such archive; {expected} holds: {present}")

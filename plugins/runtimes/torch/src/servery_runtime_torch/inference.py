@@ -6,7 +6,7 @@ Source: TorchServe, "Inference API"; its frontend for words and statuses, its ``
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import orjson
@@ -60,13 +60,33 @@ def routes(host: Host, envelope: str) -> tuple[Route, ...]:
         return ask
 
     served = [
-        Route(method=method, path=f"/{verb}/{{model}}{version}", handle=answering(asking(explain=explain)))
-        for verb, explain in (("predictions", False), ("explanations", True))
+        Route(
+            method=method,
+            path=f"/{verb}/{{model}}{version}",
+            handle=answering(asking(explain=explain)),
+            summary=f"{summary} of one version" if version else summary,
+            takes=("application/octet-stream", "application/json", "text/plain", "multipart/form-data"),
+            failures=FAILURES,
+        )
+        for verb, explain, summary in (
+            ("predictions", False, "Ask a model"),
+            ("explanations", True, "Ask what a model's answer comes from"),
+        )
         for version in ("", "/{version}")
         # ``curl -T`` puts.
         for method in ("POST", "PUT", "GET")
     ]
-    return (Route(method="GET", path="/ping", handle=answering(ping)), *served)
+    health = Route(
+        method="GET",
+        path="/ping",
+        handle=answering(ping),
+        summary="Tell whether every model answers",
+        failures={"500": "one does not"},
+    )
+    return (health, *served)
+
+
+FAILURES = {"400": "the request is wrong", "404": "no such model or version", "503": "not ready, or too many wait"}
 
 
 def answering(handle: Callable[[Asked], Awaitable[Answer]]) -> Handle:
@@ -112,27 +132,43 @@ def decoded(asked: Asked, model: str, envelope: str) -> tuple[InferRequest, bool
     """
     content_type = asked.headers.get("content-type", "")
     version = asked.path.get("version")
-    if envelope not in _BARE and asked.body.lstrip().startswith(b"{"):
-        try:
-            request = v1.decode_request(asked.body, model=model)
-        except RequestError:
-            if _holds_instances(asked.body):
-                raise
-        else:
-            request.version = version
-            return request, True
+    if (request := of_instances(asked.body, model, version, envelope)) is not None:
+        return request, True
     between = multipart.boundary(content_type)
     sent = [Part(name, "text/plain", value.encode()) for name, value in asked.query.items()]
     if between is not None:
         sent += multipart.parts(asked.body, between)
     elif asked.body or not sent:
         sent.append(Part(BODY, content_type.partition(";")[0].strip().lower(), asked.body))
+    return of_fields(sent, model, version, envelope), False
+
+
+def of_instances(body: bytes, model: str, version: str | None, envelope: str) -> InferRequest | None:
+    """Return the request of the ``instances`` that ``envelope`` wraps; None where the body holds none.
+
+    Raises:
+        RequestError: ``instances`` that cannot be read.
+    """
+    if envelope in _BARE or not body.lstrip().startswith(b"{"):
+        return None
+    try:
+        request = v1.decode_request(body, model=model)
+    except RequestError:
+        if _holds_instances(body):
+            raise
+        return None
+    request.version = version
+    return request
+
+
+def of_fields(sent: Sequence[Part], model: str, version: str | None, envelope: str) -> InferRequest:
+    """Return the request of one row that has these fields."""
     tensors = [_tensor(name, found) for name, found in multipart.by_name(sent).items()]
     if envelope == _VALUE:
         chosen = next((tensor for tensor in tensors if tensor.name in ("data", BODY)), tensors[0])
         chosen.name = v1.INPUT
         tensors = [chosen]
-    return InferRequest(model=model, version=version, inputs=tuple(tensors)), False
+    return InferRequest(model=model, version=version, inputs=tuple(tensors))
 
 
 def _holds_instances(body: bytes) -> bool:

@@ -7,16 +7,20 @@ Source: TorchServe, "Management API" and "Model API Control".
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.routes import Answer, Asked, Host, Route, ServedModel
 
-from servery_runtime_torch import store
-from servery_runtime_torch.inference import answering, refused, said
+from servery_runtime_torch import archive, fetching, store
+from servery_runtime_torch.inference import FAILURES, answering, refused, said
 from servery_runtime_torch.store import Archive, StoredModel
 
 
@@ -38,6 +42,34 @@ class NotAlone(ServeryError):
     code = ErrorCode.UNIMPLEMENTED
 
 
+class NoWorkflows(ServeryError):
+    """What TorchServe makes of several models."""
+
+    code = ErrorCode.UNIMPLEMENTED
+
+    def __init__(self) -> None:
+        super().__init__(
+            "workflow archives (.war) are not served: serve each model of theirs from the model store, and say how "
+            "requests go through them in an InferenceGraph (serving.kserve.io/v1alpha1), a Sequence or an Ensemble"
+        )
+
+
+class _Made(NamedTuple):
+    method: str
+    path: str
+    handle: Callable[[Asked], Awaitable[Answer]]
+    summary: str
+    query: Mapping[str, str] = {}
+
+
+_REGISTERING = {
+    "url": "a file of the model store, or where one is fetched from",
+    "model_name": "the archive's own",
+    "s3_sse_kms": "true asks S3 for the key service's encryption",
+}
+_SCALING = {"min_worker": "0 unloads, more loads"}
+
+
 @runtime_checkable
 class VersionedModel(Protocol):
     """A loaded model of several versions."""
@@ -52,29 +84,52 @@ class Management:
     Args:
         artifact: Of the store.
         is_open: Models may be registered and deleted, as TorchServe's ``--enable-model-api`` allows.
+        allowed: What URLs of archives elsewhere must be like; nothing is fetched where there are none.
     """
 
-    def __init__(self, host: Host, artifact: Path, *, is_open: bool) -> None:
-        self._host, self._artifact, self._is_open = host, artifact, is_open
+    def __init__(self, host: Host, artifact: Path, *, is_open: bool, allowed: Sequence[re.Pattern[str]] = ()) -> None:
+        self._host, self._artifact, self._is_open, self._allowed = host, artifact, is_open, allowed
 
     def routes(self) -> tuple[Route, ...]:
         """Return its routes."""
-        handles = {
-            ("GET", "/models"): self._list,
-            ("POST", "/models"): self._register,
-            ("GET", "/models/{model}"): self._describe,
-            ("GET", "/models/{model}/{version}"): self._describe,
-            ("PUT", "/models/{model}"): self._scale,
-            ("PUT", "/models/{model}/{version}"): self._scale,
-            ("DELETE", "/models/{model}"): self._delete,
-            ("DELETE", "/models/{model}/{version}"): self._delete,
-            ("PUT", "/models/{model}/{version}/set-default"): self._set_default,
-        }
+        list_, scale = "List the models that are loaded", "Load a model, or unload it where no workers are wanted"
+        versions = "Tell of a model; of one version, or of all"
+        made = [
+            _Made("GET", "/models", self.list, list_, {"limit": "of a page", "next_page_token": "of the next page"}),
+            _Made("POST", "/models", self.register, "Load an archive", _REGISTERING),
+            _Made("GET", "/models/{model}", self.describe, versions),
+            _Made("GET", "/models/{model}/{version}", self.describe, versions),
+            _Made("PUT", "/models/{model}", self.scale, scale, _SCALING),
+            _Made("PUT", "/models/{model}/{version}", self.scale, scale, _SCALING),
+            _Made("DELETE", "/models/{model}", self.delete, "Unload a model"),
+            _Made("DELETE", "/models/{model}/{version}", self.delete, "Unload a model of one version"),
+            _Made(
+                "PUT", "/models/{model}/{version}/set-default", self.set_default, "Say which version answers by default"
+            ),
+            *(
+                _Made(method, path, _workflow, "Say what is served in place of workflows")
+                for path in ("/workflows", "/workflows/{workflow}")
+                for method in ("GET", "POST", "DELETE")
+            ),
+        ]
         return tuple(
-            Route(method=method, path=path, handle=answering(handle)) for (method, path), handle in handles.items()
+            Route(
+                method=one.method,
+                path=one.path,
+                handle=answering(one.handle),
+                summary=one.summary,
+                query=one.query,
+                failures=FAILURES,
+            )
+            for one in made
         )
 
-    async def _list(self, asked: Asked) -> Answer:
+    async def list(self, asked: Asked) -> Answer:
+        """Return a page of the models that are loaded.
+
+        Raises:
+            ServeryError: It cannot be.
+        """
         start, limit = _number(asked, "next_page_token", 0), _number(asked, "limit", 100)
         stored = self._stored()
         names = [model.name for model in self._host.models() if model.loaded is not None and model.name in stored]
@@ -82,23 +137,39 @@ class Management:
         more = {"nextPageToken": str(start + limit)} if start + limit < len(names) else {}
         return said({**more, "models": page})
 
-    async def _describe(self, asked: Asked) -> Answer:
+    async def describe(self, asked: Asked) -> Answer:
+        """Return what is known of a model, or of one version or all of them.
+
+        Raises:
+            ServeryError: It cannot be.
+        """
         model, found = self._found(asked)
         version = asked.path.get("version")
         wanted = found.versions if version == "all" else [version or _answering(model, found)]
         return said([_described(model, found.versions[number], number) for number in wanted])
 
-    async def _register(self, asked: Asked) -> Answer:
+    async def register(self, asked: Asked) -> Answer:
+        """Load an archive of the store, or one that is fetched into it.
+
+        Raises:
+            ServeryError: It cannot be.
+        """
         if not self._is_open:
             return _CLOSED
         if not self._host.is_alone:
             raise NotAlone("models are registered where one process serves; restart with the archive in load_models")
         url = asked.query.get("url", "")
+        if urlsplit(url).path.endswith(archive.WORKFLOW):
+            raise NoWorkflows
+        if fetching.is_elsewhere(url):
+            is_encrypted = asked.query.get("s3_sse_kms", "").lower() == "true"
+            folder = store.folder(self._artifact)
+            url = (await asyncio.to_thread(fetching.fetch, url, folder, self._allowed, is_encrypted=is_encrypted)).name
         stored = store.archives(self._artifact)
         found = next(((name, model) for name, model in stored.items() for one in _paths(model) if one == url), None)
         if found is None:
             present = ", ".join(sorted({one for model in stored.values() for one in _paths(model)})) or "none"
-            raise NotHere(f"url: {url!r} is no archive of the model store, and none is fetched; it holds: {present}")
+            raise NotHere(f"url: {url!r} is no archive of the model store; it holds: {present}")
         name, model = found
         if asked.query.get("model_name", name) != name:
             raise Refused(f"model_name: {asked.query['model_name']!r}: a model keeps its archive's name, {name!r}")
@@ -106,7 +177,12 @@ class Management:
         number = model.default_version
         return said({"status": f'Model "{name}" Version: {number} registered with 1 initial workers'})
 
-    async def _scale(self, asked: Asked) -> Answer:
+    async def scale(self, asked: Asked) -> Answer:
+        """Load a model, or unload it for no workers.
+
+        Raises:
+            ServeryError: It cannot be.
+        """
         model, _ = self._found(asked)
         workers = _number(asked, "min_worker", 1)
         of_version = f", version: {asked.path['version']}" if "version" in asked.path else ""
@@ -116,7 +192,12 @@ class Management:
             await self._host.unload(model.name)
         return said({"status": f"Workers scaled to {min(workers, 1)} for model: {model.name}{of_version}"})
 
-    async def _delete(self, asked: Asked) -> Answer:
+    async def delete(self, asked: Asked) -> Answer:
+        """Unload a model.
+
+        Raises:
+            ServeryError: It cannot be.
+        """
         if not self._is_open:
             return _CLOSED
         model, found = self._found(asked)
@@ -127,7 +208,12 @@ class Management:
         await self._host.unload(model.name)
         return said({"status": f'Model "{model.name}" unregistered'})
 
-    async def _set_default(self, asked: Asked) -> Answer:
+    async def set_default(self, asked: Asked) -> Answer:
+        """Say which version answers who names none.
+
+        Raises:
+            ServeryError: It cannot be.
+        """
         model, _ = self._found(asked)
         if not self._host.is_alone:
             raise NotAlone("a default version is set where one process serves; set defaultVersion in model_snapshot")
@@ -156,6 +242,10 @@ class Management:
         return model, stored
 
 
+async def _workflow(_: Asked) -> Answer:
+    raise NoWorkflows
+
+
 _CLOSED = refused(
     405,
     "MethodNotAllowedException",
@@ -171,7 +261,7 @@ def _number(asked: Asked, name: str, default: int) -> int:
 
 
 def _paths(model: StoredModel) -> list[str]:
-    return [archive.path.name for archive in model.versions.values()]
+    return [found.path.name for found in model.versions.values()]
 
 
 def _default(model: StoredModel) -> Archive:
@@ -182,17 +272,17 @@ def _answering(model: ServedModel, found: StoredModel) -> str:
     return model.loaded.default_version if isinstance(model.loaded, VersionedModel) else found.default_version
 
 
-def _described(model: ServedModel, archive: Archive, number: str) -> dict[str, Any]:
+def _described(model: ServedModel, found: Archive, number: str) -> dict[str, Any]:
     workers = 0 if model.loaded is None else 1
     failed = {"failure": model.reason} if model.state is ModelState.FAILED_TO_LOAD else {}
     return {
         "modelName": model.name,
         "modelVersion": number,
-        "modelUrl": archive.path.name,
+        "modelUrl": found.path.name,
         "runtime": "python",
         "minWorkers": workers,
         "maxWorkers": workers,
-        "batchSize": archive.batch_size or 1,
+        "batchSize": found.batch_size or 1,
         # An idle model waits for nobody.
         "maxBatchDelay": 0,
         "workers": [{"id": str(os.getpid()), "status": "READY"}] * workers,

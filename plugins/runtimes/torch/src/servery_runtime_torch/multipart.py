@@ -5,7 +5,7 @@ Source: RFC 7578; RFC 2046, section 5.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesParser
@@ -54,7 +54,7 @@ def _head(lines: bytes) -> Message:
     return BytesParser().parsebytes(lines, headersonly=True)
 
 
-def by_name(found: list[Part]) -> Mapping[str, list[Part]]:
+def by_name(found: Iterable[Part]) -> Mapping[str, list[Part]]:
     """Return the fields, all of one name together."""
     grouped: dict[str, list[Part]] = {}
     for part in found:

@@ -87,7 +87,12 @@ def archives(artifact: Path) -> Mapping[str, StoredModel]:
     Raises:
         LoadError: An archive cannot be read.
     """
-    return _listed_models(_folder(artifact, _properties(_config_file(artifact))), {})
+    return _listed_models(folder(artifact), {})
+
+
+def folder(artifact: Path) -> Path:
+    """Return where the store's archives lie."""
+    return _folder(artifact, _properties(_config_file(artifact)))
 
 
 def properties(artifact: Path, environment: Mapping[str, str] = os.environ) -> Mapping[str, str]:
@@ -105,10 +110,21 @@ def _properties(file: Path | None) -> dict[str, str]:
 
 
 def parse_properties(text: str) -> dict[str, str]:
-    """Return a Java properties file's values: ``#`` and ``!`` start comments, a backslash ends a line that goes on."""
+    """Return a Java properties file's values: ``#`` and ``!`` start comments, a backslash ends a line that goes on.
+
+    Any other backslash is taken away from what it escapes: a regular expression's own is written twice.
+    """
     lines = re.sub(r"\\\r?\n[ \t]*", "", text).splitlines()
     found = (_LINE.fullmatch(line) for line in lines if line.strip() and line.lstrip()[0] not in "#!")
-    return {match[1]: match[2].strip() for match in found if match}
+    return {match[1]: _ESCAPED.sub(_unescaped, match[2].strip()) for match in found if match}
+
+
+_ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
+_CONTROLS = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return chr(int(match[1], 16)) if match[1] else _CONTROLS.get(match[2], match[2])
 
 
 def _config_file(artifact: Path) -> Path | None:

@@ -224,8 +224,8 @@ def _explanations(
             yield f"{workload.component}: gets all requests, and asks {workloads[0].name}"
         if workload.kind is ComponentKind.EXPLAINER:
             yield (
-                f"{workload.component}: gets requests for explanations (:explain), at its own host alone where the mode "
-                f"does not route between components, and asks {workloads[0].name}"
+                f"{workload.component}: gets requests for explanations (:explain), where the mode does not route between "
+                f"components from whoever gets the others, and asks {workloads[0].name}"
             )
         if workload.traffic_percent not in {0, 100}:
             yield f"{workload.component}: {workload.traffic_percent} % of the requests"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -61,6 +61,7 @@ class Batcher:
         executor: Where slow calls run; a thread for each call that the model takes at a time.
         predict_many: Called with the requests of a batch as they are, instead of ``predict`` with them merged.
         batchable: Whether requests may be merged at all.
+        together: Whether a call of ``predict_many`` takes any requests of one version, each as one row.
         max_rows: Of one call.
         patience: Which calls are worth a wait; None where a call is made as soon as the model takes one.
         max_requests: That may wait.
@@ -78,6 +79,7 @@ class Batcher:
         executor: Executor,
         predict_many: calls.PredictMany | None = None,
         batchable: bool = True,
+        together: bool = False,
         max_rows: int = 1024,
         patience: Patience | None = None,
         max_requests: int = 1000,
@@ -91,6 +93,8 @@ class Batcher:
         self._predict_many = predict_many
         self._executor = executor
         self._batchable = batchable
+        self._together = together
+        self._likeness: Callable[[InferRequest], Hashable] = _version_of if together else batch.likeness
         self._max_rows = max_rows
         self._patience = patience
         self._max_requests = max_requests
@@ -137,11 +141,11 @@ class Batcher:
                 retry_after_seconds=max(1.0, self._mean_seconds * len(self._queue)),
             )
         loop = asyncio.get_running_loop()
-        rows = batch.rows(request)
+        rows = 1 if self._together else batch.rows(request)
         if rows is not None:
             ticket.rows = rows or 1
             if self._batchable and ticket.ability is None:
-                ticket.key = batch.likeness(request)
+                ticket.key = self._likeness(request)
         self._queue.append(ticket)
         self._on_wait(len(self._queue))
         self._idle.clear()
@@ -256,3 +260,8 @@ class Batcher:
                 seconds=called.seconds,
             )
         )
+
+
+def _version_of(request: InferRequest) -> Hashable:
+    # Not None, which stands alone.
+    return (request.version,)

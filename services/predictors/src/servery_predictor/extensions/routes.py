@@ -47,7 +47,7 @@ def _add_shared_memory(app: FastAPI, plane: DataPlane) -> None:
     async def system_status(region: str = "") -> list[dict[str, Any]]:
         return memory.status(region)
 
-    @app.post("/v2/systemsharedmemory/region/{region}/register", responses=_ERRORS)
+    @app.post("/v2/systemsharedmemory/region/{region}/register", responses=_ERRORS, openapi_extra=_SYSTEM)
     async def register_system(region: str, request: HttpRequest) -> dict[str, Any]:
         body = await _document(request)
         key, offset, size = (_member(body, name, default) for name, default in _SYSTEM_MEMBERS.items())
@@ -65,7 +65,7 @@ def _add_shared_memory(app: FastAPI, plane: DataPlane) -> None:
     async def cuda_status(region: str = "") -> list[dict[str, Any]]:
         return memory.status(region, is_cuda=True)
 
-    @app.post("/v2/cudasharedmemory/region/{region}/register", responses=_ERRORS)
+    @app.post("/v2/cudasharedmemory/region/{region}/register", responses=_ERRORS, openapi_extra=_CUDA)
     async def register_cuda(region: str, request: HttpRequest) -> dict[str, Any]:
         body = await _document(request)
         handle, device, size = (_member(body, name, default) for name, default in _CUDA_MEMBERS.items())
@@ -94,8 +94,8 @@ def _add_settings(app: FastAPI, plane: DataPlane) -> None:
         settings = tracer.settings(model)
         return {name: value if name == "trace_level" else value[0] for name, value in settings.items()}
 
-    @app.post("/v2/trace/setting", responses=_ERRORS)
-    @app.post("/v2/models/{model}/trace/setting", responses=_ERRORS)
+    @app.post("/v2/trace/setting", responses=_ERRORS, openapi_extra=_TRACE)
+    @app.post("/v2/models/{model}/trace/setting", responses=_ERRORS, openapi_extra=_TRACE)
     async def change_trace_setting(request: HttpRequest, model: str = "") -> dict[str, Any]:
         if model:
             plane.repository.entry(model)
@@ -106,7 +106,7 @@ def _add_settings(app: FastAPI, plane: DataPlane) -> None:
     async def log_settings() -> dict[str, Any]:
         return dict(logs.settings())
 
-    @app.post("/v2/logging", responses=_ERRORS)
+    @app.post("/v2/logging", responses=_ERRORS, openapi_extra=_LOGGING)
     async def change_log_settings(request: HttpRequest) -> dict[str, Any]:
         logs.change(await _document(request))
         return dict(logs.settings())
@@ -120,6 +120,21 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 _SYSTEM_MEMBERS: dict[str, Any] = {"key": "", "offset": 0, "byte_size": None}
 _CUDA_MEMBERS: dict[str, Any] = {"raw_handle": {}, "device_id": 0, "byte_size": None}
+
+
+def _takes(**members: dict[str, Any]) -> dict[str, Any]:
+    """Return what OpenAPI is told of a body with these members, which FastAPI does not read itself."""
+    schema = {"type": "object", "properties": members, "additionalProperties": True}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+_NUMBER = {"type": "integer", "minimum": 0}
+_SYSTEM = _takes(key={"type": "string"}, offset=_NUMBER, byte_size=_NUMBER)
+_CUDA = _takes(
+    raw_handle={"type": "object", "properties": {"b64": {"type": "string"}}}, device_id=_NUMBER, byte_size=_NUMBER
+)
+_TRACE = _takes(trace_level={"type": "array", "items": {"type": "string"}}, trace_rate={"type": ["string", "integer"]})
+_LOGGING = _takes(log_verbose_level=_NUMBER, log_info={"type": "boolean"})
 
 
 async def _document(request: HttpRequest) -> dict[str, Any]:

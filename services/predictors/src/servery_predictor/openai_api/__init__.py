@@ -1,1 +1,1 @@
-"""OpenAI's protocol over every model that generates, chats, embeds or ranks (``servery_sdk.language``)."""
+"""OpenAI's protocol over every model that generates, chats, embeds, ranks or writes down speech (``servery_sdk.language``)."""

@@ -29,11 +29,13 @@ class Form(Protocol):
     object: str
     piece_object: str
 
-    def choice(self, text: str, tokens: Sequence[Token]) -> dict[str, Any]:
-        """Return a whole choice."""
+    def choice(self, number: int, text: str, tokens: Sequence[Token], finish: FinishReason) -> dict[str, Any]:
+        """Return choice ``number``, whole."""
 
-    def piece(self, text: str, tokens: Sequence[Token], *, is_first: bool) -> dict[str, Any]:
-        """Return a part of a choice."""
+    def piece(
+        self, number: int, text: str, tokens: Sequence[Token], finish: FinishReason | None, *, is_first: bool
+    ) -> dict[str, Any] | None:
+        """Return the next part of choice ``number``; None where it tells nothing yet."""
 
 
 class CompletionForm:
@@ -43,13 +45,20 @@ class CompletionForm:
     object = "text_completion"
     piece_object = "text_completion"
 
-    def choice(self, text: str, tokens: Sequence[Token]) -> dict[str, Any]:
+    def choice(self, number: int, text: str, tokens: Sequence[Token], finish: FinishReason) -> dict[str, Any]:
         """Return a text."""
-        return {"text": text, "logprobs": _flat_logprobs(tokens) if tokens else None}
+        return self._written(text, tokens, finish)
 
-    def piece(self, text: str, tokens: Sequence[Token], *, is_first: bool) -> dict[str, Any]:
+    def piece(
+        self, number: int, text: str, tokens: Sequence[Token], finish: FinishReason | None, *, is_first: bool
+    ) -> dict[str, Any] | None:
         """Return a part of a text."""
-        return self.choice(text, tokens)
+        # A part of a character, or what may yet be a stop, is nothing to tell.
+        return self._written(text, tokens, finish) if is_first or text or tokens or finish else None
+
+    @staticmethod
+    def _written(text: str, tokens: Sequence[Token], finish: FinishReason | None) -> dict[str, Any]:
+        return {"text": text, "logprobs": _flat_logprobs(tokens) if tokens else None, **_finished(finish)}
 
 
 class ChatForm:
@@ -59,15 +68,19 @@ class ChatForm:
     object = "chat.completion"
     piece_object = "chat.completion.chunk"
 
-    def choice(self, text: str, tokens: Sequence[Token]) -> dict[str, Any]:
+    def choice(self, number: int, text: str, tokens: Sequence[Token], finish: FinishReason) -> dict[str, Any]:
         """Return a message."""
         message = {"role": "assistant", "content": text, "refusal": None}
-        return {"message": message, "logprobs": _nested_logprobs(tokens)}
+        return {"message": message, "logprobs": nested_logprobs(tokens), **_finished(finish)}
 
-    def piece(self, text: str, tokens: Sequence[Token], *, is_first: bool) -> dict[str, Any]:
+    def piece(
+        self, number: int, text: str, tokens: Sequence[Token], finish: FinishReason | None, *, is_first: bool
+    ) -> dict[str, Any] | None:
         """Return a part of a message; the first says who speaks."""
+        if not (is_first or text or tokens or finish):
+            return None
         delta = {**({"role": "assistant"} if is_first else {}), "content": text}
-        return {"delta": delta, "logprobs": _nested_logprobs(tokens)}
+        return {"delta": delta, "logprobs": nested_logprobs(tokens), **_finished(finish)}
 
 
 def whole(
@@ -75,7 +88,7 @@ def whole(
 ) -> dict[str, Any]:
     """Return the answer of a request that is not streamed."""
     listed = [
-        {"index": index, **form.choice(text, tokens), "finish_reason": str(finish)}
+        {"index": index, **form.choice(index, text, tokens, finish)}
         for index, (text, tokens, finish) in enumerate(choices)
     ]
     return {**_headed(head, form.object), "choices": listed, "usage": usage}
@@ -90,11 +103,12 @@ def part(
     finish: FinishReason | None,
     *,
     is_first: bool,
-) -> dict[str, Any]:
-    """Return one piece of one choice."""
-    written = form.piece(text, tokens, is_first=is_first)
-    choice = {"index": index, **written, "finish_reason": None if finish is None else str(finish)}
-    return {**_headed(head, form.piece_object), "choices": [choice]}
+) -> dict[str, Any] | None:
+    """Return one piece of one choice; None where it tells nothing yet."""
+    written = form.piece(index, text, tokens, finish, is_first=is_first)
+    if written is None:
+        return None
+    return {**_headed(head, form.piece_object), "choices": [{"index": index, **written}]}
 
 
 def last(form: Form, head: Head, usage: dict[str, int]) -> dict[str, Any]:
@@ -115,6 +129,10 @@ def _headed(head: Head, kind: str) -> dict[str, Any]:
     return {"id": head.id, "object": kind, "created": head.created, "model": head.model}
 
 
+def _finished(finish: FinishReason | None) -> dict[str, Any]:
+    return {"finish_reason": None if finish is None else str(finish)}
+
+
 def _flat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
     offsets, at = [], 0
     for token in tokens:
@@ -128,7 +146,7 @@ def _flat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
     }
 
 
-def _nested_logprobs(tokens: Sequence[Token]) -> dict[str, Any] | None:
+def nested_logprobs(tokens: Sequence[Token]) -> dict[str, Any] | None:
     if not tokens:
         return None
     content = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from servery_sdk.language import EmbeddingModel, GenerativeModel, RankingModel
+from servery_sdk.language import EmbeddingModel, GenerativeModel, RankingModel, TranscribingModel
 from servery_sdk.serving import held
 
 from servery_predictor.repository import Entry, Repository
@@ -12,7 +12,7 @@ from servery_predictor.repository import Entry, Repository
 
 def speaks_openai(entry: Entry) -> bool:
     """Return whether any of OpenAI's routes has an answer from this model; one that is not loaded has none."""
-    return isinstance(held(entry.model), GenerativeModel | EmbeddingModel | RankingModel)
+    return isinstance(held(entry.model), GenerativeModel | EmbeddingModel | RankingModel | TranscribingModel)
 
 
 def card(entry: Entry) -> dict[str, Any]:

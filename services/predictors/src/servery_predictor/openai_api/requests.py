@@ -7,9 +7,11 @@ Source: OpenAI API reference, "Completions", "Chat", "Embeddings"; Cohere and Ji
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from servery_sdk.language import Prompt, Sampling
 
@@ -23,7 +25,9 @@ Ids: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_le
 Texts: TypeAlias = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class _Body(BaseModel):
+class RequestBody(BaseModel):
+    """What every request names."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
     model: str
@@ -35,7 +39,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class _Generating(_Body):
+class _Generating(RequestBody):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -108,24 +112,151 @@ class TextPart(BaseModel):
     text: str
 
 
+class ImageUrl(BaseModel):
+    """Where an image is: in the URL itself. What strangers name is not fetched."""
+
+    url: str
+
+    @property
+    def file(self) -> bytes:
+        """The encoded image.
+
+        Raises:
+            Refused: It is an address, or no base64.
+        """
+        head, _, file = self.url.partition(",")
+        if not head.startswith("data:") or not head.endswith(";base64"):
+            raise Refused(
+                "messages: image_url: addresses are not fetched; send the image itself, as data:image/png;base64,…",
+                param="messages",
+            )
+        try:
+            return base64.b64decode(file, validate=True)
+        except ValueError as error:
+            raise Refused(f"messages: image_url: no base64 behind the comma: {error}", param="messages") from error
+
+
+class ImagePart(BaseModel):
+    """A part of a message that is seen."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class CalledFunction(BaseModel):
+    """What an earlier answer called."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+    arguments: str | dict[str, Any] = "{}"
+
+
+class Call(BaseModel):
+    """A call in an earlier answer."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    function: CalledFunction
+
+    def for_template(self) -> Mapping[str, Any]:
+        """Return it with its arguments as an object, as templates take them; what is no JSON stays text."""
+        arguments = self.function.arguments
+        if isinstance(arguments, str):
+            with contextlib.suppress(orjson.JSONDecodeError):
+                arguments = orjson.loads(arguments or "{}")
+        return {**self.model_dump(), "function": {**self.function.model_dump(), "arguments": arguments}}
+
+
 class Message(BaseModel):
-    """One of a conversation; other fields, such as ``tool_calls``, are the chat template's."""
+    """One of a conversation; other fields, such as ``tool_call_id``, are the chat template's."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     role: str
-    content: str | tuple[TextPart, ...] | None = None
+    content: str | tuple[Annotated[TextPart | ImagePart, Field(discriminator="type")], ...] | None = None
+    tool_calls: tuple[Call, ...] | None = None
+
+    @property
+    def has_images(self) -> bool:
+        """Whether any of it is seen."""
+        return isinstance(self.content, tuple) and any(isinstance(part, ImagePart) for part in self.content)
 
     def for_template(self) -> Mapping[str, Any]:
-        """Return it with its content as one text."""
-        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or ())
-        return {**(self.model_extra or {}), "role": self.role, "content": content}
+        """Return it with its content as one text, or as a list of texts and images where there are some.
+
+        Raises:
+            Refused: An image is no base64.
+        """
+        content: Any = self.content or ""
+        if self.has_images:
+            content = [_part(part) for part in content]
+        elif not isinstance(content, str):
+            content = "".join(part.text for part in content)
+        calls = {"tool_calls": [call.for_template() for call in self.tool_calls]} if self.tool_calls else {}
+        return {**(self.model_extra or {}), "role": self.role, "content": content, **calls}
+
+
+def _part(part: TextPart | ImagePart) -> Mapping[str, Any]:
+    if isinstance(part, ImagePart):
+        return {"type": "image", "image": part.image_url.file}
+    return {"type": "text", "text": part.text}
 
 
 class PlainFormat(BaseModel):
-    """The answer's form."""
+    """The answer's form: any text, or any JSON object."""
 
-    type: Literal["text"]
+    type: Literal["text", "json_object"]
+
+
+class NamedSchema(BaseModel):
+    """A JSON schema; strict or not, the answer is held to it."""
+
+    name: str
+    body: Annotated[dict[str, Any], Field(alias="schema")] = {}
+
+
+class SchemaFormat(BaseModel):
+    """The answer's form: JSON of a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+class Function(BaseModel):
+    """What a tool does; other fields are the chat template's."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: Annotated[str, Field(min_length=1)]
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(BaseModel):
+    """Something that the model may call."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: Literal["function"] = "function"
+    function: Function
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The schema of its arguments."""
+        return self.function.parameters or {"type": "object"}
+
+
+class FunctionName(BaseModel):
+    """Which."""
+
+    name: str
+
+
+class NamedTool(BaseModel):
+    """The tool that is to be called."""
+
+    type: Literal["function"] = "function"
+    function: FunctionName
 
 
 class ChatRequest(_Generating):
@@ -136,9 +267,10 @@ class ChatRequest(_Generating):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-    response_format: PlainFormat | None = None
-    tools: tuple[dict[str, Any], ...] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    response_format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    tools: tuple[Tool, ...] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
     @property
@@ -150,11 +282,39 @@ class ChatRequest(_Generating):
     @property
     def template_options(self) -> Mapping[str, Any]:
         """What the chat template is told beside the messages."""
-        tools = {"tools": list(self.tools)} if self.tools and self.tool_choice != "none" else {}
-        return {**(self.chat_template_kwargs or {}), **tools}
+        tools = [tool.model_dump(exclude_unset=True) for tool in self.usable_tools]
+        return {**(self.chat_template_kwargs or {}), **({"tools": tools} if tools else {})}
+
+    @property
+    def usable_tools(self) -> tuple[Tool, ...]:
+        """What may be called."""
+        return () if self.tool_choice == "none" else self.tools or ()
+
+    @property
+    def named_tool(self) -> Tool | None:
+        """What must be called, if it has been named.
+
+        Raises:
+            Refused: There is no such tool.
+        """
+        if not isinstance(self.tool_choice, NamedTool):
+            return None
+        name, tools = self.tool_choice.function.name, {tool.function.name: tool for tool in self.tools or ()}
+        if name not in tools:
+            listed = ", ".join(sorted(tools)) or "none"
+            raise Refused(f"tool_choice: {name!r} is none of the tools: {listed}", param="tool_choice")
+        return tools[name]
+
+    @property
+    def json_schema(self) -> Mapping[str, Any] | None:
+        """What the answer is held to; None where it is free."""
+        if isinstance(self.response_format, SchemaFormat):
+            return self.response_format.json_schema.body
+        is_object = self.response_format is not None and self.response_format.type == "json_object"
+        return {"type": "object"} if is_object else None
 
 
-class EmbeddingRequest(_Body):
+class EmbeddingRequest(RequestBody):
     """Of ``POST /embeddings``."""
 
     input: Annotated[str, Field(min_length=1)] | Texts
@@ -173,7 +333,7 @@ class DocumentObject(BaseModel):
     text: str
 
 
-class RerankRequest(_Body):
+class RerankRequest(RequestBody):
     """Of ``POST /rerank``."""
 
     query: str
@@ -187,7 +347,7 @@ class RerankRequest(_Body):
         return tuple(one if isinstance(one, str) else one.text for one in self.documents)
 
 
-Body = TypeVar("Body", bound=_Body)
+Body = TypeVar("Body", bound=RequestBody)
 
 
 def read(kind: type[Body], body: bytes) -> Body:
@@ -199,11 +359,17 @@ def read(kind: type[Body], body: bytes) -> Body:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        param = str(found[0]["loc"][0]) if found[0]["loc"] else None
-        # A field of several forms has a complaint for each form.
-        complaints = dict.fromkeys(one["msg"] for one in found if one["loc"][:1] == found[0]["loc"][:1])
-        raise Refused(f"{param or 'the body'}: {', or: '.join(complaints)}", param=param) from error
+        message, param = complaint(error)
+        raise Refused(message, param=param) from error
+
+
+def complaint(error: ValidationError) -> tuple[str, str | None]:
+    """Return what is wrong with the first wrong field, and its name, None where it is the body itself."""
+    found = error.errors(include_url=False)
+    param = str(found[0]["loc"][0]) if found[0]["loc"] else None
+    # A field of several forms has a complaint for each form.
+    complaints = dict.fromkeys(one["msg"] for one in found if one["loc"][:1] == found[0]["loc"][:1])
+    return f"{param or 'the body'}: {', or: '.join(complaints)}", param
 
 
 def base64_floats(vector: Any) -> str:

@@ -12,18 +12,29 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import orjson
-from servery_http.messages import Handler, Request, Response
+from servery_http.messages import Handler, Request, Response, header
 from servery_sdk import language
 from servery_sdk.errors import ErrorCode, ServeryError
-from servery_sdk.language import ChatModel, EmbeddingModel, GenerativeModel, Prompt, RankingModel
+from servery_sdk.language import (
+    ChatModel,
+    EmbeddingModel,
+    GenerativeModel,
+    Prompt,
+    RankingModel,
+    Sampling,
+    SeeingModel,
+    TranscribingModel,
+)
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
-from servery_sdk.protocol.elements import objects
+from servery_sdk.protocol.elements import as_text, objects
 from servery_sdk.serving import held
 
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.errors import ModelFailed
-from servery_predictor.openai_api import answers, errors
-from servery_predictor.openai_api.answers import ChatForm, CompletionForm, Form, Head
+from servery_predictor.openai_api import answers, audio, errors
+from servery_predictor.openai_api.answers import CompletionForm, Form, Head
+from servery_predictor.openai_api.audio import TranscriptionRequest, TranslationRequest, read_form
+from servery_predictor.openai_api.chatting import chatting
 from servery_predictor.openai_api.generating import Run
 from servery_predictor.openai_api.requests import (
     Body,
@@ -43,12 +54,16 @@ PROTOCOL = "openai"
 _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 _NO_STORE = ((b"cache-control", b"no-cache"),)
 _DONE = b"data: [DONE]\n\n"
-AnyBody: TypeAlias = CompletionRequest | ChatRequest | EmbeddingRequest | RerankRequest
+AnyBody: TypeAlias = (
+    CompletionRequest | ChatRequest | EmbeddingRequest | RerankRequest | TranscriptionRequest | TranslationRequest
+)
 _PATHS: Mapping[str, type[AnyBody]] = {
     "/completions": CompletionRequest,
     "/chat/completions": ChatRequest,
     "/embeddings": EmbeddingRequest,
     "/rerank": RerankRequest,
+    "/audio/transcriptions": TranscriptionRequest,
+    "/audio/translations": TranslationRequest,
 }
 
 
@@ -59,7 +74,7 @@ class NoSuchAbility(ServeryError):
 
 
 class OpenAIRoutes:
-    """``completions``, ``chat/completions``, ``embeddings`` and ``rerank``."""
+    """``completions``, ``chat/completions``, ``embeddings``, ``rerank`` and ``audio``."""
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
@@ -71,6 +86,8 @@ class OpenAIRoutes:
             ChatRequest: self._handler(ChatRequest, self._chat),
             EmbeddingRequest: self._handler(EmbeddingRequest, self._embed),
             RerankRequest: self._handler(RerankRequest, self._rank),
+            TranscriptionRequest: self._handler(TranscriptionRequest, self._transcribe),
+            TranslationRequest: self._handler(TranslationRequest, self._transcribe),
         }
         return {path: handlers[kind] for path, kind in self.bodies_by_path().items()}
 
@@ -83,7 +100,7 @@ class OpenAIRoutes:
         async def handle(request: Request) -> Response:
             model, code = "", "OK"
             try:
-                asked = read(kind, request.body)
+                asked = _asked(kind, request)
                 # An unknown name is the client's invention and would be a label without bounds.
                 model = self._plane.repository.entry(asked.model).name
                 return await answer(asked)
@@ -116,9 +133,14 @@ class OpenAIRoutes:
             raise NoSuchAbility(f"model {asked.model!r} generates no text")
         if not isinstance(model, ChatModel):
             raise NoSuchAbility(f"model {asked.model!r} has no conversations; ask it for completions")
+        if any(message.has_images for message in asked.messages) and not (
+            isinstance(model, SeeingModel) and model.sees
+        ):
+            raise errors.Refused(f"messages: model {asked.model!r} sees no images", param="messages")
+        form, sampling = chatting(asked, model)
         messages = [message.for_template() for message in asked.messages]
         prompt = model.chat_prompt(messages, asked.template_options)
-        return await self._generate(asked, ChatForm(), entry, model, (prompt,), [""] * asked.choices)
+        return await self._generate(asked, form, entry, model, (prompt,), [""] * asked.choices, sampling)
 
     async def _generate(
         self,
@@ -128,12 +150,13 @@ class OpenAIRoutes:
         model: GenerativeModel,
         prompts: Sequence[Prompt],
         echoed: Sequence[str],
+        sampling: Sampling | None = None,
     ) -> Response:
         run = Run(
             model,
             entry,
             prompts,
-            asked.sampling,
+            sampling or asked.sampling,
             choices=asked.choices,
             stops=asked.stops,
             is_streamed=asked.stream,
@@ -159,13 +182,11 @@ class OpenAIRoutes:
             async with aclosing(run.pieces()) as pieces:
                 async for number, piece in pieces:
                     is_first = number in unheard
-                    if not (is_first or piece.text or piece.tokens or piece.finish):
-                        # A part of a character, or what may yet be a stop.
-                        continue
                     unheard.discard(number)
                     text = echoed[number] + piece.text if is_first else piece.text
                     told = answers.part(form, head, number, text, piece.tokens, piece.finish, is_first=is_first)
-                    yield _event(told)
+                    if told is not None:
+                        yield _event(told)
             if tells_usage:
                 yield _event(answers.last(form, head, answers.usage(run.prompt_tokens, run.completion_tokens)))
         except ServeryError as failure:
@@ -217,6 +238,32 @@ class OpenAIRoutes:
         taken = {"prompt_tokens": tokens, "total_tokens": tokens}
         return _json({"id": f"rerank-{uuid.uuid4().hex}", "model": asked.model, "results": results, "usage": taken})
 
+    # Sounds.
+
+    async def _transcribe(self, asked: TranslationRequest) -> Response:
+        _, model = self._entry(asked.model)
+        if not isinstance(model, TranscribingModel):
+            raise NoSuchAbility(f"model {asked.model!r} writes down no speech")
+        if not isinstance(asked, TranscriptionRequest) and not model.translates:
+            raise NoSuchAbility(f"model {asked.model!r} does not translate; ask it for transcriptions")
+        more = (language.SEGMENTS, language.SPOKEN) if asked.is_timed else ()
+        file = Tensor(name=language.AUDIO, data=objects([asked.file]), datatype=Datatype.BYTES)
+        request = InferRequest(
+            model=asked.model,
+            inputs=(file,),
+            outputs=(language.TEXT, language.DURATION, *more),
+            parameters=asked.parameters,
+        )
+        response: InferResponse = await self._plane.infer(request, protocol=PROTOCOL)
+        found = {tensor.name: tensor.data[0] for tensor in response.outputs}
+        return audio.transcript(
+            asked,
+            as_text(found[language.TEXT]),
+            orjson.loads(found[language.SEGMENTS]) if asked.is_timed else (),
+            language=as_text(found[language.SPOKEN]) if asked.is_timed else "",
+            seconds=float(found[language.DURATION]),
+        )
+
     async def _infer(self, model: str, inputs: Mapping[str, Sequence[str]], output: str) -> dict[str, Any]:
         tensors = tuple(
             Tensor(name=name, data=objects([text.encode() for text in texts]), datatype=Datatype.BYTES)
@@ -237,6 +284,12 @@ class OpenAIRoutes:
         """
         entry = self._plane.repository.ready(name)
         return replace(entry), held(entry.model)
+
+
+def _asked(kind: type[Body], request: Request) -> Body:
+    if issubclass(kind, TranslationRequest):
+        return read_form(kind, header(request.headers, b"content-type") or b"", request.body)
+    return read(kind, request.body)
 
 
 _Answer = TypeVar("_Answer")

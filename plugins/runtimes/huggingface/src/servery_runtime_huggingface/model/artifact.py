@@ -12,8 +12,9 @@ import torch
 import transformers
 from servery_sdk.serving import LoadError
 from transformers import AutoConfig, AutoTokenizer
+from transformers.models.auto import modeling_auto as auto
 
-from servery_runtime_huggingface.tasks import Task, task_of
+from servery_runtime_huggingface.tasks import HEARING, SEEING, Task, task_of
 
 CONFIG = "config.json"
 _DTYPES = {
@@ -31,7 +32,38 @@ _CLASSES = {
     Task.TEXT_EMBEDDING: transformers.AutoModel,
     Task.TEXT_GENERATION: transformers.AutoModelForCausalLM,
     Task.TEXT2TEXT_GENERATION: transformers.AutoModelForSeq2SeqLM,
+    Task.QUESTION_ANSWERING: transformers.AutoModelForQuestionAnswering,
+    Task.ZERO_SHOT_CLASSIFICATION: transformers.AutoModelForSequenceClassification,
+    Task.SENTENCE_SIMILARITY: transformers.AutoModel,
+    Task.IMAGE_CLASSIFICATION: transformers.AutoModelForImageClassification,
+    Task.ZERO_SHOT_IMAGE_CLASSIFICATION: transformers.AutoModelForZeroShotImageClassification,
+    Task.IMAGE_FEATURE_EXTRACTION: transformers.AutoModel,
+    Task.OBJECT_DETECTION: transformers.AutoModelForObjectDetection,
+    Task.IMAGE_TEXT_TO_TEXT: transformers.AutoModelForImageTextToText,
+    Task.AUDIO_CLASSIFICATION: transformers.AutoModelForAudioClassification,
 }
+_SEGMENTERS = {
+    transformers.AutoModelForUniversalSegmentation: auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES,
+    transformers.AutoModelForInstanceSegmentation: auto.MODEL_FOR_INSTANCE_SEGMENTATION_MAPPING_NAMES,
+    transformers.AutoModelForSemanticSegmentation: auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
+}
+_LISTENERS = {
+    transformers.AutoModelForCTC: auto.MODEL_FOR_CTC_MAPPING_NAMES,
+    transformers.AutoModelForSpeechSeq2Seq: auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+}
+_KNOWN: Mapping[str, Task] = {
+    name: task
+    for task, listed in (
+        (Task.IMAGE_FEATURE_EXTRACTION, auto.MODEL_FOR_IMAGE_MAPPING_NAMES),
+        (Task.ZERO_SHOT_IMAGE_CLASSIFICATION, auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES),
+        (Task.IMAGE_TEXT_TO_TEXT, auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES),
+        (Task.AUDIO_CLASSIFICATION, auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES),
+        *((Task.AUTOMATIC_SPEECH_RECOGNITION, names) for names in _LISTENERS.values()),
+    )
+    for names in listed.values()
+    for name in ([names] if isinstance(names, str) else names)
+}
+"""Where transformers' own tables say more than the end of a name."""
 
 _progress: Any = transformers.utils.logging
 _progress.disable_progress_bar()  # a bar is no line of a log
@@ -60,6 +92,8 @@ class Options:
     tensor_input_names: str | None = None
     trust_remote_code: bool = False
     chat_template: str | None = None
+    tool_call_parser: str | None = None
+    enable_auto_tool_choice: bool = False
     max_num_seqs: int = 256
 
     @classmethod
@@ -75,8 +109,10 @@ class Source:
     place: str
     options: Options
     config: Any
-    tokenizer: Any
     task: Task
+    tokenizer: Any
+    processor: Any
+    """Of images, of sounds, or of texts with images, by the task; None where it takes texts alone."""
 
     @classmethod
     def of(cls, artifact: Path, options: Options) -> Source:
@@ -91,23 +127,18 @@ class Source:
             present = ", ".join(sorted(path.name for path in artifact.iterdir())) if artifact.is_dir() else ""
             raise LoadError(f"{artifact}: a model of transformers has a {CONFIG}; found: {present or 'nothing'}")
         place = options.model_id or str(artifact)
+        files = {"revision": options.model_revision, "trust_remote_code": options.trust_remote_code}
         try:
-            config = AutoConfig.from_pretrained(
-                place, revision=options.model_revision, trust_remote_code=options.trust_remote_code
-            )
+            config = AutoConfig.from_pretrained(place, **files)
             task = _task(config, options, place)
-            tokenizer = AutoTokenizer.from_pretrained(
-                place,
-                revision=options.tokenizer_revision or options.model_revision,
-                trust_remote_code=options.trust_remote_code,
-                **({"do_lower_case": False} if options.disable_lower_case else {}),
-            )
+            processor = _processor(task, place, files)
+            tokenizer = getattr(processor, "tokenizer", None) or _tokenizer(task, place, options)
         except LoadError:
             raise
         except Exception as error:
             # Files of anybody, and code of the model's own.
             raise LoadError(f"{place}: {type(error).__name__}: {error}") from error
-        return cls(place=place, options=options, config=config, tokenizer=tokenizer, task=task)
+        return cls(place=place, options=options, config=config, task=task, tokenizer=tokenizer, processor=processor)
 
     @cached_property
     def device(self) -> torch.device:
@@ -135,16 +166,25 @@ class Source:
             raise LoadError(f"{self.place}: --max-length {asked}: the model takes {own} tokens")
         return asked or own
 
-    @cached_property
+    @property
     def model(self) -> Any:
         """The model, ready to compute.
 
         Raises:
             LoadError: The files do not hold it, or not its head.
         """
+        return self._read[0]
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether the files have the weights of what the model pools with, if it has any."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[Any, bool]:
         dtype = _DTYPES.get(self.options.dtype, torch.float16 if self.device.type == "cuda" else torch.float32)
         try:
-            model, found = _CLASSES[self.task].from_pretrained(
+            model, found = _class_of(self.task, self.config).from_pretrained(
                 self.place,
                 config=self.config,
                 revision=self.options.model_revision,
@@ -155,18 +195,51 @@ class Source:
         except Exception as error:
             # As above; what is wrong with a file is in its reader's words.
             raise LoadError(f"{self.place}: {type(error).__name__}: {error}") from error
-        # transformers makes up weights that are missing; only a pooler's are never used here.
+        # transformers makes up weights that are missing; a pooler's are not used where it has.
         if made_up := sorted(name for name in found["missing_keys"] if "pooler" not in name):
             named = ", ".join(made_up[:3]) + (f" and {len(made_up) - 3} more" if len(made_up) > 3 else "")
             raise LoadError(f"{self.place}: the files have no weights for {named}; was it trained for {self.task}?")
-        return model.to(self.device).eval()
+        return model.to(self.device).eval(), not found["missing_keys"]
+
+
+def _class_of(task: Task, config: Any) -> Any:
+    """Return what reads the weights: for some tasks there are several, each with its own models."""
+    if (known := _CLASSES.get(task)) is not None:
+        return known
+    classes = _SEGMENTERS if task is Task.IMAGE_SEGMENTATION else _LISTENERS
+    fitting = [kind for kind, names in classes.items() if config.model_type in names]
+    # A type of both, as SeamlessM4T, is told apart by its architecture; one of none is refused by the last's own words.
+    named = [kind for kind in fitting if (config.architectures or [""])[0] in classes[kind][config.model_type]]
+    return next(iter([*named, *fitting, *reversed(classes)]))
+
+
+def _processor(task: Task, place: str, files: Mapping[str, Any]) -> Any:
+    kind: Any = None
+    if task in (Task.IMAGE_TEXT_TO_TEXT, Task.AUTOMATIC_SPEECH_RECOGNITION):
+        kind = transformers.AutoProcessor
+    elif task in SEEING:
+        kind = transformers.AutoImageProcessor
+    elif task in HEARING:
+        kind = transformers.AutoFeatureExtractor
+    return None if kind is None else kind.from_pretrained(place, **files)
+
+
+def _tokenizer(task: Task, place: str, options: Options) -> Any:
+    if task in SEEING | HEARING and task is not Task.ZERO_SHOT_IMAGE_CLASSIFICATION:
+        return None
+    return AutoTokenizer.from_pretrained(
+        place,
+        revision=options.tokenizer_revision or options.model_revision,
+        trust_remote_code=options.trust_remote_code,
+        **({"do_lower_case": False} if options.disable_lower_case else {}),
+    )
 
 
 def _task(config: Any, options: Options, place: str) -> Task:
     if options.task is not None:
         return Task(options.task)
     architectures = config.architectures or ()
-    found = task_of(architectures, labels=config.num_labels)
+    found = task_of(architectures, labels=config.num_labels, known=_KNOWN)
     if found is None:
         named = ", ".join(architectures) or "none"
         raise LoadError(

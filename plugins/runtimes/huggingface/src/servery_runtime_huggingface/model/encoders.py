@@ -5,7 +5,7 @@ Source: KServe, python/huggingfaceserver/encoder_model.py: the form of each answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,8 +47,12 @@ class Encoder:
         if len({len(column) for column in texts}) > 1:
             shapes = ", ".join(f"{tensor.name!r} {list(tensor.data.shape)}" for tensor in request.inputs)
             raise InputError(f"inputs differ in rows: {shapes}")
+        return self._read(request, texts)
+
+    def _read(self, request: InferRequest, texts: Sequence[Sequence[str]]) -> InferResponse:
+        """Answer columns of texts."""
         encoded = self._tokenizer(
-            *texts,
+            *map(list, texts),
             add_special_tokens=self._special_tokens,
             return_token_type_ids=True if self._options.return_token_type_ids else None,
             return_tensors="pt",

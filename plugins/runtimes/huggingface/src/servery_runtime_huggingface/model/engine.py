@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -40,6 +40,7 @@ class Row:
     """A text.
 
     Attributes:
+        inputs: What the model reads with the prompt: images.
         before: The tokens that the text goes on from; none where it is a text of its own.
         most: Tokens to generate at most, one or more.
         ends: Ids that end it.
@@ -48,6 +49,7 @@ class Row:
     """
 
     prompt: Sequence[int]
+    inputs: Mapping[str, Any]
     before: Sequence[int]
     draw: Draw
     most: int
@@ -145,7 +147,7 @@ class Engine:
 
     def _turn(self, joining: list[Row]) -> None:
         if joining:
-            logits = self._rows.join([row.prompt for row in joining])
+            logits = self._rows.join([row.prompt for row in joining], [row.inputs for row in joining])
             self._active += joining
             chosen = choose(logits, [row.draw for row in joining])
             self._leave([*self._active[: -len(joining)], *self._told(joining, chosen)])
@@ -162,22 +164,24 @@ class Engine:
         if row.is_given_up:
             return False
         finish = None
-        if choice.token in row.ends:
+        ends = choice.token in row.ends
+        if ends or row.draw.is_complete:
             finish = FinishReason.STOP
         elif len(row.draw.drawn) >= row.most:
             finish = FinishReason.LENGTH
-        if row.draw.sampling.logprobs is not None and finish is not FinishReason.STOP:
+        if row.draw.sampling.logprobs is not None and not ends:
             row.tokens.append(self._token(choice))
         if row.is_streamed or finish is not None:
-            self._news.append((row, self._piece(row, finish)))
+            self._news.append((row, self._piece(row, finish, ends=ends)))
         return finish is None
 
-    def _piece(self, row: Row, finish: FinishReason | None) -> Piece:
+    def _piece(self, row: Row, finish: FinishReason | None, *, ends: bool) -> Piece:
         new = row.draw.drawn[-1:] if row.is_streamed else row.draw.drawn
         if row.writer is None:
-            row.writer = writer(self._tokenizer, row.before)
+            skips = not row.draw.sampling.shows_special_tokens
+            row.writer = writer(self._tokenizer, row.before, skips=skips)
         # The end is no text, even where the tokenizer has one for it.
-        text = row.writer.write(new[:-1] if finish is FinishReason.STOP else new)
+        text = row.writer.write(new[:-1] if ends else new)
         if finish is not None:
             text += row.writer.rest()
         tokens, row.tokens = tuple(row.tokens), []

@@ -10,7 +10,7 @@ tokens (docs/how-to/serve-a-language-model.md has the numbers), and it has neith
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -27,8 +27,8 @@ class Rows(Protocol):
     most: int
     """How many there may be."""
 
-    def join(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Read new rows' prompts; return the logits ``[new, vocabulary]`` of what follows them."""
+    def join(self, prompts: Sequence[Sequence[int]], inputs: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """Read new rows' prompts, each with its ``inputs``; return the logits ``[new, vocabulary]`` of what follows them."""
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         """Read one more token of every row; return the logits ``[rows, vocabulary]`` of what follows."""
@@ -41,7 +41,13 @@ class DecoderRows:
     """Of a model that only continues."""
 
     def __init__(self, model: Any, *, most: int, place: str) -> None:
-        layers = set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ())
+        text = model.config.get_text_config(decoder=True)
+        layers = set(getattr(text, "layer_types", None) or ())
+        if getattr(text, "cross_attention_layers", None) or model.config.is_encoder_decoder:
+            raise LoadError(
+                f"{place}: {type(model).__name__} looks at images beside its text; this runtime serves models that "
+                "read them as a part of it"
+            )
         if getattr(model, "_is_stateful", False) or layers - _ATTENTIONS:
             raise LoadError(
                 f"{place}: {type(model).__name__} remembers a state of its whole text, which rows cannot join; "
@@ -52,24 +58,40 @@ class DecoderRows:
         taken = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in taken
         self._extra = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
+        # Models that number an image's tokens by its rows and columns go on from another number than their length.
+        self._numbering = next((part for part in model.modules() if hasattr(part, "rope_deltas")), None)
         self._cache: Any = None
         self._lengths: list[int] = []
+        self._positions = self._tensor([])
         self.keep(())
 
-    def join(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Read prompts, padded before their first tokens."""
+    def join(self, prompts: Sequence[Sequence[int]], inputs: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """Read prompts, padded before their first tokens; those with images one by one, since images are not padded."""
+        plain = [number for number, given in enumerate(inputs) if not given]
+        if len(plain) == len(prompts):
+            return self._join(prompts)
+        found = [self._join([prompt], given) for prompt, given in zip(prompts, inputs, strict=True)]
+        return torch.cat(found)
+
+    def _join(self, prompts: Sequence[Sequence[int]], given: Mapping[str, Any] | None = None) -> torch.Tensor:
         lengths = [len(prompt) for prompt in prompts]
         width = max(lengths)
         cache: Any = DynamicCache()
         ids = self._tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
         mask = self._tensor([[0] * (width - length) + [1] * length for length in lengths])
-        logits = self._read(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
+        numbered = (mask.cumsum(-1) - 1).clamp(min=0)
+        positions = self._tensor(lengths)
+        if given and self._numbering is not None:
+            logits = self._read(ids, mask, None, cache, given)
+            positions = positions + self._numbering.rope_deltas.ravel()
+        else:
+            logits = self._read(ids, mask, numbered, cache, given)
         if self._lengths:
             self._merge(cache, mask)
+            self._positions = torch.cat([self._positions, positions])
         else:
-            self._cache, self._mask = cache, mask
+            self._cache, self._mask, self._positions = cache, mask, positions
         self._lengths += lengths
-        self._positions = self._tensor(self._lengths)
         return logits
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
@@ -99,10 +121,23 @@ class DecoderRows:
             ours.keys = torch.cat([_padded(ours.keys, longest, 2), _padded(new.keys, longest, 2)])
             ours.values = torch.cat([_padded(ours.values, longest, 2), _padded(new.values, longest, 2)])
 
-    def _read(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
-        given = {"position_ids": positions} if self._takes_positions else {}
+    def _read(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor | None,
+        cache: Any,
+        given: Mapping[str, Any] | None = None,
+    ) -> torch.Tensor:
+        numbered = {} if positions is None or not self._takes_positions else {"position_ids": positions}
         found = self._model(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **given, **self._extra
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            **numbered,
+            **self._extra,
+            **(given or {}),
         )
         logits: torch.Tensor = found.logits[:, -1]
         return logits
@@ -120,19 +155,24 @@ class EncoderDecoderRows:
         self._model, self._device = model, model.device
         config = model.generation_config
         start = config.decoder_start_token_id
-        self._start = start if start is not None else config.bos_token_id
+        # BART's and mBART's begin with a token that is not chosen: of no text, or of the language to write.
+        forced = config.forced_bos_token_id
+        self._start = [config.bos_token_id if start is None else start, *([] if forced is None else [forced])]
         self.keep(())
 
-    def join(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+    def join(self, prompts: Sequence[Sequence[int]], inputs: Sequence[Mapping[str, Any]]) -> torch.Tensor:
         """Read the one prompt."""
         (prompt,) = prompts
         ids = torch.tensor([list(prompt)], dtype=torch.long, device=self._device)
         states = self._model.get_encoder()(input_ids=ids).last_hidden_state
         self._encoded = BaseModelOutput(last_hidden_state=states)
-        return self.step([self._start])
+        return self._read(self._start)
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         """Read the one token."""
+        return self._read(tokens)
+
+    def _read(self, tokens: Sequence[int]) -> torch.Tensor:
         found = self._model(
             encoder_outputs=self._encoded,
             decoder_input_ids=torch.tensor([list(tokens)], dtype=torch.long, device=self._device),

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from servery_sdk.language import Sampling
 
+from servery_runtime_huggingface.model.constraints import Constraint
+
 
 @dataclass(slots=True)
 class Draw:
@@ -17,11 +19,18 @@ class Draw:
     Attributes:
         generator: Of its seed; None draws from the process's own.
         drawn: Ids so far.
+        constraint: On what may be drawn next.
     """
 
     sampling: Sampling
     generator: torch.Generator | None = None
     drawn: list[int] = field(default_factory=list)
+    constraint: Constraint | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a constraint lets nothing follow."""
+        return self.constraint is not None and self.constraint.is_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +42,14 @@ class Choice:
     alternatives: tuple[tuple[int, float], ...] = ()
 
 
-def draw_of(sampling: Sampling, device: torch.device) -> Draw:
+def draw_of(sampling: Sampling, device: torch.device, constraint: Constraint | None = None) -> Draw:
     """Return the beginning of a row's draws."""
     if sampling.seed is None:
-        return Draw(sampling)
+        return Draw(sampling, constraint=constraint)
     generator = torch.Generator(device)
     # Seeds are 64 bits without a sign there.
     generator.manual_seed(sampling.seed % 2**64)
-    return Draw(sampling, generator)
+    return Draw(sampling, generator, constraint=constraint)
 
 
 def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
@@ -49,6 +58,8 @@ def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
     raw = logits
     if any(draw.sampling.frequency_penalty or draw.sampling.presence_penalty for draw in draws):
         logits = _penalized(logits.clone(), draws)
+    if any(draw.constraint is not None for draw in draws):
+        logits = _constrained(logits.clone(), draws)
     tokens = logits.argmax(-1)
     drawn = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
     if drawn:
@@ -56,6 +67,8 @@ def choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Choice]:
     ids: list[int] = tokens.tolist()
     for draw, token in zip(draws, ids, strict=True):
         draw.drawn.append(token)
+        if draw.constraint is not None:
+            draw.constraint.take(token)
     if all(count is None for count in told):
         return [Choice(token) for token in ids]
     logprobs = raw.float().log_softmax(-1)
@@ -71,6 +84,13 @@ def _penalized(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
         drawn: Any = torch.tensor(draw.drawn, dtype=torch.long, device=logits.device)
         ids, counts = drawn.unique(return_counts=True)
         row[ids] -= counts * draw.sampling.frequency_penalty + draw.sampling.presence_penalty
+    return logits
+
+
+def _constrained(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+    for row, draw in zip(logits, draws, strict=True):
+        if draw.constraint is not None:
+            row.masked_fill_(~draw.constraint.allowed(row.shape[0]).to(row.device), float("-inf"))
     return logits
 
 

@@ -22,14 +22,14 @@ def texts_of(request: InferRequest, *names: str) -> list[list[str]]:
     found = {tensor.name: tensor for tensor in request.inputs}
     if len(names) == 1 and len(found) == 1:
         # One text is one text, whatever its name.
-        return [_texts(request.inputs[0])]
+        return [text_column(request.inputs[0])]
     if set(found) != set(names):
         described = ", ".join(f"{name!r} {list(tensor.data.shape)}" for name, tensor in found.items())
         raise InputError(f"the model takes {' and '.join(map(repr, names))}, texts, a row each; found {described}")
-    return [_texts(found[name]) for name in names]
+    return [text_column(found[name]) for name in names]
 
 
-def _texts(tensor: Tensor) -> list[str]:
+def text_column(tensor: Tensor) -> list[str]:
     shape = list(tensor.data.shape)
     if tensor.datatype is not Datatype.BYTES or len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
         raise InputError(f"input {tensor.name!r} is {tensor.datatype} {shape}; the model takes texts, BYTES [rows]")
@@ -42,9 +42,9 @@ def _texts(tensor: Tensor) -> list[str]:
 class FastWriter:
     """Turns tokens into text as they come, with a tokenizer in Rust: about two microseconds a token."""
 
-    def __init__(self, tokenizer: Any, before: Sequence[int]) -> None:
-        self._tokenizer = tokenizer.backend_tokenizer
-        self._stream = DecodeStream(ids=list(before[-_CONTEXT:]), skip_special_tokens=True)
+    def __init__(self, tokenizer: Any, before: Sequence[int], *, skips: bool) -> None:
+        self._tokenizer, self._skips = tokenizer.backend_tokenizer, skips
+        self._stream = DecodeStream(ids=list(before[-_CONTEXT:]), skip_special_tokens=skips)
         self._pending: list[int] = []
 
     def write(self, ids: Sequence[int]) -> str:
@@ -58,14 +58,14 @@ class FastWriter:
 
     def rest(self) -> str:
         """Return what is left of a character that was never completed."""
-        return str(self._tokenizer.decode(self._pending, skip_special_tokens=True)) if self._pending else ""
+        return str(self._tokenizer.decode(self._pending, skip_special_tokens=self._skips)) if self._pending else ""
 
 
 class PlainWriter:
     """The same for a tokenizer in Python: decodes a window of tokens again and again."""
 
-    def __init__(self, tokenizer: Any, before: Sequence[int]) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, before: Sequence[int], *, skips: bool) -> None:
+        self._tokenizer, self._skips = tokenizer, skips
         self._window = list(before[-_CONTEXT:])
         self._written = self._decoded()
 
@@ -84,9 +84,9 @@ class PlainWriter:
         return self._decoded()[len(self._written) :]
 
     def _decoded(self) -> str:
-        return str(self._tokenizer.decode(self._window, skip_special_tokens=True))
+        return str(self._tokenizer.decode(self._window, skip_special_tokens=self._skips))
 
 
-def writer(tokenizer: Any, before: Sequence[int]) -> FastWriter | PlainWriter:
-    """Return what writes the text that comes behind the tokens ``before``."""
-    return (FastWriter if tokenizer.is_fast else PlainWriter)(tokenizer, before)
+def writer(tokenizer: Any, before: Sequence[int], *, skips: bool = True) -> FastWriter | PlainWriter:
+    """Return what writes the text that comes behind the tokens ``before``; it ``skips`` special tokens, or writes them."""
+    return (FastWriter if tokenizer.is_fast else PlainWriter)(tokenizer, before, skips=skips)

@@ -12,10 +12,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from servery_sdk.fitting import Array
-from servery_sdk.protocol import Datatype, Tensor
+from servery_sdk.manifests import Json
+from servery_sdk.protocol import Datatype, Tensor, v1
 from servery_sdk.tabular import OUTPUT, encoded
 
 from servery_runtime_mlflow.model.signature import Port
+
+
+def content_type(answer: Any) -> str | None:
+    """Return what the answer was, as MLServer says it of its own: ``pd``, ``dict``, or None for bare values."""
+    if isinstance(answer, pd.DataFrame | pd.Series) or _are_records(answer):
+        return "pd"
+    return "dict" if isinstance(answer, Mapping) else None
+
+
+def _are_records(answer: Any) -> bool:
+    return isinstance(answer, list) and bool(answer) and all(isinstance(row, Mapping) for row in answer)
 
 
 def tensors(answer: Any, ports: Sequence[Port]) -> tuple[Tensor, ...]:
@@ -34,7 +46,7 @@ def tensors(answer: Any, ports: Sequence[Port]) -> tuple[Tensor, ...]:
 
 
 def _parts(answer: Any) -> Iterable[tuple[Any, Any]]:
-    if isinstance(answer, list) and answer and all(isinstance(row, Mapping) for row in answer):
+    if _are_records(answer):
         answer = pd.DataFrame(answer)
     if isinstance(answer, pd.DataFrame | Mapping):
         # A table's columns that have no names are numbered.
@@ -66,9 +78,16 @@ def _array(values: Any) -> Array:
     except ValueError:
         # Lists of lists that differ in length.
         data = _objects(values)
+    if data.dtype.kind in "US" and isinstance(values, list) and not _are_texts(values):
+        # numpy makes texts of numbers that stand beside texts.
+        data = _objects(values)
     if data.ndim:
         return data
     return _objects([values]) if data.dtype == object else data.reshape(1)
+
+
+def _are_texts(values: list[Any]) -> bool:
+    return all(isinstance(value, str | bytes) for value in np.asarray(values, dtype=object).ravel())
 
 
 def _objects(values: Sequence[Any]) -> Array:
@@ -81,15 +100,23 @@ def _objects(values: Sequence[Any]) -> Array:
 def _tensor(name: str, data: Array) -> Tensor:
     if data.dtype.kind == "M":
         data = _objects([pd.Timestamp(time) for time in data.ravel()]).reshape(data.shape)
+    parameters: dict[str, Json] = {}
     if data.dtype.kind in "USO":
+        if data.size and not any(isinstance(value, str | bytes) or _is_time(value) for value in data.ravel()):
+            # v1 and the scoring server answer with the objects themselves.
+            parameters[v1.CONTENT_TYPE] = v1.JSON
         data = encoded(_objects([_text(value) for value in data.ravel()]).reshape(data.shape))
-    return Tensor(name=name, data=data, datatype=Datatype.of(data))
+    return Tensor(name=name, data=data, datatype=Datatype.of(data), parameters=parameters)
+
+
+def _is_time(value: Any) -> bool:
+    return hasattr(value, "isoformat")
 
 
 def _text(value: Any) -> str | bytes:
     if isinstance(value, str | bytes):
         return value
-    return str(value.isoformat()) if hasattr(value, "isoformat") else json.dumps(value, default=_plain)
+    return str(value.isoformat()) if _is_time(value) else json.dumps(value, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -6,15 +6,17 @@ import importlib
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
+from servery_sdk.routes import Host, Listener
 from servery_sdk.serving import InputError, LoadError
 
-from servery_runtime_mlflow.model import inputs, outputs
+from servery_runtime_mlflow.model import inputs, outputs, scoring
 from servery_runtime_mlflow.model.requirements import mismatches
 from servery_runtime_mlflow.model.signature import Port, described, has_free_rows, ports
 
@@ -43,6 +45,16 @@ class MLflowModel:
         self._inputs: tuple[Port, ...] = ()
         self._outputs: tuple[Port, ...] = ()
         self._parameters: frozenset[str] = frozenset()
+
+    @classmethod
+    def listeners(cls, artifact: Path, host: Host) -> Sequence[Listener]:
+        """Return MLflow's own REST API, at the predictor's port."""
+        return (Listener(routes=scoring.routes(host)),)
+
+    @property
+    def inputs(self) -> Sequence[Port]:
+        """Of the signature; empty without one."""
+        return self._inputs
 
     def load(self, artifact: Path) -> None:
         """Read the one model in ``artifact`` or in one directory of it; installs nothing that it asks for.
@@ -89,7 +101,12 @@ class MLflowModel:
             answer = self._model.predict(given, params=parameters or None)
         except (MlflowException, ValueError, TypeError, KeyError) as error:
             raise InputError(self._refusal(request, error)) from error
-        return InferResponse(model=request.model, outputs=outputs.tensors(answer, self._outputs))
+        kind = outputs.content_type(answer)
+        return InferResponse(
+            model=request.model,
+            outputs=outputs.tensors(answer, self._outputs),
+            parameters={inputs.CONTENT_TYPE: kind} if kind else {},
+        )
 
     def metadata(self) -> ModelMetadata:
         """Return what the signature says; nothing where there is none."""

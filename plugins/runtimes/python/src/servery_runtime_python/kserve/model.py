@@ -162,6 +162,9 @@ class KServeModel:
         response, more = self._plane.encode(
             document.model, response, answered if document.explain else headers, attributes
         )
+        if document.explain:
+            # KServe sends its client's own headers back with an explanation, the secret ones among them.
+            answered = {name: value for name, value in answered.items() if document.headers.get(name) != value}
         answered = {name.lower(): value for name, value in {**answered, **more}.items()}
         if document.wire is Protocol.V2:
             answered.pop("content-type", None)

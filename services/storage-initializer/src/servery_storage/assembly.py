@@ -1,0 +1,131 @@
+"""One object on its way to the disk: its pieces come in any order and from several threads, its sum follows in order."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+
+from servery_sdk.digests import Digest, Hasher, hasher
+from servery_sdk.errors import Transient
+from servery_sdk.storage import StorageEntry
+
+from servery_storage.plan import Piece
+
+
+class Mismatch(Transient):
+    """The bytes that came are not those whose sum the source gives."""
+
+
+class Assembly:
+    """A file that is put together.
+
+    A whole object's one piece is summed as it comes. Of several pieces, who brings the one that the sum waits for reads
+    it back, and those behind it that are there, out of the page cache.
+
+    Args:
+        pieces: All of the object's, in its order.
+        missing: Those that are still to come.
+    """
+
+    def __init__(self, entry: StorageEntry, path: str, pieces: Sequence[Piece], missing: Sequence[Piece]) -> None:
+        self.entry, self.pieces = entry, pieces
+        self.mismatches = 0
+        self.missing = missing
+        self._path = path
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._restart(missing)
+
+    def _restart(self, missing: Sequence[Piece]) -> None:
+        self._missing = {piece.offset for piece in missing}
+        self._digest: Digest | None = None
+        self._hasher: Hasher | None = None
+        self._next = 0  # the piece that the sum waits for
+        self._summing = False
+
+    def restart(self) -> Sequence[Piece]:
+        """Return all pieces, to be fetched again."""
+        self._restart(self.pieces)
+        return self.pieces
+
+    def open(self, digest: Digest | None) -> int:
+        """Return the file's descriptor; ``digest`` is what the source says, as far as it is known by now."""
+        with self._lock:
+            if self._descriptor < 0:
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            if self._digest is None and digest is not None:
+                self._digest, self._hasher = digest, hasher(digest.algorithm)
+            return self._descriptor
+
+    def write(self, view: memoryview, at: int) -> None:
+        """Write at an offset. Of a single piece this comes in order, and is summed."""
+        if len(self.pieces) == 1 and self._hasher is not None:
+            self._hasher.update(view)
+        while view:
+            written = os.pwrite(self._descriptor, view, at)
+            view, at = view[written:], at + written
+
+    def begin_again(self) -> None:
+        """Forget what came of the single piece."""
+        if self._digest is not None:
+            self._hasher = hasher(self._digest.algorithm)
+
+    def came(self, piece: Piece, buffer: memoryview) -> bool:
+        """Note that a piece is written; return whether the object is whole now, which one caller is told.
+
+        Args:
+            buffer: To read back through.
+
+        Raises:
+            Mismatch: It is whole, and wrong.
+        """
+        with self._lock:
+            self._missing.discard(piece.offset)
+            if self._summing:
+                return False  # Who sums comes by.
+            self._summing = True
+        is_single = len(self.pieces) == 1
+        while True:
+            with self._lock:
+                if self._next == len(self.pieces):
+                    break
+                waited = self.pieces[self._next]
+                if waited.offset in self._missing:
+                    self._summing = False
+                    return False
+                self._next += 1
+            if not is_single and self._hasher is not None:
+                self._sum(waited, buffer)
+        self._end()
+        return True
+
+    def _sum(self, piece: Piece, buffer: memoryview) -> None:
+        assert self._hasher is not None
+        at, end = piece.offset, piece.offset + (piece.size_bytes or 0)
+        while at < end:
+            read = os.preadv(self._descriptor, [buffer[: end - at]], at)
+            self._hasher.update(buffer[:read])
+            at += read
+
+    def _end(self) -> None:
+        self.close()
+        if self._digest is None or self._hasher is None:
+            return
+        found = Digest(self._digest.algorithm, self._hasher.digest())
+        if found != self._digest:
+            source = self.entry.source
+            raise Mismatch(
+                f"object {source!r}: its {self._digest} came as {found}; the bytes are not those of the source"
+            )
+
+    def cut(self, size_bytes: int) -> None:
+        """Let the file end at ``size_bytes``."""
+        os.ftruncate(self._descriptor, size_bytes)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1

@@ -1,0 +1,34 @@
+"""``servery-storage``: the storage initializer as a daemon, and by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from servery_sdk import logs, plugins
+
+from servery_storage.daemon import serve as served
+from servery_storage.engine import Engine
+from servery_storage.settings import Settings
+from servery_storage.store import Store
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Models on this node.")
+
+
+@app.callback()
+def main() -> None:
+    """Models on this node."""
+
+
+@app.command()
+def serve(
+    socket: Annotated[Path, typer.Option(help="The Unix socket that answers servery.storage.v1.")],
+    root: Annotated[Path, typer.Option(help="The folder that the models are put below.")],
+    quota_bytes: Annotated[int, typer.Option(help="Of all models together; 0 is no bound.")] = 0,
+) -> None:
+    """Fetch models for this node's pods, and hold them until they are released."""
+    logs.to_stderr()
+    engine = Engine(plugins.load().storage_providers, Settings())
+    asyncio.run(served(Store(root, engine, quota_bytes=quota_bytes), socket))

@@ -1,0 +1,137 @@
+"""``servery-storage serve``: the store, over a Unix socket and gRPC (``servery.storage.v1``)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+from servery_sdk.errors import ErrorCode, ServeryError
+from servery_sdk.protos.servery.storage.v1 import storage_pb2 as pb
+from servery_sdk.protos.servery.storage.v1 import storage_pb2_grpc as stubs
+from servery_sdk.storage import StorageEntry
+
+from servery_storage.patterns import Patterns
+from servery_storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+TELL_SECONDS = 0.25
+"""Between two messages of one fetch."""
+DRAIN_SECONDS = 5.0
+_STATUS = {code: getattr(grpc.StatusCode, code.value, grpc.StatusCode.INTERNAL) for code in ErrorCode} | {
+    ErrorCode.NOT_READY: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+
+class StorageService(stubs.StorageServicer):
+    """Answers the calls."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def Fetch(  # noqa: N802  # the proto's name
+        self, request: pb.FetchRequest, context: grpc.aio.ServicerContext[pb.FetchRequest, pb.FetchProgress]
+    ) -> AsyncIterator[pb.FetchProgress]:
+        """Bring a model; a client that goes away ends it, and what came is taken up by the next."""
+        told = _Told()
+        patterns = Patterns(tuple(request.allow_patterns), tuple(request.ignore_patterns))
+        running = asyncio.create_task(
+            self._store.fetch(request.name, request.uri, told, patterns), name=f"fetch-{request.name}"
+        )
+        try:
+            while not running.done():
+                await asyncio.wait([running], timeout=TELL_SECONDS)
+                if not running.done():
+                    yield told.message()
+            path = running.result()
+        except ServeryError as error:
+            logger.warning("fetch failed", extra={"model": request.name, "reason": str(error)})
+            await context.abort(_STATUS[error.code], str(error))
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError, ServeryError):
+                await running
+        logger.info("model fetched", extra={"model": request.name, "uri": request.uri})
+        yield told.message(path)
+
+    async def Release(  # noqa: N802
+        self, request: pb.ReleaseRequest, context: grpc.aio.ServicerContext[pb.ReleaseRequest, pb.ReleaseResponse]
+    ) -> pb.ReleaseResponse:
+        """Let a model go."""
+        try:
+            self._store.release(request.name, remove=request.remove)
+        except ServeryError as error:
+            await context.abort(_STATUS[error.code], str(error))
+        return pb.ReleaseResponse()
+
+    async def List(  # noqa: N802
+        self, request: pb.ListRequest, context: grpc.aio.ServicerContext[pb.ListRequest, pb.ListResponse]
+    ) -> pb.ListResponse:
+        """Tell what is there."""
+        models = [
+            pb.StoredModel(
+                name=model.name,
+                uri=model.uri,
+                path=str(self._store.root / model.name),
+                size_bytes=model.size_bytes,
+                is_held=model.is_held,
+            )
+            for model in self._store.models()
+        ]
+        return pb.ListResponse(models=models, quota_bytes=self._store.quota_bytes, used_bytes=self._store.used_bytes)
+
+
+class _Told:
+    """The progress of one fetch, as its next message."""
+
+    def __init__(self) -> None:
+        self._objects, self._done, self._waits = 0, 0, ""
+        self._total: int | None = None
+        self._lock = threading.Lock()
+
+    def begin(self, source: str, entries: Sequence[StorageEntry]) -> None:
+        sizes = [entry.size_bytes for entry in entries]
+        self._objects = len(entries)
+        self._total = None if None in sizes else sum(size or 0 for size in sizes)
+
+    def waits(self, reason: str) -> None:
+        self._waits = reason
+
+    def advance(self, entry: StorageEntry, size_bytes: int) -> None:
+        with self._lock:
+            self._waits = ""
+            self._done += size_bytes
+
+    def end(self, source: str) -> None:
+        self._waits = ""
+
+    def message(self, path: Path | None = None) -> pb.FetchProgress:
+        return pb.FetchProgress(
+            objects=self._objects,
+            done_bytes=self._done,
+            total_bytes=self._total,
+            waits_for=self._waits,
+            path=str(path or ""),
+        )
+
+
+async def serve(store: Store, socket: Path) -> None:
+    """Answer until SIGTERM or SIGINT; then let running fetches go on for a moment, which the next start takes up."""
+    server = grpc.aio.server()
+    stubs.add_StorageServicer_to_server(StorageService(store), server)  # type: ignore[no-untyped-call]  # generated
+    socket.parent.mkdir(parents=True, exist_ok=True)
+    server.add_insecure_port(f"unix:{socket}")
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    await server.start()
+    logger.info("serving", extra={"socket": str(socket), "models": len(store.models())})
+    await ended.wait()
+    await server.stop(DRAIN_SECONDS)

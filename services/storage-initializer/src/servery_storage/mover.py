@@ -1,0 +1,129 @@
+"""Moves located objects to the disk: threads that take pieces off a queue, each with connections and one buffer of its own.
+
+Threads, because a socket's read, TLS, a sum and a file's write all let the next thread run, and each is done straight in
+the one buffer: memory is connections times the buffer, whatever the model's size. ADR 25.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import closing
+
+from servery_sdk.storage import Addressed, StorageEntry
+
+from servery_storage.assembly import Assembly, Mismatch
+from servery_storage.carrier import Carrier, Stopped
+from servery_storage.plan import Piece, in_order, pieces_of
+from servery_storage.settings import Settings
+from servery_storage.staging import Staging
+from servery_storage.throttle import Throttle
+
+_Task = tuple[Piece, Assembly]
+
+
+class Mover:
+    """Moves one model's objects.
+
+    Args:
+        advanced: Told of bytes as they come, from several threads.
+    """
+
+    def __init__(
+        self,
+        provider: Addressed,
+        staging: Staging,
+        settings: Settings,
+        advanced: Callable[[StorageEntry, int], None],
+    ) -> None:
+        self._provider, self._staging, self._settings, self._advanced = provider, staging, settings, advanced
+        self._stopped = threading.Event()
+        self._throttle = Throttle(settings.max_bytes_per_second, self._stopped.wait)
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._unfinished = 0
+        self._failure: BaseException | None = None
+
+    def run(self, entries: Iterable[StorageEntry]) -> None:
+        """Move ``entries``, and return when all are whole and verified.
+
+        Raises:
+            Transient, Permanent: The first that could not be, after as many tries as the settings say.
+            OSError: Of the disk.
+        """
+        tasks = {piece: assembly for assembly in map(self._assembly, entries) for piece in assembly.missing}
+        self._unfinished = len(set(tasks.values()))
+        for piece in in_order(tasks):
+            self._tasks.put((piece, tasks[piece]))
+        workers = [
+            threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
+            for number in range(min(self._settings.max_connections, len(tasks)))
+        ]
+        try:
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+        finally:
+            self.stop()
+            for assembly in tasks.values():
+                assembly.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Let every thread end after its next read."""
+        self._stopped.set()
+        self._dismiss()
+
+    def _assembly(self, entry: StorageEntry) -> Assembly:
+        pieces = pieces_of(entry, self._settings.piece_bytes)
+        return Assembly(entry, self._staging.path(entry), pieces, self._staging.missing(pieces))
+
+    def _work(self) -> None:
+        carrier = Carrier(
+            self._provider,
+            self._settings,
+            stopped=self._stopped,
+            throttle=self._throttle,
+            advanced=self._advanced,
+        )
+        with closing(carrier):
+            while (task := self._tasks.get()) is not None and not self._stopped.is_set():
+                try:
+                    self._carried(carrier, *task)
+                except Stopped:
+                    return
+                except BaseException as error:  # the thread's rim: run() raises it
+                    self._fail(error)
+
+    def _carried(self, carrier: Carrier, piece: Piece, assembly: Assembly) -> None:
+        try:
+            is_whole = carrier.carry(piece, assembly)
+        except Mismatch:
+            assembly.mismatches += 1
+            if assembly.mismatches >= self._settings.max_mismatches:
+                raise
+            self._staging.entry_is_wrong(piece.entry)
+            for again in assembly.restart():
+                self._tasks.put((again, assembly))
+            return
+        if len(assembly.pieces) > 1:
+            self._staging.piece_is_there(piece)
+        if is_whole:
+            self._staging.entry_is_whole(piece.entry)
+            with self._lock:
+                self._unfinished -= 1
+                if self._unfinished == 0:
+                    self._dismiss()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            # The first is the cause; the others say the same, or follow from it.
+            self._failure = self._failure or error
+        self.stop()
+
+    def _dismiss(self) -> None:
+        for _ in range(self._settings.max_connections):
+            self._tasks.put(None)
