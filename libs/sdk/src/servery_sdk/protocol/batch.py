@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -106,7 +106,8 @@ def merged_alike(requests: Sequence[InferRequest]) -> Merged:
             for index, tensor in enumerate(first.inputs)
         ]
     )
-    return Merged(replace(first, id=None, inputs=inputs), offsets)
+    whole = InferRequest(first.model, inputs, first.version, None, first.outputs, first.parameters)
+    return Merged(whole, offsets)
 
 
 def split(response: InferResponse, offsets: Sequence[int]) -> tuple[InferResponse, ...]:
