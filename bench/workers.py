@@ -8,7 +8,8 @@ is that of the machine, not of the server. What the server itself costs is told 
 system, of all its processes for each request. A second of a core divided by it is what a core can answer, and the last
 column is the bound that follows: what several workers give, each with a core to itself and connections dealt out evenly,
 of what one gives. It holds what workers cost each other (caches, the kernel, locks of memory), and not a load that is
-dealt out unevenly: the shares of the workers say how even it was. The heavy model takes 0.3 ms a row, beside which
+dealt out unevenly: the shares of the workers say how even it was. Each worker has as many connections as the one alone:
+with fewer, fewer requests would share a call of the model, and each cost more. The heavy model takes 0.3 ms a row, beside which
 ``wrk`` is nothing. Both servers run at once and are asked by turns; a ratio is the median of the repetitions' ratios.
 
 Memory is asked of ``/proc/PID/smaps_rollup`` after every worker has answered: PSS counts a page of k processes as 1/k in
@@ -80,7 +81,11 @@ def cores(workers: int) -> Cores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How ``wrk`` asks."""
+    """How ``wrk`` asks.
+
+    Attributes:
+        connections: To each worker.
+    """
 
     connections: int
     seconds: int
@@ -99,8 +104,8 @@ def throughput(name: str, model: Path, workers: int, load: Load, scratch: Path) 
         for _ in range(load.repetitions):
             for count, server in servers.items():
 
-                def one(seconds: int, port: int = server.http) -> Measured:
-                    return ask(port, case, load.connections, seconds, scratch, where.load)
+                def one(seconds: int, port: int = server.http, connections: int = count * load.connections) -> Measured:
+                    return ask(port, case, connections, seconds, scratch, where.load)
 
                 one(1)
                 # Its own process only watches the workers.
@@ -186,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seconds", type=int, default=3, help="of one repetition")
-    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--connections", type=int, default=64, help="to each worker")
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--megabytes", type=int, default=300, help="of the large model")
     options = parser.parse_args()
@@ -201,7 +206,9 @@ def main() -> None:
         f"workers on cores {', '.join(map(str, where.servers))}; the load on {where.load}, "
         + ("apart from them" if where.apart else "which it shares with them: there are no others")
     )
-    print(f"v2 JSON, 2 rows, {options.connections} connections, {options.seconds} s by {options.repetitions}\n")
+    print(
+        f"v2 JSON, 2 rows, {options.connections} connections to each worker, {options.seconds} s by {options.repetitions}\n"
+    )
     each = "µs of a core for each, and what a core answers"
     print(
         f"| model | 1 worker, requests/s | {options.workers} workers | times | 1 worker: {each} | {options.workers} workers "
