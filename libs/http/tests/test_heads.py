@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servery_http.heads import CHUNKED, Head, Heads
+from servery_http.messages import Request, Response
+from servery_http.server import Server
 
 Connect = Callable[[], Awaitable["Wire"]]  # type: ignore[name-defined]  # noqa: F821
 
@@ -155,3 +158,19 @@ async def test_answers_do_not_depend_on_what_came_before(
             data = data[-3:]
         await wire.send(data)
         assert (await wire.answer())[2] == b"hot " + body
+
+
+async def test_stream_to_http_1_0_has_no_chunks_although_its_client_keeps_connections() -> None:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b"one "
+        yield b"two"
+
+    def streamed(request: Request) -> Response:
+        return Response(content_type=b"text/plain", stream=pieces())
+
+    async with Server(lambda _method, _path: streamed).running() as server:
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    assert answer.endswith(b"\r\n\r\none two")

@@ -15,7 +15,7 @@ from servery_sdk.manifests import Json
 class Datatype(enum.StrEnum):
     """Element types on the wire.
 
-    Looked at several times a request: attributes of the member and the text's own hash spare half a microsecond each.
+    Looked at several times a request: attributes of the member and the text's own hash spare a microsecond together.
 
     Attributes:
         dtype: The numpy type, little-endian as the wire has it; object for BYTES.
