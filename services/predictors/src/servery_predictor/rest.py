@@ -188,7 +188,7 @@ def _no_more(_: str, __: str) -> None:
 
 
 def _v1_response(outcome: InferResponse, _: InferRequest) -> Response:
-    return Response(body=v1.encode_response(outcome))
+    return Response(200, v1.encode_response(outcome))
 
 
 def _v1_explanation(outcome: InferResponse, _: InferRequest) -> Response:
@@ -200,9 +200,10 @@ def _v2_response(outcome: InferResponse, asked: InferRequest) -> Response:
 
 
 def _written(encoded: v2.Encoded) -> Response:
-    if encoded.json_length is None:
-        return Response(body=encoded.body)
-    return Response(200, encoded.body, _BINARY, ((JSON_LENGTH, b"%d" % encoded.json_length),))
+    body, json_length = encoded
+    if json_length is None:
+        return Response(200, body)
+    return Response(200, body, _BINARY, ((JSON_LENGTH, b"%d" % json_length),))
 
 
 def _json_length(request: Request) -> int | None:
