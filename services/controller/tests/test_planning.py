@@ -232,8 +232,9 @@ def test_unknown_scheme_names_the_known_ones(planned: Callable[..., DeploymentPl
         planned(make_service(sklearn={"storageUri": "s4://b/m"}))
     assert str(refused.value) == (
         'spec.predictor.sklearn.storageUri: Unsupported value: "s4://b/m": '
-        'supported schemes: "abfs", "abfss", "az", "azure", "file", "gs", "hf", "http", "https", "pvc", "s3", "wasb", '
-        '"wasbs"'
+        'supported schemes: "abfs", "abfss", "az", "azure", "file", "git", "git+http", "git+https", "git+ssh", "gs", "hdfs", '
+        '"hf", "http", "https", "mlflow-artifacts", "models", "modelscope", "oci", "oci+fetch", "pvc", '
+        '"runs", "s3", "swebhdfs", "wasb", "wasbs", "webhdfs"'
     )
 
 
