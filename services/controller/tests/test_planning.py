@@ -406,7 +406,7 @@ def test_hub_secret_of_the_service_account_reaches_the_initializer(installed: Pl
 def test_secret_whose_keys_are_variables_reaches_the_initializer(
     installed: Plugins, make_service: Make, uri: str, keys: tuple[str, ...]
 ) -> None:
-    secret = {"metadata": {"name": "h"}, "data": {key: "eA==" for key in keys}}
+    secret = {"metadata": {"name": "h"}, "data": dict.fromkeys(keys, "eA==")}
     container, _ = initializer(installed, make_service(sklearn={"storageUri": uri}), account("default", secret))
     assert container["env"] == [{"name": key, "valueFrom": {"secretKeyRef": {"name": "h", "key": key}}} for key in keys]
 
