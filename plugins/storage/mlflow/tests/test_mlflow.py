@@ -255,7 +255,9 @@ def test_credential_opens_registry_and_store(registry: Server, authorization: st
     registry.files = {"2/artifacts/MLmodel": b"flavors: {}"}
     (entry,) = listed(make_provider(registry, **environment), "models:/iris/2")
     assert fetched(make_provider(registry, **environment), entry) == b"flavors: {}"
-    with pytest.raises(Permanent, match=r"401 .*; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW"):
+    with pytest.raises(
+        Permanent, match=r"401 .*; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW"
+    ):
         listed(make_provider(registry), "models:/iris/2")
 
 
