@@ -232,8 +232,9 @@ def test_unknown_scheme_names_the_known_ones(planned: Callable[..., DeploymentPl
         planned(make_service(sklearn={"storageUri": "s4://b/m"}))
     assert str(refused.value) == (
         'spec.predictor.sklearn.storageUri: Unsupported value: "s4://b/m": '
-        'supported schemes: "abfs", "abfss", "az", "azure", "file", "gs", "hf", "http", "https", "pvc", "s3", "wasb", '
-        '"wasbs"'
+        'supported schemes: "abfs", "abfss", "az", "azure", "file", "git", "git+http", "git+https", "git+ssh", "gs", "hdfs", '
+        '"hf", "http", "https", "mlflow-artifacts", "models", "modelscope", "oci", "oci+fetch", "pvc", '
+        '"runs", "s3", "swebhdfs", "wasb", "wasbs", "webhdfs"'
     )
 
 
@@ -392,6 +393,35 @@ def test_hub_secret_of_the_service_account_reaches_the_initializer(installed: Pl
         {"name": name, "valueFrom": {"secretKeyRef": {"name": "h", "key": name}}}
         for name in ("HF_TOKEN", "HF_ENDPOINT")
     ]
+
+
+@pytest.mark.parametrize(
+    ("uri", "keys"),
+    [
+        ("git://host/m.git", ("GIT_USERNAME", "GIT_PASSWORD")),
+        ("modelscope://acme/m", ("MODELSCOPE_API_TOKEN",)),
+        ("models:/iris/1", ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN")),
+    ],
+)
+def test_secret_whose_keys_are_variables_reaches_the_initializer(
+    installed: Plugins, make_service: Make, uri: str, keys: tuple[str, ...]
+) -> None:
+    secret = {"metadata": {"name": "h"}, "data": dict.fromkeys(keys, "eA==")}
+    container, _ = initializer(installed, make_service(sklearn={"storageUri": uri}), account("default", secret))
+    assert container["env"] == [{"name": key, "valueFrom": {"secretKeyRef": {"name": "h", "key": key}}} for key in keys]
+
+
+def test_secrets_of_hdfs_and_of_a_registry_are_mounted(installed: Plugins, make_service: Make) -> None:
+    hdfs = {"metadata": {"name": "h"}, "data": {"HDFS_NAMENODE": "eA=="}}
+    registry = {"metadata": {"name": "r"}, "data": {".dockerconfigjson": "e30="}}
+    container, volumes = initializer(installed, make_service(), account("default", hdfs, registry))
+    assert container["env"] == [{"name": "KSERVE_OCI_DOCKER_CONFIG", "value": "/mnt/oci-fetch-auth/config.json"}]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts["hdfs-secrets"] == "/var/secrets/kserve-hdfscreds"
+    assert mounts["oci-fetch-auth"] == "/mnt/oci-fetch-auth"
+    assert {"name": "hdfs-secrets", "secret": {"secretName": "h"}} in volumes
+    items = [{"key": ".dockerconfigjson", "path": "config.json"}]
+    assert {"name": "oci-fetch-auth", "secret": {"secretName": "r", "items": items}} in volumes
 
 
 def test_of_two_secrets_with_one_variable_the_last_counts(installed: Plugins, make_service: Make) -> None:

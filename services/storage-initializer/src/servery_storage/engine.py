@@ -13,11 +13,20 @@ import re
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from servery_sdk.errors import ErrorCode, Permanent, ServeryError, Transient
-from servery_sdk.storage import Addressed, StorageEntry, StorageProvider, StorageUri, Streamed, provider_of
+from servery_sdk.storage import (
+    Addressed,
+    Resolving,
+    StorageEntry,
+    StorageProvider,
+    StorageUri,
+    Streamed,
+    provider_of,
+)
 
 from servery_storage import names
 from servery_storage.archive import is_archive, unpack
@@ -91,7 +100,7 @@ class Engine:
         """
         try:
             uri = StorageUri.parse(source)
-            provider = self._provider(uri)
+            uri, provider = await self._resolved(uri)
             entries = await self._listed(provider, uri, patterns)
             progress.begin(source, entries)
             await self._brought(_Wish(provider, source, target, patterns, entries, progress))
@@ -137,6 +146,15 @@ class Engine:
             fetched = await _in_thread(lambda: _taken(cache, keys, staging, wish.progress))
             await self._moved(wish, staging, fetched)
             await _in_thread(lambda: _given(cache, {keys[entry]: staging.path(entry) for entry in fetched}))
+
+    async def _resolved(self, uri: StorageUri) -> tuple[StorageUri, StorageProvider]:
+        """Return where the model lies, and who reads it there."""
+        while isinstance(provider := self._provider(uri), Resolving):
+            found = await self._tried(partial(provider.resolve, uri))
+            if found == uri:
+                break
+            uri = found
+        return uri, provider
 
     def _provider(self, uri: StorageUri) -> StorageProvider:
         found = provider_of(uri, self._providers.values())

@@ -45,7 +45,33 @@ class PlanningSettings:
     agent_image: str = f"servery/agent:{VERSION}"
     agent_resources: Manifest = field(default_factory=lambda: _AGENT_RESOURCES)
     storage_schemes: frozenset[str] = frozenset(
-        {"abfs", "abfss", "az", "azure", "file", "gs", "hf", "http", "https", "s3", "wasb", "wasbs"}
+        {
+            "abfs",
+            "abfss",
+            "az",
+            "azure",
+            "file",
+            "git",
+            "git+http",
+            "git+https",
+            "git+ssh",
+            "gs",
+            "hdfs",
+            "hf",
+            "http",
+            "https",
+            "mlflow-artifacts",
+            "models",
+            "modelscope",
+            "oci",
+            "oci+fetch",
+            "runs",
+            "s3",
+            "swebhdfs",
+            "wasb",
+            "wasbs",
+            "webhdfs",
+        }
     )
     automount_service_account_token: bool = True
 
