@@ -227,6 +227,19 @@ def test_several_sources_share_one_init_container(planned: Callable[..., Deploym
     assert init["volumeMounts"][0]["mountPath"] == "/mnt/models"
 
 
+def test_nodes_cache_is_the_init_containers_alone(installed: Plugins, make_service: Make) -> None:
+    catalog = render.catalog_from([], installed)
+    settings = PlanningSettings(storage_cache="/var/lib/models", storage_cache_bytes=10**9)
+    pod = render.plan(make_service(), catalog, installed, settings).workloads[0].pod
+    host = {"path": "/var/lib/models", "type": "DirectoryOrCreate"}
+    assert {"name": "storage-cache", "hostPath": host} in pod["volumes"]
+    (init,) = pod["initContainers"]
+    assert {"name": "storage-cache", "mountPath": "/var/cache/servery"} in init["volumeMounts"]
+    assert {"name": "SERVERY_STORAGE_CACHE", "value": "/var/cache/servery"} in init["env"]
+    assert {"name": "SERVERY_STORAGE_MAX_CACHE_BYTES", "value": "1000000000"} in init["env"]
+    assert "storage-cache" not in str(pod["containers"])
+
+
 def test_unknown_scheme_names_the_known_ones(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
     with pytest.raises(Invalid) as refused:
         planned(make_service(sklearn={"storageUri": "s4://b/m"}))
