@@ -17,7 +17,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,8 @@ from urllib.parse import parse_qs, urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.x509.oid import NameOID
+
+from stand_ins.certificates import certified
 
 TOOL = "github.com/distribution/distribution/v3/cmd/registry"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -134,7 +134,7 @@ def registry_served(program: Path, folder: Path, *, auth: str = "", certificate:
         "http": {"addr": host},
     }
     registry = Registry(host)
-    key, pem = _certificate(folder)
+    key, pem = certified(folder)
     if certificate:
         config["http"]["tls"] = {"certificate": str(pem), "key": str(folder / "key.pem")}
     with _tokens(registry, key, pem) as realm:
@@ -242,16 +242,3 @@ def _token(key: rsa.RSAPrivateKey, pem: Path, repository: str) -> str:
 
 def _base64url(content: bytes) -> bytes:
     return base64.urlsafe_b64encode(content).rstrip(b"=")
-
-
-def _certificate(folder: Path) -> tuple[rsa.RSAPrivateKey, Path]:
-    """Make a key and a certificate that it signed itself."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    made = made.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    pem, pkcs8, none = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(pem, pkcs8, none))
-    (folder / "cert.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
-    return key, folder / "cert.pem"
