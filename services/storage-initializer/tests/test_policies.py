@@ -10,6 +10,7 @@ import json
 import logging
 import pickle
 import subprocess
+import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -554,6 +555,13 @@ async def test_blob_that_another_signed_is_absent(fetch: Fetch, tmp_path: Path, 
 def test_settings_that_do_not_say_who_signs_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(Refused, match=words):
         Engine({}, Settings(**REQUIRED, **settings))
+
+
+def test_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, keys: Path) -> None:
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    monkeypatch.delitem(sys.modules, "servery_storage.signatures", raising=False)
+    with pytest.raises(Refused, match=r"model_signing is not installed: install .*\[signatures\]"):
+        Engine({}, Settings(**REQUIRED, signature_key=keys / "ours.pub"))
 
 
 async def test_key_that_is_none_is_said(fetch: Fetch, tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from servery_sdk.errors import Permanent
 
@@ -35,13 +36,13 @@ def of(settings: Settings) -> Sequence[Policy]:
     found: list[Policy] = []
     if settings.signature_policy is SignaturePolicy.REQUIRE:
         try:
-            from servery_storage.signatures import Signatures
+            signatures = import_module("servery_storage.signatures")  # by name: it is what the extra is for
         except ModuleNotFoundError as error:
             raise Refused(
                 f"SERVERY_STORAGE_SIGNATURE_POLICY is require, and {error.name} is not installed: install "
                 "servery-storage-initializer[signatures]"
             ) from error
-        found.append(Signatures.of(settings))
+        found.append(cast("Policy", signatures.Signatures.of(settings)))
     if settings.formats is Formats.SAFETENSORS:
         from servery_storage.formats import SafetensorsOnly
 
