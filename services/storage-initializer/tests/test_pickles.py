@@ -8,6 +8,7 @@ import io
 import logging
 import lzma
 import pickle
+import pickletools
 import posixpath
 import zipfile
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from servery_storage.opcodes import Named, Unreadable, names
 from servery_storage.pickles import Pickles, is_dangerous, pickles_in
@@ -221,7 +222,15 @@ def test_large_values_are_passed_over(tmp_path: Path) -> None:
     assert content.largest <= 1024**2
 
 
-@given(st.binary(max_size=200))
+CODES = st.sampled_from([opcode.code.encode("latin-1") for opcode in pickletools.opcodes])
+ARGUMENTS = st.sampled_from([b"", b"\x01", b"\x01\x93", b"a\n", b"1\n", b"\x01\0\0\0", b"os\nx\n", b"'a'\n"])
+
+
+@given(st.binary(max_size=200) | st.lists(CODES | ARGUMENTS, max_size=30).map(b"".join))
+@example(b"\x8d" + bytes([255] * 8))
+@example(b"\x8e" + (2**63 - 1).to_bytes(8, "little"))
+@example(b"\x8c\x01\x93")
+@example(b"V\\u12\n")
 def test_any_bytes_are_read_or_said_to_be_unreadable(content: bytes) -> None:
     try:
         found = list(names(io.BytesIO(content)))

@@ -16,6 +16,8 @@ from typing import BinaryIO
 
 _KEPT_BYTES = 1024
 """Longer texts are no names."""
+_MAX_BYTES = 2**48
+"""Of one value: a file may say any number, and no file has more."""
 _MAX_DEPTH = 32
 _LENGTHS = {"1": 1, "2": 2, "4": 4, "8": 8}
 _CODE = re.compile(r"[<>|=]?([biufcSUVmMO])(\d+)")
@@ -112,6 +114,8 @@ class _Source:
 
     def pass_over(self, size: int) -> None:
         """Go past ``size`` bytes, of which the last must be there."""
+        if size > _MAX_BYTES:
+            raise Unreadable(f"has a value of {size} bytes at byte {self.at}")
         if size > 0 and self._can_seek:
             self._stream.seek(size - 1, 1)
             self.at += size - 1
@@ -166,7 +170,7 @@ class _Machine:
             return _OTHER
         content = self._source.exactly(length)
         if "unicode" in described.name:
-            return content.decode("utf-8", "surrogatepass")
+            return _text(content, "utf-8", "surrogatepass")
         if "string" in described.name:
             return content.decode("latin-1")
         return int.from_bytes(content, "little", signed=True) if described.name.startswith("long") else _OTHER
@@ -254,7 +258,11 @@ class _Machine:
                     argument if argument is _OTHER else _unescaped(str(argument)[1:-1].encode(errors="surrogateescape"))
                 )
             case "UNICODE":
-                stack.append(argument if argument is _OTHER else _raw(str(argument).encode(errors="surrogateescape")))
+                stack.append(
+                    argument
+                    if argument is _OTHER
+                    else _text(str(argument).encode(errors="surrogateescape"), "raw-unicode-escape")
+                )
             case "PROTO":
                 self.has_protocol = True
             case "FRAME" | "READONLY_BUFFER":
@@ -329,9 +337,9 @@ def _is_wrapper(named: Named) -> bool:
     return named.name.endswith("NumpyArrayWrapper")
 
 
-def _raw(text: bytes) -> str:
+def _text(content: bytes, encoding: str, errors: str = "strict") -> str:
     try:
-        return text.decode("raw-unicode-escape")
+        return content.decode(encoding, errors)
     except ValueError:
         raise Unreadable("has a text that is none") from None
 
