@@ -24,6 +24,7 @@ UNIMPORTED = {
     "uvloop": "uvicorn picks it up by itself",
     "google-cloud-storage": "imported as google.cloud.storage, a namespace that other distributions share",
     "protobuf": "imported as google.protobuf, likewise",
+    "pyopenssl": "model-signing imports it, and asks only for sigstore, which no longer brings it",
     "setuptools": "paddle imports it, and asks for it from Python 3.12 on only",
 }
 

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from servery_controller import render
 from servery_controller.planning import NoPlan, NoRuntime, PlanningSettings
 from servery_controller.planning.merge import merge
 from servery_controller.planning.placeholders import fill
 from servery_controller.planning.selection import select_runtime
+from servery_controller.settings import Settings
 from servery_sdk import kinds
 from servery_sdk.errors import Invalid
 from servery_sdk.manifests import Kind, Namespace, ObjectRef
@@ -238,6 +240,24 @@ def test_nodes_cache_is_the_init_containers_alone(installed: Plugins, make_servi
     assert {"name": "SERVERY_STORAGE_CACHE", "value": "/var/cache/servery"} in init["env"]
     assert {"name": "SERVERY_STORAGE_MAX_CACHE_BYTES", "value": "1000000000"} in init["env"]
     assert "storage-cache" not in str(pod["containers"])
+
+
+def test_installations_word_on_safety_is_the_last(installed: Plugins, make_service: Make) -> None:
+    said = Settings(storage_settings="SERVERY_STORAGE_FORMATS=safetensors SERVERY_STORAGE_SIGNATURE_KEY='/a b'")
+    settings = said.planning(installed)
+    pod = render.plan(make_service(), render.catalog_from([], installed), installed, settings).workloads[0].pod
+    (init,) = pod["initContainers"]
+    assert init["env"][-2:] == [
+        {"name": "SERVERY_STORAGE_FORMATS", "value": "safetensors"},
+        {"name": "SERVERY_STORAGE_SIGNATURE_KEY", "value": "/a b"},
+    ]
+    assert "SERVERY_STORAGE" not in str(pod["containers"])
+
+
+@pytest.mark.parametrize("said", ["PATH=/tmp", "SERVERY_STORAGE_FORMATS", "SERVERY_STORAGE_FORMATS='"])
+def test_what_is_no_setting_of_the_storage_initializer_is_refused(said: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(storage_settings=said)
 
 
 def test_unknown_scheme_names_the_known_ones(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servery_sdk.errors import Permanent
 from servery_sdk.storage import Sink, StorageEntry, StorageUri, Unpack
-from servery_storage.archive import BadArchive
 from servery_storage.engine import Engine
 from servery_storage.layers import unpack_layers
 from servery_storage.patterns import Patterns
 from servery_storage.progress import JsonLines
 from servery_storage.settings import Settings
+from servery_storage.tree import BadArchive, Bounds
 
 Member = tuple[str, bytes | str | None]
 """A file with content, a link (``-> target`` or ``= target`` for a hard one), or a directory (None)."""
@@ -66,7 +66,7 @@ def unpacked(
     for number, (content, unpack) in enumerate(layers):
         (files / str(number)).write_bytes(content)
         entries.append(StorageEntry(path=str(number), source="", unpack=unpack))
-    unpack_layers(entries[::-1], files, target, max_bytes=max_bytes, wants=wants)
+    unpack_layers(entries[::-1], files, target, Bounds(max_bytes=max_bytes), wants=wants)
     assert {path.name for path in folder.iterdir()} == {"files", "target"}
     return tree(target)
 
@@ -162,6 +162,32 @@ def test_what_leads_out_of_the_model_is_refused(tmp_path: Path, members: Sequenc
     with pytest.raises(BadArchive):
         unpacked(tmp_path, image(tarred(*members)))
     assert tree(tmp_path / "target").keys() <= {"a"}
+
+
+@pytest.mark.parametrize("below", ["", "models"])
+@pytest.mark.parametrize("name", [".wh...", "models/.wh...", ".wh..", "models/.wh..", ".wh.", "models/.wh."])
+def test_whiteout_of_what_is_no_name_deletes_nothing(tmp_path: Path, name: str, below: str) -> None:
+    """``.wh.`` and then the folder above."""
+    layers = image(tarred(("models/a", b"1")), tarred((name, b"")), below=below)
+    with pytest.raises(BadArchive, match=r"1: '.*\.wh\.\.*' is a whiteout of no name"):
+        unpacked(tmp_path, layers)
+    assert tree(tmp_path / "target") == ({"a": b"1"} if below else {"models/a": b"1"})
+    assert {path.name for path in (tmp_path / "files").iterdir()} == {"0", "1"}
+
+
+@pytest.mark.parametrize("name", ["link/.wh.x", "link/.wh..wh..opq"])
+def test_whiteout_behind_a_link_deletes_nothing(tmp_path: Path, name: str) -> None:
+    layers = image(tarred(("folder/x", b"1"), ("link", "-> folder")), tarred((name, b"")), below="")
+    assert unpacked(tmp_path, layers) == {"folder/x": b"1", "link": "-> folder"}
+
+
+async def test_file_beside_layers_is_not_written_through_their_links(tmp_path: Path) -> None:
+    layer = tarred(("models/data/x", b"1"), ("models/config", "-> data"))
+    provider = Image({"0.layer": layer, "config/x": b"2"})
+    target = tmp_path / "model"
+    await Engine({"image": provider}, Settings()).fetch("image://iris", target, JsonLines(io.StringIO()))
+    found = {path: content for path, content in tree(target).items() if not path.startswith(".")}
+    assert found == {"data/x": b"1", "config/x": b"2"}
 
 
 def test_device_is_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from servery_sdk.storage import (
     provider_of,
 )
 
-from servery_storage import names
+from servery_storage import formats, names, policies, sums
 from servery_storage.archive import is_archive, unpack
 from servery_storage.assembly import Assembly
 from servery_storage.backoff import delay_seconds
@@ -40,8 +40,9 @@ from servery_storage.patterns import Patterns
 from servery_storage.place import Record, listing_of, place
 from servery_storage.plan import Piece
 from servery_storage.progress import Progress
-from servery_storage.settings import Settings
+from servery_storage.settings import Formats, Settings, SignaturePolicy
 from servery_storage.staging import Staging
+from servery_storage.tree import Bounds
 
 _T = TypeVar("_T")
 
@@ -84,6 +85,7 @@ class Engine:
         self._providers = providers
         self._settings = settings
         self._cache = Cache(settings.cache, max_bytes=settings.max_cache_bytes) if settings.cache else None
+        self._policies = policies.of(settings)
         self._sleep = sleep
 
     async def fetch(
@@ -102,6 +104,13 @@ class Engine:
             uri = StorageUri.parse(source)
             uri, provider = await self._resolved(uri)
             entries = await self._listed(provider, uri, patterns)
+            if (
+                self._settings.formats is Formats.SAFETENSORS
+                and self._settings.signature_policy is SignaturePolicy.NONE
+            ):
+                # Who signed the model signed these as well: then they go when that is checked.
+                patterns = patterns.but(formats.left_out(entry.path for entry in entries))
+                entries = [entry for entry in entries if entry.unpack or patterns.wants(entry.path)]
             progress.begin(source, entries)
             await self._brought(_Wish(provider, source, target, patterns, entries, progress))
         except (ServeryError, OSError) as error:
@@ -111,19 +120,20 @@ class Engine:
 
     async def _brought(self, wish: _Wish) -> None:
         listing = listing_of(wish.entries, wish.patterns)
+        kept = listing_of(wish.entries, wish.patterns, *(policy.terms for policy in self._policies))
         wish.target.parent.mkdir(parents=True, exist_ok=True)
         record = Record.path(wish.source, wish.target)
         staging = Staging(wish.source, wish.target)
         async with held(staging.directory):
             earlier = Record.read(record)
-            if earlier is not None and earlier.still_holds(listing, wish.target):
+            if earlier is not None and earlier.still_holds(kept, wish.target):
                 staging.remove()
                 return
             try:
                 names.check(wish.entries, folds_case=staging.folds_case())
                 staging.begin(wish.entries, self._settings.piece_bytes)
                 await self._fetched(wish, staging, listing)
-                root = await _in_thread(lambda: self._unpacked(wish, staging))
+                root = await _in_thread(lambda: self._checked(wish, staging))
             except Transient:
                 raise  # The next process goes on from what is there.
             except (ServeryError, OSError):
@@ -131,7 +141,7 @@ class Engine:
                 raise
             finally:
                 staging.close()
-            await _in_thread(lambda: _placed(root, wish.target, record, listing, earlier))
+            await _in_thread(lambda: _placed(root, wish.target, record, kept, earlier))
             staging.remove()
 
     async def _fetched(self, wish: _Wish, staging: Staging, listing: str) -> None:
@@ -232,6 +242,15 @@ class Engine:
                 await self._sleep(delay_seconds(tries, error, first_seconds=first, jitter=jitter))
         return await attempt()
 
+    def _checked(self, wish: _Wish, staging: Staging) -> Path:
+        """Return where the model is whole, and as the policies want it."""
+        root = self._unpacked(wish, staging)
+        verified = {entry.path for entry in wish.entries if entry.digest is not None and root == staging.files}
+        sums.check(root, but=verified, wants=wish.patterns.wants)
+        for policy in self._policies:
+            policy.check(root)
+        return root
+
     def _unpacked(self, wish: _Wish, staging: Staging) -> Path:
         entries = wish.entries
         only, has_layers = staging.files / entries[0].path, any(entry.unpack for entry in entries)
@@ -241,11 +260,16 @@ class Engine:
         if inside.exists():
             shutil.rmtree(inside)
         inside.mkdir()
+        folds_case = staging.folds_case()
+        bounds = Bounds(
+            max_bytes=self._settings.max_unpacked_bytes,
+            max_members=self._settings.max_unpacked_files,
+            max_ratio=self._settings.max_unpacked_ratio,
+        )
         if has_layers:
-            bound, wants = self._settings.max_unpacked_bytes, wish.patterns.wants
-            unpack_layers(entries, staging.files, inside, max_bytes=bound, wants=wants)
+            unpack_layers(entries, staging.files, inside, bounds, wants=wish.patterns.wants, folds_case=folds_case)
         else:
-            unpack(only, inside, max_bytes=self._settings.max_unpacked_bytes)
+            unpack(only, inside, bounds, folds_case=folds_case)
         return inside
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from servery_sdk.manifests import Manifest
@@ -28,6 +29,7 @@ class PlanningSettings:
         storage_resources: Of the storage initializer.
         storage_cache: A directory of each node, where fetched objects are kept for the node's other pods; empty keeps none.
         storage_cache_bytes: Of all that is kept there; 0 is no bound.
+        storage_env: Variables of every storage initializer, which no service changes.
         agent_image: Of the sidecar that requests pass by where a manifest asks for that.
         agent_resources: Of it.
         storage_schemes: URI schemes that the installed providers know; ``pvc`` is planning's own.
@@ -46,6 +48,7 @@ class PlanningSettings:
     storage_resources: Manifest = field(default_factory=lambda: _STORAGE_RESOURCES)
     storage_cache: str = ""
     storage_cache_bytes: int = 0
+    storage_env: Mapping[str, str] = field(default_factory=dict)
     agent_image: str = f"servery/agent:{VERSION}"
     agent_resources: Manifest = field(default_factory=lambda: _AGENT_RESOURCES)
     storage_schemes: frozenset[str] = frozenset(

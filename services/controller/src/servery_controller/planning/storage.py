@@ -92,6 +92,8 @@ def _initializer(
     env = {
         variable["name"]: variable for variable in (*_cache(settings), *given.env, *_storage_config(artifacts), *own)
     }
+    # What the installation says of models' safety is not for a service to say otherwise.
+    env |= {name: {"name": name, "value": value} for name, value in settings.storage_env.items()}
     if env:
         container["env"] = list(env.values())
     return container
