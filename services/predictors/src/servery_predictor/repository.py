@@ -36,7 +36,7 @@ from servery_sdk.serving import (
 
 from servery_predictor.batching.calls import Called
 from servery_predictor.batching.loop import Batcher
-from servery_predictor.batching.policy import Patience
+from servery_sdk.protocol.gathering import Patience
 from servery_predictor.batching.tickets import Ticket
 from servery_predictor.errors import ModelNotReady, UnknownModel
 from servery_predictor.factory import MakeModel, ModelFactory, RunProgram
