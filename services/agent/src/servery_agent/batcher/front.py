@@ -22,16 +22,21 @@ class Batcher:
 
     Args:
         rpc_upstream: Where the predictor may speak gRPC.
+
+    Attributes:
+        channel: By which it is asked there.
+        handlers: Of the calls that a batch may take.
+        counts: What was done.
     """
 
     def __init__(self, limits: BatchLimits, *, rpc_upstream: Address) -> None:
         self.counts = Counts()
         self._ask: Ask | None = None
-        self._channel = RpcChannel(rpc_upstream, probe=_PROBE)
+        self.channel = RpcChannel(rpc_upstream, probe=_PROBE)
         v1 = Lanes(V1(self._behind), limits, self.counts)
-        v2 = Lanes(V2(self._behind, self._channel), limits, self.counts)
+        v2 = Lanes(V2(self._behind, self.channel), limits, self.counts)
         self._routes = RestRoutes(v1, v2)
-        self.handlers: Handlers = {INFER: Headed(RpcCalls(Lanes(Rpc(self._channel), limits, self.counts)).handler_of)}
+        self.handlers: Handlers = {INFER: Headed(RpcCalls(Lanes(Rpc(self.channel), limits, self.counts)).handler_of)}
 
     def asks(self, ask: Ask) -> None:
         """Have requests sent by ``ask``."""
@@ -47,4 +52,4 @@ class Batcher:
 
     def close(self) -> None:
         """Let go of the predictor."""
-        self._channel.close()
+        self.channel.close()

@@ -13,7 +13,7 @@ from servery_agent.batcher.policy import BatchLimits, going
 logger = logging.getLogger(__name__)
 
 _APART_SECONDS = 60.0
-"""That a model is not asked for many at once after an answer that could not be taken apart."""
+"""That requests go alone after an answer to some like them could not be taken apart."""
 _MOST_APART = 1000
 
 GiveUp: TypeAlias = Callable[[], object]
@@ -110,12 +110,12 @@ class Lanes(Generic[A, O]):
         self.counts = counts
         self.loop = asyncio.get_running_loop()
         self._lanes: dict[Hashable, _Lane[A, O]] = {}
-        self._apart: dict[Hashable, float] = {}
+        self._apart: dict[tuple[Hashable, Hashable], float] = {}
 
     def submit(self, name: Hashable, asked: A) -> None:
         """Have it answered, not before this returns."""
         asked.came = self.loop.time()
-        if asked.key is None or self._stands_apart(name, asked.came):
+        if asked.key is None or self._stands_apart((name, asked.key), asked.came):
             self.ask_alone(asked)
             return
         lane = self._lanes.get(name)
@@ -141,21 +141,22 @@ class Lanes(Generic[A, O]):
             asked.is_over = True
             self.wire.answer(asked, outcome)
 
-    def set_apart(self, name: Hashable) -> None:
-        """Ask nobody of this lane together with others for a while."""
+    def set_apart(self, name: Hashable, key: Hashable) -> None:
+        """Ask for nothing like this together with others for a while."""
         if len(self._apart) >= _MOST_APART:
             self._apart.clear()
-        self._apart[name] = self.loop.time() + _APART_SECONDS
+        self._apart[name, key] = self.loop.time() + _APART_SECONDS
         logger.warning(
-            "an answer cannot be taken apart: the model is asked for one request at a time", extra={"lane": name}
+            "an answer cannot be taken apart: such requests go one by one",
+            extra={"lane": name, "seconds": _APART_SECONDS},
         )
 
-    def _stands_apart(self, name: Hashable, now: float) -> bool:
+    def _stands_apart(self, kind: tuple[Hashable, Hashable], now: float) -> bool:
         if not self._apart:
             return False
-        if self._apart.get(name, now) > now:
+        if self._apart.get(kind, now) > now:
             return True
-        self._apart.pop(name, None)
+        self._apart.pop(kind, None)
         return False
 
     def forget(self, name: Hashable) -> None:
@@ -246,7 +247,7 @@ class _Lane(Generic[A, O]):
         if isinstance(outcomes, Apart):
             lanes.counts.on_apart(outcomes.why)
             if outcomes.why == WHOLE:
-                lanes.set_apart(self._name)
+                lanes.set_apart(self._name, asked[0].key)
             for one in asked:
                 if not one.is_over:
                     lanes.ask_alone(one)
