@@ -63,7 +63,10 @@ class Asking(Later):
         if self._timer is not None:
             self._timer.cancel()
         if seconds is not None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._end, error(status, message))
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._on_late, status, message)
+
+    def _on_late(self, status: int, message: str) -> None:
+        self._end(error(status, message))
 
     def _let_in(self) -> None:
         self._is_inside = True
