@@ -91,7 +91,8 @@ class _Rest:
 
     def _send(self, request: Request, done: Callable[[Response], None]) -> GiveUp:
         later = self._ask(request)
-        later.then(lambda response: done(response or error(503, "the request was given up")))
+        # Cancelled by us alone, who then say why; nobody hears it from here.
+        later.then(lambda response: None if response is None else done(response))
         return later.cancel
 
     def _together(
