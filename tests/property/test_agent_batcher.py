@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from behind import until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -128,9 +129,8 @@ async def _start(runner: asyncio.Runner, folder: Path, *, speaks_grpc: bool) -> 
     )
     await agent.start()
     assert agent.batcher is not None
-    async with asyncio.timeout(20):
-        while speaks_grpc and not agent.batcher.channel.is_spoken:
-            await asyncio.sleep(0)
+    channel = agent.batcher.channel
+    await until(lambda: channel.is_spoken or not speaks_grpc)
     ports = {True: predictor.grpc.port, False: agent.gateway.port}
     channels = {directly: grpc.aio.insecure_channel(f"127.0.0.1:{port}") for directly, port in ports.items()}
     return Running(runner, predictor, agent, Client(), channels, speaks_grpc)

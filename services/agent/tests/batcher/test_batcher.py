@@ -255,7 +255,7 @@ async def test_only_what_is_asked_alike_goes_together(
         if b"application/cloudevents+json" not in b"".join(one.get("headers", ())):
             await running.waits(*clients)
         await server.send(predicted(0))
-        head, headers, body = await server.message()
+        _, headers, body = await server.message()
         found = json.loads(body)["instances"]
         assert (sorted(found) == [1, 2]) == are_together
         if are_together and b"authorization: a" in one.get("headers", ()):
