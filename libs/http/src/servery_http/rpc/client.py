@@ -48,6 +48,15 @@ class _Asked(Stream):
         self.pieces: list[bytes] = []
         self.size = 0
 
+    def finish(self, outcome: bytes | Failure) -> None:
+        """Tell who asked, who may hold what holds this: neither should wait for the collector."""
+        done, self.done = self.done, _nobody
+        done(outcome)
+
+
+def _nobody(_outcome: bytes | Failure) -> None:
+    pass
+
 
 class _Calls(Connection):
     """One connection; it may be used before it is connected."""
@@ -109,13 +118,13 @@ class _Calls(Connection):
             self.reset(stream, ErrorCode.NO_ERROR)
         self._streams.pop(stream.id, None)
         self._drop(stream)
-        stream.done(outcome)
+        stream.finish(outcome)
 
     def on_reset(self, stream: Stream, code: int) -> None:
         assert isinstance(stream, _Asked)
         words = f"the server gave the call up, by code {code}"
         is_unsent = code == ErrorCode.REFUSED_STREAM
-        stream.done(Unsent(Status.UNAVAILABLE, words) if is_unsent else Failure(Status.UNAVAILABLE, words))
+        stream.finish(Unsent(Status.UNAVAILABLE, words) if is_unsent else Failure(Status.UNAVAILABLE, words))
 
     def on_goaway(self, last: int) -> None:
         self.is_leaving = True
@@ -137,7 +146,7 @@ class _Calls(Connection):
         assert isinstance(stream, _Asked)
         self._streams.pop(stream.id, None)
         self._drop(stream)
-        stream.done(why)
+        stream.finish(why)
 
     def abort(self) -> None:
         """Cut the connection, made or not; nobody is told."""

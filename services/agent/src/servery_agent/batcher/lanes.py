@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Hashable, Sequence
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from servery_agent.batcher.counts import Counts
 from servery_agent.batcher.policy import BatchLimits, going
@@ -84,21 +84,32 @@ class Wire(Protocol[C, O]):
 
 
 class _Call:
-    """Requests that are with the predictor as one."""
+    """Requests that are with the predictor as one; ``lane`` is None for what was not asked together with others."""
 
-    __slots__ = ("asked", "give_up", "on_over", "timer")
+    __slots__ = ("asked", "give_up", "lane", "timer")
 
-    def __init__(self, asked: Sequence[Asked], on_over: Callable[[], None]) -> None:
+    def __init__(self, asked: Sequence[Asked], lane: _Lane[Any, Any] | None) -> None:
         self.asked = asked
+        self.lane = lane
         self.give_up: GiveUp | None = None
         self.timer: asyncio.TimerHandle | None = None
-        self.on_over = on_over
 
     def on_given_up(self) -> None:
-        if self.give_up is not None and all(asked.is_over for asked in self.asked):
-            give_up, self.give_up = self.give_up, None
-            give_up()
-            self.on_over()
+        """Cut it, where nobody waits for it any more."""
+        if all(asked.is_over for asked in self.asked):
+            give_up = self.give_up
+            self.end()
+            if give_up is not None:
+                give_up()
+
+    def end(self) -> None:
+        """Let go of everything: bodies are long, and should not wait for the collector."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.asked, self.give_up = (), None
+        lane, self.lane = self.lane, None
+        if lane is not None:
+            lane.leave(self)
 
 
 class Lanes(Generic[A, O]):
@@ -125,10 +136,10 @@ class Lanes(Generic[A, O]):
 
     def ask_alone(self, asked: A) -> None:
         """Send one at once, as it came."""
-        call = asked.call = _Call((asked,), _nothing)
+        call = asked.call = _Call((asked,), None)
 
         def done(outcome: O) -> None:
-            call.give_up = None
+            call.end()
             self.finish(asked, outcome)
 
         call.give_up = self.wire.alone(asked, done)
@@ -222,7 +233,7 @@ class _Lane(Generic[A, O]):
     def _send(self, asked: list[A], now: float) -> None:
         lanes = self._lanes
         lanes.counts.on_batch(asked, now)
-        call = _Call(asked, lambda: self._leave(call))
+        call = _Call(asked, self)
         self._calls.add(call)
         for one in asked:
             one.call = call
@@ -242,8 +253,7 @@ class _Lane(Generic[A, O]):
 
     def _on_done(self, call: _Call, asked: list[A], outcomes: Sequence[O] | Apart) -> None:
         lanes = self._lanes
-        call.give_up = None
-        self._leave(call)
+        call.end()
         if isinstance(outcomes, Apart):
             lanes.counts.on_apart(outcomes.why)
             if outcomes.why == WHOLE:
@@ -255,9 +265,8 @@ class _Lane(Generic[A, O]):
         for one, outcome in zip(asked, outcomes, strict=True):
             lanes.finish(one, outcome)
 
-    def _leave(self, call: _Call) -> None:
-        if call.timer is not None:
-            call.timer.cancel()
+    def leave(self, call: _Call) -> None:
+        """Count a call no more."""
         self._calls.discard(call)
         if self._queue:
             self._schedule()
@@ -266,7 +275,3 @@ class _Lane(Generic[A, O]):
 
 
 WRONG, WHOLE = "wrong", "whole"
-
-
-def _nothing() -> None:
-    pass

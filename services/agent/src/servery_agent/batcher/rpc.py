@@ -64,8 +64,9 @@ class Rpc:
         return self._channel.ask(asked[0].batch_block, message, on_done)
 
     def answer(self, asked: RpcAsked, outcome: Outcome) -> None:
-        """Answer the caller."""
-        asked.done(outcome)
+        """Answer the caller, who may hold what is asked: neither should wait for the collector."""
+        done, asked.done = asked.done, _nobody
+        done(outcome)
 
     def late(self, seconds: float) -> Outcome:
         """Return that it is too late."""
@@ -74,6 +75,10 @@ class Rpc:
     def full(self, most: int) -> Outcome:
         """Return that too many wait."""
         return Failure(Status.RESOURCE_EXHAUSTED, f"{most} requests wait for the predictor, which is the limit")
+
+
+def _nobody(_outcome: Outcome) -> None:
+    pass
 
 
 class RpcCalls:
