@@ -111,7 +111,8 @@ class Asking(Later):
         body = self._request.body
         if body or not self.head.is_repeatable:
             tail += b"content-length: %d\r\n" % len(body)
-        upstream.transport.write(b"".join((passed, tail, b"\r\n", body)))
+        # Long bodies are not copied once more.
+        upstream.transport.writelines((b"".join((passed, tail, b"\r\n")), body))
 
     def on_unreachable(self, why: str) -> None:
         if self._is_inside and self._upstream is None:
