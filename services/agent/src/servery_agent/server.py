@@ -43,7 +43,7 @@ class Agent:
         http2 = Address(settings.component_host, settings.component_grpc_port or port)
         readiness = None
         if settings.serving_readiness_probe:
-            readiness = Readiness(probe_of(settings.serving_readiness_probe), port)
+            readiness = Readiness(probe_of(settings.serving_readiness_probe), port, settings.component_host)
         self.batcher = Batcher(_batch_limits(settings), rpc_upstream=http2) if settings.enable_batcher else None
         self.gateway = Gateway(
             component,
