@@ -13,9 +13,9 @@ from servery_sdk.errors import FieldError, FieldErrorKind, unsupported
 from servery_sdk.lenient import mapping
 from servery_sdk.manifests import Json, Manifest
 from servery_sdk.model import (
-    Batching,
     Artifact,
     AutoscalerClass,
+    Batching,
     Canary,
     ComponentKind,
     ScaleMetric,
