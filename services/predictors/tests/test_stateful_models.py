@@ -189,7 +189,7 @@ async def test_a_runtime_that_loads_artifacts_alone_says_so(start: Start, iris: 
         (b"[]", "no JSON object"),
         (b"{", "no JSON object"),
         (b'{"parameters": 3}', '"parameters" must be an object, found int'),
-        (b'{"parameters": {"confg": "{}"}}', "unknown parameters confg; known are 'config' and 'file:<path>'"),
+        (b'{"parameters": {"settings": "{}"}}', "unknown parameters settings; known are 'config' and 'file:<path>'"),
         (b'{"parameters": {"config": {}}}', "'config' must be a text of JSON, found dict"),
         (b'{"parameters": {"file:1/model.py": "eA=="}}', "send the parameter 'config' with them"),
         (b'{"parameters": {"config": "{}", "file:1/model.py": "?"}}', "'file:1/model.py' must be base64"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import itertools
 import json
 import re
@@ -14,12 +16,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from servery_sdk.digests import DigestAlgorithm, digest_of
+
 
 @dataclass
 class Buckets:
-    """Objects by ``bucket/name``, each with its generation; ``failures`` are answered first."""
+    """Objects by ``bucket/name``, each with its generation; ``failures`` are answered first.
+
+    Attributes:
+        token: Who sends another is refused; empty lets everybody read.
+        packed: Objects that are stored as gzip, and sent unpacked.
+    """
 
     url: str = ""
+    token: str = ""
+    packed: set[str] = field(default_factory=set)
     objects: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     failures: list[int] = field(default_factory=list)
     generations: Iterator[int] = field(default_factory=partial(itertools.count, 1))
@@ -60,6 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
         if found := re.fullmatch(r"/storage/v1/b/([^/]+)", url.path):
             # The SDK asks on the side where a bucket lies, for its telemetry.
             self._send(json.dumps({"kind": "storage#bucket", "name": found[1]}).encode())
+        elif self._buckets.token and self.headers.get("authorization") != f"Bearer {self._buckets.token}":
+            self._fail(401)
         elif self._buckets.failures:
             self._fail(self._buckets.failures.pop(0))
         elif found := re.fullmatch(r"/storage/v1/b/([^/]+)/o", url.path):
@@ -81,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not generation or query.get("generation", str(generation)) != str(generation):
             self._fail(404)
         elif query.get("alt") == "media":
-            self._send(content, generation)
+            self._send(gzip.decompress(content) if path in self._buckets.packed else content, generation)
         else:
             self._send(json.dumps(self._item(path)).encode())
 
@@ -94,6 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
             "name": name,
             "size": str(len(content)),
             "generation": str(generation),
+            "crc32c": base64.b64encode(digest_of(DigestAlgorithm.CRC32C, content).value).decode(),
+            **({"contentEncoding": "gzip"} if path in self._buckets.packed else {}),
         }
 
     def _send(self, body: bytes, generation: int | None = None) -> None:
