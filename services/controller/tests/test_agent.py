@@ -1,15 +1,16 @@
-"""The agent in a component's pod. No dialect lets a manifest ask for it yet: payload logging is refused by its field."""
+"""The agent in a component's pod: KServe's ``batcher`` asks for it; payload logging is refused by its field yet."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from servery_agent.cli import parser
+from servery_agent.cli import parser, settings_from
 from servery_controller.planning import PlanningSettings
 from servery_controller.planning.plan import plan
-from servery_sdk.manifests import Kind, Namespace, ObjectRef
+from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import (
     Batching,
     Catalog,
@@ -28,8 +29,8 @@ LOGGING = PayloadLogging(
 )
 
 
-def planned(**more: Any) -> Workload:
-    main = {"name": "main", "image": "i", "ports": PORTS, "securityContext": {"runAsUser": 7}}
+def planned(*, ports: Sequence[Manifest] = PORTS, **more: Any) -> Workload:
+    main = {"name": "main", "image": "i", "ports": ports, "securityContext": {"runAsUser": 7}}
     component = Component(
         kind=ComponentKind.PREDICTOR,
         name="predictor",
@@ -73,6 +74,20 @@ def test_agent_is_told_what_kserves_is() -> None:
         "metadata_annotations": "team=red",
         "component_port": "8085",
     }
+
+
+def test_agent_that_batches_is_told_so_and_where_the_server_speaks_http2() -> None:
+    batching = Batching(max_batch_rows=8, max_latency_seconds=0.05, timeout_seconds=60, is_in_front=True)
+    ports = [{"containerPort": 8085}, {"name": "h2c", "containerPort": 8086}]
+    args = planned(batching=batching, ports=ports).pod["containers"][1]["args"]
+    settings, _ = settings_from(args)
+    assert (settings.enable_batcher, settings.max_batchsize, settings.max_latency) == (True, 8, 50)
+    assert (settings.batch_timeout_seconds, settings.component_port, settings.component_grpc_port) == (60, 8085, 8086)
+
+
+def test_batcher_without_bounds_leaves_them_to_the_agent() -> None:
+    args = planned(batching=Batching(is_in_front=True)).pod["containers"][1]["args"]
+    assert args == ["--enable-batcher", "--component-port", "8085"]
 
 
 @pytest.mark.parametrize("more", [{}, {"batching": Batching(max_batch_rows=8)}], ids=["nothing asked", "batching"])

@@ -424,7 +424,6 @@ WRONG: list[Any] = [
         )
         for field, value, what in (
             ("logger", {"mode": "all"}, "payload logging"),
-            ("batcher", {}, "the agent's batcher (the model server batches by itself)"),
             ("workerSpec", {}, "multi-node serving"),
             ("storageContainerName", "x", "ClusterStorageContainers"),
         )

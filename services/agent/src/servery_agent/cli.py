@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvloop
 from pydantic import ValidationError
@@ -20,17 +20,15 @@ from servery_agent.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_PULLING, _LOGGING, _BATCHING = "multi-model pulling", "payload logging", "batching"
+_PULLING, _LOGGING = "multi-model pulling", "payload logging"
 NOT_YET: Mapping[str, tuple[str, str]] = {
     "enable_puller": (_PULLING, "false"),
-    "enable_batcher": (_BATCHING, "false"),
     "log_url": (_LOGGING, ""),
 }
 """Flags of KServe that ask for what this agent has not: what that is, and the value that does not ask for it."""
 
 IDLE: Mapping[str, str] = {
     **dict.fromkeys(("config_dir", "model_dir"), _PULLING),
-    **dict.fromkeys(("max_batchsize", "max_latency", "timeout"), _BATCHING),
     **dict.fromkeys(
         (
             "component",
@@ -56,6 +54,9 @@ IDLE: Mapping[str, str] = {
 }
 """Flags of KServe that say more about those, and change nothing as long as nobody asks for them."""
 
+_ALSO: Mapping[str, tuple[str, ...]] = {"batch_timeout_seconds": ("--timeout",), "max_batchsize": ("--max-batch-size",)}
+"""Other words for settings: KServe's, and the usual ones."""
+
 _DURATION = re.compile(r"-?(?:\d+(?:\.\d*)?(?:ns|us|µs|ms|s|m|h))+|-?\d+")
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -75,8 +76,10 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every setting, and of KServe's flags beside."""
     made = _Parser("servery-agent", description="Stand in front of a predictor.", allow_abbrev=False)
-    for name in Settings.model_fields:
-        made.add_argument(*_spellings(name), dest=name, default=argparse.SUPPRESS, metavar=name.upper())
+    for name, field in Settings.model_fields.items():
+        is_switch: Mapping[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
+        spellings = (*_spellings(name), *_ALSO.get(name, ()))
+        made.add_argument(*spellings, dest=name, default=argparse.SUPPRESS, metavar=name.upper(), **is_switch)
     for name in (*NOT_YET, *IDLE, "probe_period"):
         # A switch of KServe's may stand without its value.
         made.add_argument(

@@ -10,6 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from servery_http.gateway.server import Gateway
 
+from servery_agent.batcher.counts import Counts
+
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -18,6 +20,7 @@ class Metrics(Collector):
 
     Attributes:
         gateway: Whose connections and queue are shown, once there is one.
+        batches: What the batcher counts, where there is one.
     """
 
     def __init__(self) -> None:
@@ -25,6 +28,7 @@ class Metrics(Collector):
         self._by_seconds = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
         self.gateway: Gateway | None = None
+        self.batches: Counts | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -49,6 +53,8 @@ class Metrics(Collector):
             requests.add_metric([str(status)], count)
         yield requests
         yield self._histogram()
+        if self.batches is not None:
+            yield from self.batches.families()
         for name, meaning, value in _GAUGES:
             gauge = GaugeMetricFamily(name, meaning)
             if self.gateway is not None:

@@ -11,10 +11,13 @@ import signal
 from servery_http.address import Address
 from servery_http.gateway.gate import Gate
 from servery_http.gateway.limits import GatewayLimits
+from servery_http.gateway.routes import pass_all
 from servery_http.gateway.server import Gateway
 from servery_http.messages import Handler, Request, Response
 from servery_http.server import Server
 
+from servery_agent.batcher.front import Batcher
+from servery_agent.batcher.policy import BatchLimits
 from servery_agent.metrics import Metrics
 from servery_agent.readiness import Readiness, probe_of
 from servery_agent.settings import Settings
@@ -40,12 +43,15 @@ class Agent:
         http2 = Address(settings.component_host, settings.component_grpc_port or port)
         readiness = None
         if settings.serving_readiness_probe:
-            readiness = Readiness(probe_of(settings.serving_readiness_probe), port)
+            readiness = Readiness(probe_of(settings.serving_readiness_probe), port, settings.component_host)
+        self.batcher = Batcher(_batch_limits(settings), rpc_upstream=http2) if settings.enable_batcher else None
         self.gateway = Gateway(
             component,
             host=settings.host,
             port=settings.port,
             rpc_upstream=http2,
+            routes=pass_all if self.batcher is None else self.batcher.route,
+            handlers={} if self.batcher is None else self.batcher.handlers,
             gate=Gate(settings.container_concurrency or None, settings.max_queue_requests),
             limits=GatewayLimits(
                 max_body_bytes=settings.max_body_bytes,
@@ -59,6 +65,9 @@ class Agent:
             observe=self.metrics.observe,
         )
         self.metrics.gateway = self.gateway
+        if self.batcher is not None:
+            self.batcher.asks(self.gateway.ask)
+            self.metrics.batches = self.batcher.counts
         self._own = Server(self._route, host=settings.host, port=settings.metrics_port, drain_seconds=1.0)
 
     @property
@@ -80,6 +89,8 @@ class Agent:
     async def stop(self) -> None:
         """Say not ready, finish what is in flight, close."""
         await self.gateway.stop(self._settings.drain_seconds)
+        if self.batcher is not None:
+            self.batcher.close()
         await self._own.stop()
 
     async def run(self) -> None:
@@ -97,6 +108,18 @@ class Agent:
         await asked.wait()
         logger.info("agent drains", extra={"requests": self.gateway.gate.inside})
         await self.stop()
+
+
+def _batch_limits(settings: Settings) -> BatchLimits:
+    # What is not positive is KServe's default, there as here.
+    default = BatchLimits()
+    return BatchLimits(
+        max_rows=settings.max_batchsize if settings.max_batchsize > 0 else default.max_rows,
+        max_wait_seconds=settings.max_latency / 1000 if settings.max_latency > 0 else default.max_wait_seconds,
+        timeout_seconds=settings.batch_timeout_seconds or None,
+        busy_batches=settings.busy_batches,
+        max_requests=settings.max_queue_requests,
+    )
 
 
 def _allow_many_connections() -> None:

@@ -69,6 +69,21 @@ class Settings(BaseSettings):
     max_connections: int = 16 * 1024
     """Connections of clients at once; one more is refused with 503."""
 
+    enable_batcher: bool = False
+    """Ask the component for many requests at once. Also KServe's flag of that name, as the next three are."""
+
+    max_batchsize: int = 32
+    """Rows, or instances, of a batch; a request is never split. 0 or less for the default, as KServe has it."""
+
+    max_latency: float = 5000.0
+    """Milliseconds that a request may wait for others, which it does only while the component is busy. 0 or less for the default."""
+
+    batch_timeout_seconds: float = Field(default=0.0, ge=0)
+    """From a batch's call to its answer; then 504. 0 for as long as any request may take. Also ``--timeout``, KServe's field."""
+
+    busy_batches: int = Field(default=1, ge=1)
+    """Batches of one model, not full, that may be with the component while others gather; full ones go at once."""
+
     serving_readiness_probe: str = Field(default="", validation_alias=_as_knative("serving_readiness_probe"))
     """A Kubernetes probe in JSON, asked when a client sends ``K-Network-Probe: queue``. Also Knative's variable of that name."""
 

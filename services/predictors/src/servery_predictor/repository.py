@@ -17,6 +17,7 @@ from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Json
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
+from servery_sdk.protocol.gathering import Patience
 from servery_sdk.routes import Host, Listener
 from servery_sdk.serving import (
     ClosableModel,
@@ -37,7 +38,6 @@ from servery_sdk.serving import (
 
 from servery_predictor.batching.calls import Called
 from servery_predictor.batching.loop import Batcher
-from servery_predictor.batching.policy import Patience
 from servery_predictor.batching.tickets import Ticket
 from servery_predictor.errors import ModelNotReady, UnknownModel
 from servery_predictor.factory import MakeModel, ModelFactory, RunProgram

@@ -109,6 +109,7 @@ class RequestHead:
     """
 
     __slots__ = (
+        "_fields",
         "_raw",
         "expects",
         "is_head",
@@ -135,6 +136,7 @@ class RequestHead:
             raise BadHead(405, "this is no forward proxy: CONNECT is refused")
         kept, meant, named = _sorted(block)
         self._raw = block
+        self._fields: Fields | None = None
         self.route: Route | None = None
         self.method = method.decode("ascii")
         path, _, query = target.partition(b"?")
@@ -170,8 +172,10 @@ class RequestHead:
         self.passed = b"\r\n".join(lines)
 
     def fields(self) -> Fields:
-        """Return every header as it came, names in lower case."""
-        return _fields(self._raw)
+        """Return every header as it came, names in lower case; the list is the caller's own."""
+        if self._fields is None:
+            self._fields = _fields(self._raw)
+        return self._fields.copy()
 
 
 class AnswerHead:

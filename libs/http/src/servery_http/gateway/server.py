@@ -70,6 +70,7 @@ class Gateway:
         self.gate = gate or Gate()
         self.pool = Pool(upstream, connect_seconds=self.limits.connect_seconds)
         self.known: Known[RequestHead] = Known(self._read)
+        self._known_own: Known[RequestHead] = Known(RequestHead)
         self.observe = observe
         self.is_draining = False
         self._rpc_upstream = rpc_upstream or upstream
@@ -136,7 +137,7 @@ class Gateway:
         Its way is that of any request: through the gate, on a connection that waits. What fails is an answer with its
         status: 429, 502, 503, 504.
         """
-        return Asking(self.pool, self.gate, request, self.limits)
+        return Asking(self.pool, self.gate, request, self.limits, self._known_own)
 
     # Life.
 

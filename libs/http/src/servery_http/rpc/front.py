@@ -24,6 +24,7 @@ from servery_http.rpc.calls import (
     Failure,
     Handler,
     Handlers,
+    Headed,
     Status,
     timeout_seconds,
     trailers_only,
@@ -248,7 +249,8 @@ class RpcFront(Connection):
         encoding = first(fields, b"grpc-encoding") or b"identity"
         head.window_bits = WINDOW_BITS.get(encoding)
         if kind in _PLAIN and (head.window_bits or encoding == b"identity") and is_post:
-            head.handler = self._handlers.get(first(fields, b":path") or b"")
+            handler = self._handlers.get(first(fields, b":path") or b"")
+            head.handler = handler.handler_of(fields) if isinstance(handler, Headed) else handler
         if head.handler is None:
             head.block = encode(fields)
         return head

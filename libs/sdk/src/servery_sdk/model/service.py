@@ -148,11 +148,17 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batching:
-    """Requests gathered into one call; None leaves a bound to the server's default."""
+    """Requests gathered into one call; None leaves a bound to the default of who gathers.
+
+    Attributes:
+        is_in_front: By an agent in front of the server, whatever the server is: KServe's answers say which batch they
+            were in. Otherwise by the server, where it can.
+    """
 
     max_batch_rows: int | None = None
     max_latency_seconds: float | None = None
     timeout_seconds: float | None = None
+    is_in_front: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

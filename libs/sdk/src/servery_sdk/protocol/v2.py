@@ -64,6 +64,23 @@ def decode_request(
         ServeryError: Shared memory cannot be read.
     """
     document, binary = _split(body, json_length)
+    return _request(document, binary, model, version, regions)
+
+
+def request(
+    document: Mapping[str, Json], binary: memoryview, *, model: str, version: str | None = None
+) -> InferRequest:
+    """Return the request that a v2 body's ``document`` is, ``binary`` being what stood behind it.
+
+    Raises:
+        RequestError: As ``decode_request`` does; and where it has to do with shared memory.
+    """
+    return _request(document, _Binary(binary), model, version, _NO_REGIONS)
+
+
+def _request(
+    document: Mapping[str, Json], binary: _Binary, model: str, version: str | None, regions: Regions
+) -> InferRequest:
     inputs = _tensors(document.get("inputs"), "inputs", binary, regions)
     if not inputs:
         raise RequestError('"inputs" is missing or empty; send at least one tensor')

@@ -15,6 +15,7 @@ from servery_sdk.manifests import Json, Manifest
 from servery_sdk.model import (
     Artifact,
     AutoscalerClass,
+    Batching,
     Canary,
     ComponentKind,
     ScaleMetric,
@@ -94,9 +95,22 @@ class Extension:
             "scaling": self._scaling(),
             "timeout_seconds": self.spec.get("timeout"),
             "container_concurrency": self.spec.get("containerConcurrency"),
+            "batching": self._batching(),
             "strategy": self.spec.get("deploymentStrategy"),
             "canary": self._canary(),
         }
+
+    def _batching(self) -> Batching | None:
+        found = self.spec.get("batcher")
+        if found is None:
+            return None
+        milliseconds = found.get("maxLatency")
+        return Batching(
+            max_batch_rows=found.get("maxBatchSize"),
+            max_latency_seconds=None if milliseconds is None else milliseconds / 1000,
+            timeout_seconds=found.get("timeout"),
+            is_in_front=True,
+        )
 
     def defaults(self) -> Iterator[str]:
         """Yield what KServe would have said in the manifest's place."""

@@ -23,7 +23,6 @@ _COMPONENTS = tuple(f"spec.{kind}" for kind in (Predictor.kind, Transformer.kind
 _NOT_YET: Mapping[str, str] = {
     "spec.canary": "canaries",
     **{f"{path}.logger": "payload logging" for path in _COMPONENTS},
-    **{f"{path}.batcher": "the agent's batcher (the model server batches by itself)" for path in _COMPONENTS},
     "spec.predictor.workerSpec": "multi-node serving",
     "spec.predictor.storageContainerName": "ClusterStorageContainers",
 }

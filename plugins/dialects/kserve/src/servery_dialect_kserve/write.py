@@ -9,6 +9,7 @@ from servery_sdk.errors import FieldError, Invalid
 from servery_sdk.manifests import Json, Manifest
 from servery_sdk.model import (
     AutoscalerClass,
+    Batching,
     Component,
     ComponentKind,
     InferenceService,
@@ -72,7 +73,7 @@ def _unsayable(component: Component) -> Iterator[str]:
     is_companion = component.kind in _COMPANIONS
     if component.workers is not None:
         yield "pods that each replica leads"
-    if component.batching is not None:
+    if component.batching is not None and not component.batching.is_in_front:
         yield "batching in the model server"
     if component.logging is not None:
         yield "payload logging"
@@ -185,7 +186,19 @@ def _component(service: InferenceService, component: Component) -> Manifest:
         "deploymentStrategy": component.strategy,
         "canaryTrafficPercent": component.canary.percent if component.canary is not None else None,
     }
+    if component.batching is not None:
+        made["batcher"] = _batcher(component.batching)
     return {**made, **{key: value for key, value in said.items() if value is not None}}
+
+
+def _batcher(batching: Batching) -> dict[str, Json]:
+    latency = batching.max_latency_seconds
+    said = {
+        "maxBatchSize": batching.max_batch_rows,
+        "maxLatency": None if latency is None else round(latency * 1000),
+        "timeout": None if batching.timeout_seconds is None else int(batching.timeout_seconds),
+    }
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _own_name(service: str, object_name: str) -> str | None:

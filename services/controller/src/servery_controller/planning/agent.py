@@ -6,17 +6,18 @@ import json
 from collections.abc import Iterator
 
 from servery_sdk.manifests import Json, Manifest
-from servery_sdk.model import Component, InferenceService, PayloadLogging
+from servery_sdk.model import Batching, Component, InferenceService, PayloadLogging
 
 from servery_controller.planning.settings import PlanningSettings
 
 AGENT = "agent"
 AGENT_PORT = 9081
+_H2C = ("grpc", "h2c")
 
 
 def needs_agent(component: Component) -> bool:
-    """Return whether what is asked of ``component`` is done on the way to it. Our own server batches by itself."""
-    return component.logging is not None
+    """Return whether what is asked of ``component`` is done on the way to it."""
+    return component.logging is not None or (component.batching is not None and component.batching.is_in_front)
 
 
 def agent(
@@ -26,7 +27,8 @@ def agent(
 
     Source: KServe pkg/webhook/admission/pod/agent_injector.go; its names, port, flags and probe.
     """
-    args = [*_logging(service, component, component.logging), "--component-port", str(port)]
+    args = [*_batching(component.batching), *_logging(service, component, component.logging)]
+    args += ["--component-port", str(port), *_grpc_port(main)]
     made: dict[str, Json] = {
         "name": AGENT,
         "image": settings.agent_image,
@@ -46,6 +48,31 @@ def agent(
     if "securityContext" in main:
         made["securityContext"] = main["securityContext"]
     return made
+
+
+def _batching(batching: Batching | None) -> Iterator[str]:
+    if batching is None or not batching.is_in_front:
+        return
+    yield "--enable-batcher"
+    if batching.max_batch_rows is not None:
+        yield from ("--max-batchsize", str(batching.max_batch_rows))
+    if batching.max_latency_seconds is not None:
+        yield from ("--max-latency", f"{batching.max_latency_seconds * 1000:g}")
+    if batching.timeout_seconds is not None:
+        yield from ("--timeout", f"{batching.timeout_seconds:g}")
+
+
+def _grpc_port(main: Manifest) -> Iterator[str]:
+    """Yield where ``main`` speaks HTTP/2, where that is a port of its own: no flag of KServe's, whose agent knows one port."""
+    for port in (main.get("ports") or ())[1:]:
+        if speaks_http2(port.get("name") or ""):
+            yield from ("--component-grpc-port", str(port["containerPort"]))
+            return
+
+
+def speaks_http2(port_name: str) -> bool:
+    """Return whether a port of this name is taken to speak HTTP/2. Source: KServe raw service reconciler."""
+    return any(word in port_name for word in _H2C)
 
 
 def _logging(service: InferenceService, component: Component, logging: PayloadLogging | None) -> Iterator[str]:

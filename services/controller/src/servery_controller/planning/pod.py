@@ -197,8 +197,9 @@ def _base(component: Component, selection: Selection | None, part: Part) -> Mani
     if is_ours and component.artifacts and component.artifacts[0].mount_path != MODEL_DIR:
         # Our own predictor looks where it is told; the last of two flags counts.
         base = merge(base, {"args": [f"--model_dir={component.artifacts[0].mount_path}"]})
-    if is_ours and component.batching is not None and component.batching.max_batch_rows is not None:
-        base = merge(base, {"args": [f"--max_batch_rows={component.batching.max_batch_rows}"]})
+    batching = component.batching
+    if is_ours and batching is not None and not batching.is_in_front and batching.max_batch_rows is not None:
+        base = merge(base, {"args": [f"--max_batch_rows={batching.max_batch_rows}"]})
     return {"name": component.main_container, **base}
 
 

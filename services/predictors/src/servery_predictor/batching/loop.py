@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest, InferResponse, batch
+from servery_sdk.protocol.gathering import Patience, hold_seconds, next_batch
 
 from servery_predictor.batching import calls
 from servery_predictor.batching.placement import QUICK_SECONDS, Placement
-from servery_predictor.batching.policy import Patience, hold_seconds, next_batch
 from servery_predictor.batching.tickets import Ability, Outcome, Ticket
 from servery_predictor.errors import QueueFull, TooLate
 
