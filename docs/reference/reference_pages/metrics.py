@@ -1,8 +1,9 @@
-"""The page of the predictor's metrics."""
+"""The page of the predictor's and the agent's metrics."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
+from servery_agent.metrics import Metrics as AgentMetrics
 from servery_predictor.batching.loop import Ran
 from servery_predictor.metrics import Metrics, known
 
@@ -41,5 +42,20 @@ def page() -> str:
         "has `_bucket`, `_sum` and `_count`. With several workers, whichever answers has added up the numbers of all; "
         "what a worker has counted outlives it.\n\n"
         f"{table(columns, own)}\n\nThe same numbers under the names that dashboards of KServe, Triton and TorchServe "
-        f"ask for:\n\n{table(columns, others)}"
+        f"ask for:\n\n{table(columns, others)}\n\n## servery-agent\n\nAt `/metrics` of `--metrics-port`; what is asked of "
+        f"its other port goes to the component.\n\n{table(columns, _of_the_agent())}"
     )
+
+
+def _of_the_agent() -> list[list[str]]:
+    metrics = AgentMetrics()
+    metrics.observe(200, 0.0)
+    return [
+        [
+            f"`{family.name}{'_total' if family.type == 'counter' else ''}`",
+            family.type,
+            "" if family.type != "counter" else ", ".join(f"`{label}`" for label in family.samples[0].labels),
+            family.documentation,
+        ]
+        for family in metrics.collect()
+    ]

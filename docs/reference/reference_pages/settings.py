@@ -17,6 +17,8 @@ from reference_pages.markdown import table, words
 SERVICES = Path(__file__).parents[3] / "services"
 
 FLAGS: Mapping[str, str] = {
+    "servery-agent": "A flag counts before a variable, a variable before the default. Flags may have underscores for "
+    "dashes. The flags of KServe's agent are accepted as it spells them; those that ask for what is not here yet are errors.",
     "servery-controller": "A flag counts before a variable, a variable before the file that `--config` names (YAML, "
     "a key a field: `ingress_domain: models.acme.dev`), the file before the default. An unknown flag or key is an error.",
     "servery-predictor": "A flag counts before a variable, a variable before the default. Flags may have underscores "

@@ -76,6 +76,11 @@ def test_every_field_has_its_flag_in_both_spellings_and_its_variable(
         pytest.param(["--runtime=r", "--model=a"], "unrecognized arguments: --model=a", id="a flag cut short"),
         pytest.param(["--runtime=r", "--http-port=x"], "--http-port: Input should be", id="a value of another type"),
         pytest.param([], "--runtime: Field required", id="no runtime"),
+        pytest.param(
+            ["--runtime=r", "--workers=2", "--http-socket=/s"],
+            "--workers: Value error, several",
+            id="a path of several",
+        ),
     ],
 )
 def test_what_is_wrong_is_a_usage_error(

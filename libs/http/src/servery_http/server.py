@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import stat
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class Server(uvicorn.Server):
         hot: Routes answered before ASGI.
         app: Answers all others.
         sock: Bound already; instead of ``host`` and ``port``.
+        beside: More sockets that are bound already, such as ``bound_path``'s.
         certificate: PEM; with it, and ``private_key``, the server speaks TLS.
         manners: Of hot routes, the first outermost.
         drain_seconds: How long ``stop`` waits for what is in flight.
@@ -37,6 +39,7 @@ class Server(uvicorn.Server):
         host: str = "127.0.0.1",
         port: int = 0,
         sock: socket.socket | None = None,
+        beside: Iterable[socket.socket] = (),
         certificate: Path | None = None,
         private_key: Path | None = None,
         limits: Limits | None = None,
@@ -59,6 +62,7 @@ class Server(uvicorn.Server):
             )
         )
         self._socket = sock or bound(host, port)
+        self._sockets = [self._socket, *beside]
         self.host = self._socket.getsockname()[0] if sock else host
         self.port: int = self._socket.getsockname()[1]
         self._task: asyncio.Task[None] | None = None
@@ -75,7 +79,7 @@ class Server(uvicorn.Server):
         Raises:
             RuntimeError: The application refused to start.
         """
-        self._task = asyncio.create_task(self.serve(sockets=[self._socket]), name=f"http-server-{self.port}")
+        self._task = asyncio.create_task(self.serve(sockets=self._sockets), name=f"http-server-{self.port}")
         started = asyncio.create_task(self._started.wait())
         await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
         started.cancel()
@@ -106,14 +110,16 @@ class Server(uvicorn.Server):
     async def _accept_the_rest(self) -> None:
         # The system has accepted connections that we have not: it resets them when their listener is closed.
         loop = asyncio.get_running_loop()
-        with self._socket.dup() as listener:
-            listener.setblocking(False)
+        with contextlib.ExitStack() as stack:
+            listeners = [stack.enter_context(listening.dup()) for listening in self._sockets]
             for server in self.servers:
                 server.close()
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = listener.accept()
-                    await loop.connect_accepted_socket(self._connection, connection, ssl=self.config.ssl)
+            for listener in listeners:
+                listener.setblocking(False)
+                with contextlib.suppress(OSError):
+                    while True:
+                        connection, _ = listener.accept()
+                        await loop.connect_accepted_socket(self._connection, connection, ssl=self.config.ssl)
 
     def _connection(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(  # type: ignore[call-arg]  # ours
@@ -153,3 +159,25 @@ def bound(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def bound_path(path: Path) -> socket.socket:
+    """Return a Unix socket at ``path`` that does not listen yet, and that every user may connect to.
+
+    One that a process before us has left there is replaced.
+
+    Raises:
+        OSError: There is something else, or no place for it.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.bind(str(path))
+        # Who may enter the folder may ask: a sidecar runs as another user, and the port is open to all as well.
+        path.chmod(0o666)
+    except OSError:
+        made.close()
+        raise
+    return made

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     storage_image: str | None = None
     """Image of the storage initializer; the release's where none is given."""
 
+    agent_image: str | None = None
+    """Image of the agent beside components that need one; the release's where none is given."""
+
     workers: int = 4
     """Services worked on at once."""
 
@@ -109,6 +112,7 @@ class Settings(BaseSettings):
             route_parent=RouteParent(gateway_namespace=namespace, gateway_name=name, ingress_class=self.ingress_class),
             storage_schemes=schemes or defaults.storage_schemes,
             storage_image=self.storage_image or defaults.storage_image,
+            agent_image=self.agent_image or defaults.agent_image,
         )
 
     @classmethod

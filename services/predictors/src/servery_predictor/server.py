@@ -11,7 +11,7 @@ from socket import socket
 
 from servery_http.front import no_application
 from servery_http.limits import Limits
-from servery_http.server import Server, bound
+from servery_http.server import Server, bound, bound_path
 from servery_sdk.model import Runtime
 from servery_sdk.routes import Listener, Route, RpcService
 
@@ -126,6 +126,7 @@ class Predictor:
             host=settings.host,
             port=settings.http_port,
             sock=listening,
+            beside=[bound_path(settings.http_socket)] if settings.http_socket is not None else (),
             limits=Limits(max_body_bytes=settings.max_body_bytes),
             manners=manners(settings),
             drain_seconds=settings.drain_seconds,

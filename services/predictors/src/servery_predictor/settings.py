@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _PREFIX = "SERVERY_PREDICTOR_"
@@ -35,6 +35,9 @@ class Settings(BaseSettings):
 
     http_port: int = 8080
     """Port of REST; 0 takes a free one."""
+
+    http_socket: Path | None = None
+    """A Unix socket where REST answers too, in a folder that an agent in the same pod mounts; not with several workers."""
 
     grpc_port: int = 8081
     """Port of gRPC; 0 takes a free one."""
@@ -101,3 +104,11 @@ class Settings(BaseSettings):
 
     termination_log: Path = Path("/dev/termination-log")
     """Where the reason of a failed start is left, if the file is there."""
+
+    @field_validator("workers")
+    @classmethod
+    def _one_listens_at_a_path(cls, workers: int, info: ValidationInfo) -> int:
+        if workers > 1 and info.data.get("http_socket") is not None:
+            msg = "several processes cannot share --http-socket, found both"
+            raise ValueError(msg)
+        return workers

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
+from servery_http.address import Address
 from servery_http.http2 import connection, frames
 from servery_http.http2.connection import Connection, Stream
 from servery_http.http2.frames import ConnectionBroken, ErrorCode, Setting, StreamBroken
@@ -112,15 +112,25 @@ class RpcFront(Connection):
 
     Args:
         handlers: Of the calls that are answered here.
-        upstream: Unix socket of the server that answers all others.
+        upstream: The server that answers all others.
         open_connections: All of one server's; this one enters and leaves it.
+        relays_all: What is no gRPC goes on as well, instead of being refused.
     """
 
-    def __init__(self, handlers: Handlers, upstream: Path, limits: CallLimits, open_connections: set[RpcFront]) -> None:
+    def __init__(
+        self,
+        handlers: Handlers,
+        upstream: Address,
+        limits: CallLimits,
+        open_connections: set[RpcFront],
+        *,
+        relays_all: bool = False,
+    ) -> None:
         # A head that is a little too long is answered; only one that is far too long ends the connection.
         super().__init__(max_list_bytes=4 * limits.max_header_bytes)
         self._handlers = handlers
-        self._path = upstream
+        self._address = upstream
+        self._relays_all = relays_all
         self._limits = limits
         self._open_connections = open_connections
         self._upstream: Upstream | None = None
@@ -262,7 +272,7 @@ class RpcFront(Connection):
             raise head.refusal or StreamBroken(ErrorCode.PROTOCOL_ERROR, "content-length of a body that never came")
         if head.refusal is not None:
             self._refuse(stream, head.refusal)
-        elif not head.is_grpc:
+        elif not (head.is_grpc or self._relays_all):
             self.send_block(stream, _NOT_GRPC, end=False)
             self.send_data(stream, _NO_GRPC, end=True)
         else:
@@ -271,7 +281,7 @@ class RpcFront(Connection):
     def _relay_to(self) -> Upstream:
         if self._upstream is None or self._upstream.is_leaving:
             self._upstreams = {upstream for upstream in self._upstreams if not upstream.is_done}
-            self._upstream = Upstream(self._path)
+            self._upstream = Upstream(self._address)
             self._upstreams.add(self._upstream)
         return self._upstream
 

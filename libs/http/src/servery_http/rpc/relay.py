@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
+from servery_http.address import Address
 from servery_http.http2 import connection, frames
 from servery_http.http2.connection import Connection, Stream
 from servery_http.http2.frames import ErrorCode, Setting
@@ -33,10 +33,10 @@ class Upstream(Connection):
     """One connection to the server behind, for one client's streams. It may be used before it is connected.
 
     Args:
-        path: Of the Unix socket that the server listens on.
+        address: Of the server.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, address: Address) -> None:
         super().__init__(max_list_bytes=_MAX_LIST_BYTES)
         self.is_leaving = False
         self._next = 1
@@ -44,11 +44,11 @@ class Upstream(Connection):
         settings = {Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: connection.STREAM_WINDOW_BYTES}
         self._out.append(frames.PREFACE + frames.settings(settings))
         self._out.append(frames.window_update(0, connection.CONNECTION_WINDOW_BYTES - frames.DEFAULT_WINDOW_BYTES))
-        self._opening = self._loop.create_task(self._open(path), name="grpc-relay")
+        self._opening = self._loop.create_task(self._open(address), name="grpc-relay")
 
-    async def _open(self, path: Path) -> None:
+    async def _open(self, address: Address) -> None:
         try:
-            await self._loop.create_unix_connection(lambda: self, str(path))
+            await address.connect(lambda: self)
         except OSError as error:
             logger.exception("the gRPC server behind the front does not answer")
             self.connection_lost(error)

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from servery_http.address import Address
 from servery_http.rpc.calls import Handlers
 from servery_http.rpc.front import CallLimits, RpcFront
 from servery_http.server import bound
@@ -61,7 +62,7 @@ class RpcServer:
     async def start(self) -> None:
         """Return once it accepts connections."""
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: RpcFront(self._handlers, self._upstream, self._limits, self._connections),
+            lambda: RpcFront(self._handlers, Address(path=self._upstream), self._limits, self._connections),
             sock=self._socket,
             ssl=self._tls,
             backlog=_BACKLOG,

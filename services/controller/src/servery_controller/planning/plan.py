@@ -25,6 +25,7 @@ from servery_sdk.model import (
 )
 from servery_sdk.model.service import AutoscalerClass
 
+from servery_controller.planning.agent import AGENT_PORT, needs_agent
 from servery_controller.planning.pod import DEFAULT_PORT, adapted_labels, given, pod, with_accelerators, workers
 from servery_controller.planning.selection import select_runtime
 from servery_controller.planning.settings import PlanningSettings
@@ -134,7 +135,8 @@ def _ports(component: Component, container: Manifest) -> Iterator[Port]:
         yield Port(
             name=name or (component.object_name if index == 0 else f"port-{number}"),
             port=component.exposed_as[index] if index < len(component.exposed_as) else number,
-            target_port=number,
+            # The agent is asked first, and speaks HTTP/2 on the same port; other ports are none of its business.
+            target_port=AGENT_PORT if needs_agent(component) and index == 0 else number,
             app_protocol=_app_protocol(name or ""),
             asked=number in asked,
         )

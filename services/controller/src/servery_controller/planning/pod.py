@@ -12,6 +12,7 @@ from servery_sdk.model import Adaptation, Catalog, Component, InferenceService, 
 from servery_sdk.quantities import parse
 from servery_sdk.runtimes import MODEL_DIR
 
+from servery_controller.planning.agent import agent, needs_agent
 from servery_controller.planning.credentials import credentials
 from servery_controller.planning.errors import NoPlan
 from servery_controller.planning.merge import merge
@@ -118,6 +119,9 @@ def _assembled(
         _equipped(container, component, added, is_main=index == 0, answers=recipe.answers)
         for index, container in enumerate(containers)
     ]
+    if recipe.answers and needs_agent(component):
+        main = containers[0]
+        containers.append(agent(service, component, main, _port(main), settings))
     spec = {**_POD_DEFAULTS, **spec, "containers": containers}
     if added.init_containers:
         spec["initContainers"] = [*added.init_containers, *spec.get("initContainers", ())]

@@ -26,6 +26,8 @@ class PlanningSettings:
         default_timeout_seconds: Of one request where the manifest says nothing.
         storage_image: Of the storage initializer.
         storage_resources: Of the storage initializer.
+        agent_image: Of the sidecar that requests pass by where a manifest asks for that.
+        agent_resources: Of it.
         storage_schemes: URI schemes that the installed providers know; ``pvc`` is planning's own.
         automount_service_account_token: False puts ``automountServiceAccountToken: false`` where a pod is silent.
     """
@@ -40,11 +42,17 @@ class PlanningSettings:
     default_timeout_seconds: int = 60
     storage_image: str = f"servery/storage-initializer:{VERSION}"
     storage_resources: Manifest = field(default_factory=lambda: _STORAGE_RESOURCES)
+    agent_image: str = f"servery/agent:{VERSION}"
+    agent_resources: Manifest = field(default_factory=lambda: _AGENT_RESOURCES)
     storage_schemes: frozenset[str] = frozenset({"file", "http", "https", "s3", "gs", "hf"})
     automount_service_account_token: bool = True
 
 
 _STORAGE_RESOURCES: Manifest = {
+    "requests": {"cpu": "100m", "memory": "100Mi"},
+    "limits": {"cpu": "1", "memory": "1Gi"},
+}
+_AGENT_RESOURCES: Manifest = {
     "requests": {"cpu": "100m", "memory": "100Mi"},
     "limits": {"cpu": "1", "memory": "1Gi"},
 }

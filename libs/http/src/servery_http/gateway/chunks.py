@@ -1,0 +1,108 @@
+"""Bodies in chunks: taken apart strictly. They leave in chunks of our own, so nobody behind us can read them otherwise.
+
+Source: RFC 9112, 7.1.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
+_LINE_BYTES = 4096
+_TRAILERS_BYTES = 16 * 1024
+
+
+class BadChunks(Exception):
+    """The body does not come in chunks as it says."""
+
+
+class Chunks:
+    """One body.
+
+    Attributes:
+        is_complete: The last chunk and what may follow it were here.
+        rest: What came behind.
+    """
+
+    __slots__ = ("_held", "_left", "_trailers_bytes", "is_complete", "rest")
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._left = -1
+        self._trailers_bytes = -1
+        self.is_complete = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the pieces of the body that are in ``data``. Trailers are read, and go no further.
+
+        Raises:
+            BadChunks: It cannot be read, or could be read in two ways.
+        """
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        pieces: list[bytes] = []
+        at = 0
+        while at < len(data) and not self.is_complete:
+            before = at
+            if self._left > 0:
+                piece = data[at : at + self._left]
+                at += len(piece)
+                self._left -= len(piece)
+                pieces.append(piece)
+            elif self._left == 0:
+                at = self._end_of_chunk(data, at)
+            elif self._trailers_bytes >= 0:
+                at = self._trailer(data, at)
+            else:
+                at = self._size(data, at)
+            if at == before:
+                self._held = data[at:]
+                return pieces
+        self.rest = data[at:]
+        return pieces
+
+    def _end_of_chunk(self, data: bytes, at: int) -> int:
+        found = data[at : at + 2]
+        if found not in {b"\r\n", b"\r"}:
+            raise BadChunks(f"a chunk is longer than it says: {found!r} follows it")
+        if len(found) == 2:
+            self._left = -1
+            return at + 2
+        return at
+
+    def _size(self, data: bytes, at: int) -> int:
+        matched = _SIZE.match(data, at)
+        if matched is not None:
+            self._left = int(matched[1], 16)
+            if self._left == 0:
+                self._left, self._trailers_bytes = -1, 0
+            return matched.end()
+        if b"\n" in data[at : at + _LINE_BYTES] or len(data) - at > _LINE_BYTES:
+            raise BadChunks(f"a chunk begins with its size in hex and a line's end, found {data[at : at + 20]!r}")
+        return at
+
+    def _trailer(self, data: bytes, at: int) -> int:
+        end = data.find(b"\n", at)
+        self_bytes = self._trailers_bytes + (len(data) if end < 0 else end + 1) - at
+        if self_bytes > _TRAILERS_BYTES:
+            raise BadChunks(f"trailers are longer than {_TRAILERS_BYTES} bytes")
+        if end < 0:
+            return at
+        line = data[at : end + 1]
+        if line == b"\r\n":
+            self.is_complete = True
+        elif not (line.endswith(b"\r\n") and _TRAILER.fullmatch(line[:-2])):
+            raise BadChunks(f"a trailer is {line[:100]!r}")
+        self._trailers_bytes = self_bytes
+        return end + 1
+
+
+def chunk(piece: bytes) -> bytes:
+    """Return a piece, which is not empty, as a chunk."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+LAST = b"0\r\n\r\n"

@@ -1,0 +1,217 @@
+"""A port whose requests pass by: listens, counts, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from servery_http.address import Address
+from servery_http.front import error
+from servery_http.gateway.asking import Asking
+from servery_http.gateway.downstream import Downstream
+from servery_http.gateway.gate import Gate
+from servery_http.gateway.heads import Known, RequestHead
+from servery_http.gateway.limits import GatewayLimits
+from servery_http.gateway.routes import Routes, pass_all
+from servery_http.gateway.upstream import Pool
+from servery_http.messages import Later, Request, Response
+from servery_http.rpc.calls import Handlers
+from servery_http.rpc.front import CallLimits, RpcFront
+from servery_http.server import bound
+
+_BACKLOG = 4096
+_SWEEP_SECONDS = 0.25
+_CUT_SECONDS = 1.0
+_PROBE = b"queue"
+
+
+def _unobserved(_status: int, _seconds: float) -> None:
+    pass
+
+
+class Gateway:
+    """Passes requests on to ``upstream`` from ``start`` to ``stop``. Made inside a running loop.
+
+    HTTP/2 with prior knowledge is understood on the same port: calls that ``handlers`` has are answered here, all other
+    streams go on to ``rpc_upstream``, frame by frame.
+
+    Args:
+        rpc_upstream: Where HTTP/2 goes; ``upstream`` without.
+        sock: Bound already; instead of ``host`` and ``port``.
+        routes: What else is done with which requests.
+        gate: Bounds what is with ``upstream`` at once.
+        is_ready: Asked when a client says ``K-Network-Probe: queue``; without, whoever is not draining is ready.
+        observe: Told the status and the seconds of each exchange; 499 where the client did not wait.
+
+    Attributes:
+        is_draining: ``stop`` was called.
+    """
+
+    def __init__(
+        self,
+        upstream: Address,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        sock: socket.socket | None = None,
+        rpc_upstream: Address | None = None,
+        routes: Routes = pass_all,
+        handlers: Handlers | None = None,
+        gate: Gate | None = None,
+        limits: GatewayLimits | None = None,
+        is_ready: Callable[[], Awaitable[bool]] | None = None,
+        observe: Callable[[int, float], None] = _unobserved,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.limits = limits or GatewayLimits()
+        self.gate = gate or Gate()
+        self.pool = Pool(upstream, connect_seconds=self.limits.connect_seconds)
+        self.known: Known[RequestHead] = Known(self._read)
+        self.observe = observe
+        self.is_draining = False
+        self._rpc_upstream = rpc_upstream or upstream
+        self._routes = routes
+        self._handlers = handlers or {}
+        self._is_ready = is_ready
+        self._socket = sock or _bound(host, port)
+        self.port: int = self._socket.getsockname()[1]
+        self._connections: set[Downstream] = set()
+        self._rpc: set[RpcFront] = set()
+        self._bits = random.Random(random.SystemRandom().getrandbits(128)).getrandbits  # noqa: S311  # ids are unique, not secret
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._left = asyncio.Event()
+
+    # What connections ask.
+
+    def _read(self, raw: bytes) -> RequestHead:
+        head = RequestHead(raw)
+        head.route = self._routes(head.method, head.path)
+        return head
+
+    def new_id(self) -> bytes:
+        """Return an id for a request that brought none."""
+        return b"%032x" % self._bits(128)
+
+    def enter(self, connection: Downstream) -> bool:
+        """Count a connection; return whether it may stay."""
+        self._connections.add(connection)
+        return len(self._connections) <= self.limits.max_connections
+
+    def leave(self, connection: Downstream) -> None:
+        """Count a connection no more."""
+        self._connections.discard(connection)
+        self._left.set()
+
+    def readiness(self, probe: bytes) -> Response | Awaitable[Response]:
+        """Return the answer to a probe. Source: Knative pkg/queue/health, ``ProbeHandler``."""
+        if probe != _PROBE:
+            return error(400, f"unexpected probe header value: {probe.decode('latin-1')!r}")
+        if self.is_draining:
+            return error(503, "the agent is shutting down")
+        if self._is_ready is None:
+            return Response(200, _PROBE, b"text/plain")
+        return self._probed(self._is_ready)
+
+    @staticmethod
+    async def _probed(is_ready: Callable[[], Awaitable[bool]]) -> Response:
+        return Response(200, _PROBE, b"text/plain") if await is_ready() else error(503, "the predictor is not ready")
+
+    def switch_to_http2(self, connection: Downstream, transport: asyncio.Transport, data: bytes) -> None:
+        """Give a connection that begins as HTTP/2 does to who speaks it."""
+        front = RpcFront(self._handlers, self._rpc_upstream, CallLimits(), self._rpc, relays_all=True)
+        self.leave(connection)
+        transport.set_protocol(front)
+        front.connection_made(transport)
+        front.data_received(data)
+        if self.is_draining:
+            front.shutdown()
+
+    def ask(self, request: Request) -> Later:
+        """Return the answer to come of the server behind, as a whole; for what answers requests that it has read whole.
+
+        Its way is that of any request: through the gate, on a connection that waits. What fails is an answer with its
+        status: 429, 502, 503, 504.
+        """
+        return Asking(self.pool, self.gate, request, self.limits)
+
+    # Life.
+
+    @property
+    def connections(self) -> int:
+        """Clients' connections that are open."""
+        return len(self._connections) + len(self._rpc)
+
+    async def start(self) -> None:
+        """Return once it accepts connections."""
+        self._server = await self.loop.create_server(lambda: Downstream(self), sock=self._socket, backlog=_BACKLOG)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        # One timer for all connections: ten thousand that wait cost a millisecond a second, and a request costs none.
+        now = self.loop.time()
+        for connection in [connection for connection in self._connections if connection.deadline < now]:
+            connection.on_late()
+        self.pool.sweep(now)
+        self._sweeper = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Accept no more, finish what is in flight, close: done when the last request is, or the time is over."""
+        self.is_draining = True
+        if self._server is None:
+            self._socket.close()
+            return
+        await self._accept_the_rest(self._server)
+        for connection in tuple(self._connections):
+            connection.shutdown()
+        for front in tuple(self._rpc):
+            front.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(drain_seconds):
+                await self._gone()
+        for connection in tuple(self._connections):
+            connection.abort()
+        for front in tuple(self._rpc):
+            front.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CUT_SECONDS):
+                await self._gone()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self.pool.close()
+
+    async def _gone(self) -> None:
+        while self._connections:
+            self._left.clear()
+            await self._left.wait()
+        while self._rpc:
+            await next(iter(self._rpc)).lost.wait()
+
+    async def _accept_the_rest(self, server: asyncio.Server) -> None:
+        # The system has accepted connections that we have not: it resets them when their listener is closed.
+        with self._socket.dup() as listener:
+            listener.setblocking(False)
+            server.close()
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    await self.loop.connect_accepted_socket(lambda: Downstream(self), connection)
+
+    @contextlib.asynccontextmanager
+    async def running(self, *, drain_seconds: float = 30.0) -> AsyncIterator[Gateway]:
+        """Start, and stop at the end of the block."""
+        await self.start()
+        try:
+            yield self
+        finally:
+            await self.stop(drain_seconds)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    listening = bound(host, port)
+    # A client whose machine is gone says nothing; it must be noticed some day.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return listening

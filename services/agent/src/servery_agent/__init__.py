@@ -1,0 +1,1 @@
+"""The sidecar that stands in front of a predictor."""

@@ -1,0 +1,105 @@
+"""Puts the parts together and runs them from the first probe to the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import resource
+import signal
+
+from servery_http.address import Address
+from servery_http.gateway.gate import Gate
+from servery_http.gateway.limits import GatewayLimits
+from servery_http.gateway.server import Gateway
+from servery_http.messages import Handler, Request, Response
+from servery_http.server import Server
+
+from servery_agent.metrics import Metrics
+from servery_agent.readiness import Readiness, probe_of
+from servery_agent.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+_YOUNG_OBJECTS = 20_000
+
+
+class Agent:
+    """One process's front. Made inside a running loop; use ``run``, or ``start`` and ``stop``.
+
+    Raises:
+        WrongProbe: The readiness probe is none.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.metrics = Metrics()
+        port = settings.component_port
+        component = Address(settings.component_host, port, settings.component_socket)
+        http2 = Address(settings.component_host, settings.component_grpc_port or port)
+        readiness = None
+        if settings.serving_readiness_probe:
+            readiness = Readiness(probe_of(settings.serving_readiness_probe), port)
+        self.gateway = Gateway(
+            component,
+            host=settings.host,
+            port=settings.port,
+            rpc_upstream=http2,
+            gate=Gate(settings.container_concurrency or None, settings.max_queue_requests),
+            limits=GatewayLimits(
+                max_body_bytes=settings.max_body_bytes,
+                max_connections=settings.max_connections,
+                read_seconds=settings.client_timeout_seconds,
+                queue_seconds=settings.queue_timeout_seconds,
+                answer_seconds=settings.answer_timeout_seconds or None,
+                idle_seconds=settings.idle_timeout_seconds or None,
+            ),
+            is_ready=readiness,
+            observe=self.metrics.observe,
+        )
+        self.metrics.gateway = self.gateway
+        self._own = Server(self._route, host=settings.host, port=settings.metrics_port, drain_seconds=1.0)
+
+    @property
+    def metrics_port(self) -> int:
+        """Port of ``/metrics``."""
+        return self._own.port
+
+    def _route(self, _method: str, path: str) -> Handler | None:
+        return self._tell_metrics if path == "/metrics" else None
+
+    def _tell_metrics(self, _request: Request) -> Response:
+        return Response(200, self.metrics.text(), _METRICS_TYPE)
+
+    async def start(self) -> None:
+        """Return once it accepts connections."""
+        await self._own.start()
+        await self.gateway.start()
+
+    async def stop(self) -> None:
+        """Say not ready, finish what is in flight, close."""
+        await self.gateway.stop(self._settings.drain_seconds)
+        await self._own.stop()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, and to the end of the last request."""
+        asked = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, asked.set)
+        _allow_many_connections()
+        await self.start()
+        # What is loaded stays: the collector need not look at it again, nor after each 700 objects of a busy loop.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_YOUNG_OBJECTS)
+        logger.info("agent listens", extra={"port": self.gateway.port, "component": str(self.gateway.pool.address)})
+        await asked.wait()
+        logger.info("agent drains", extra={"requests": self.gateway.gate.inside})
+        await self.stop()
+
+
+def _allow_many_connections() -> None:
+    # The usual bound, 1024, is for programs that use select.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
