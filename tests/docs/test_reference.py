@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from pydantic_settings import BaseSettings
+from servery_agent.settings import Settings as AgentSettings
 from servery_controller.settings import Settings as ControllerSettings
 from servery_predictor.metrics import Metrics
 from servery_predictor.settings import Settings as PredictorSettings
@@ -66,7 +67,7 @@ def test_every_service_with_settings_has_a_section() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [ControllerSettings, PredictorSettings, StorageSettings], ids=lambda s: s.__module__
+    "settings", [AgentSettings, ControllerSettings, PredictorSettings, StorageSettings], ids=lambda s: s.__module__
 )
 def test_every_field_has_a_row_with_its_variable(settings: type[BaseSettings]) -> None:
     rows = [line.split(" | ") for line in part("settings").page().splitlines()]
