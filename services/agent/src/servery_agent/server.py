@@ -11,11 +11,13 @@ import signal
 from servery_http.address import Address
 from servery_http.gateway.gate import Gate
 from servery_http.gateway.limits import GatewayLimits
+from servery_http.gateway.routes import Route
 from servery_http.gateway.server import Gateway
 from servery_http.messages import Handler, Request, Response
 from servery_http.server import Server
 
 from servery_agent.metrics import Metrics
+from servery_agent.payloads.log import PayloadLog
 from servery_agent.readiness import Readiness, probe_of
 from servery_agent.settings import Settings
 
@@ -30,6 +32,7 @@ class Agent:
 
     Raises:
         WrongProbe: The readiness probe is none.
+        Permanent: The payload log's folder is another agent's.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -41,11 +44,15 @@ class Agent:
         readiness = None
         if settings.serving_readiness_probe:
             readiness = Readiness(probe_of(settings.serving_readiness_probe), port)
+        self.log = PayloadLog(settings) if settings.log_url else None
+        watch = None if self.log is None else self.log.capture.watch
+        route = None if watch is None else Route(watch=watch)
         self.gateway = Gateway(
             component,
             host=settings.host,
             port=settings.port,
             rpc_upstream=http2,
+            routes=lambda _method, _path: route,
             gate=Gate(settings.container_concurrency or None, settings.max_queue_requests),
             limits=GatewayLimits(
                 max_body_bytes=settings.max_body_bytes,
@@ -59,6 +66,7 @@ class Agent:
             observe=self.metrics.observe,
         )
         self.metrics.gateway = self.gateway
+        self.metrics.log = self.log
         self._own = Server(self._route, host=settings.host, port=settings.metrics_port, drain_seconds=1.0)
 
     @property
@@ -74,12 +82,18 @@ class Agent:
 
     async def start(self) -> None:
         """Return once it accepts connections."""
+        if self.log is not None:
+            await self.log.start()
         await self._own.start()
         await self.gateway.start()
 
     async def stop(self) -> None:
         """Say not ready, finish what is in flight, close."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.drain_seconds
         await self.gateway.stop(self._settings.drain_seconds)
+        if self.log is not None:
+            await self.log.stop(deadline - loop.time())
         await self._own.stop()
 
     async def run(self) -> None:
