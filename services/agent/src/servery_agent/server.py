@@ -14,6 +14,7 @@ from servery_http.gateway.limits import GatewayLimits
 from servery_http.gateway.routes import Route
 from servery_http.gateway.server import Gateway
 from servery_http.messages import Handler, Request, Response
+from servery_http.rpc.watching import watch_none
 from servery_http.server import Server
 
 from servery_agent.metrics import Metrics
@@ -53,6 +54,7 @@ class Agent:
             port=settings.port,
             rpc_upstream=http2,
             routes=lambda _method, _path: route,
+            watch_call=watch_none if self.log is None else self.log.capture.watch_call,
             gate=Gate(settings.container_concurrency or None, settings.max_queue_requests),
             limits=GatewayLimits(
                 max_body_bytes=settings.max_body_bytes,

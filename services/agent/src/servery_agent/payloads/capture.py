@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from servery_http.gateway.heads import AnswerHead, RequestHead
+from servery_http.http2.headers import Fields, first
 from servery_http.messages import header
 from servery_sdk.payloads import Part
 
@@ -23,6 +24,9 @@ FLUSH_SECONDS = 0.02
 _KNOWN_HEADS = 512
 _SCALE = 2**32
 _JSON = b"application/json"
+_BINARY = b"application/octet-stream"
+_HEALTH = "/grpc.health.v1.Health/"
+"""What kubelet's probes of kind ``grpc`` ask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +141,18 @@ class Capture:
             return None
         return Exchange(self, identified, seen, is_new=seen.identified is None)
 
+    def watch_call(self, fields: Fields) -> Exchange | None:
+        """Return who watches a call by HTTP/2; likewise."""
+        path = (first(fields, b":path") or b"").partition(b"?")[0].decode("latin-1")
+        is_health = path.startswith(_HEALTH)
+        seen = None if is_health or first(fields, b"k-network-probe") is not None else self.seen(path, list(fields))
+        if seen is None:
+            return None
+        identified = seen.identified or self.new_id()
+        if not (self._wants_all or self._is_in_sample(identified)):
+            return None
+        return Exchange(self, identified, seen, is_new=seen.identified is None)
+
     def _is_in_sample(self, identified: bytes) -> bool:
         return zlib.crc32(identified) < self.selection.share * _SCALE
 
@@ -185,7 +201,7 @@ class Capture:
         found = self._answers.get(head)
         if found is None:
             fields = head.fields()
-            found = header(fields, b"content-type") or b"application/octet-stream", header(fields, b"ce-id") is not None
+            found = header(fields, b"content-type") or _BINARY, header(fields, b"ce-id") is not None
             if len(self._answers) >= _KNOWN_HEADS:
                 self._answers.clear()
             self._answers[head] = found
@@ -193,7 +209,7 @@ class Capture:
 
 
 class Exchange:
-    """Watches one exchange."""
+    """Watches one exchange, of HTTP/1.1 or HTTP/2."""
 
     __slots__ = (
         "_answer",
@@ -241,6 +257,24 @@ class Exchange:
         self._status = status
         self._answer_type, has_own_id = self._capture.answer(answer)
         if has_own_id:
+            self.to_client = b""
+        self._log_request()
+
+    @property
+    def fields_to_server(self) -> Fields:
+        """As ``to_server``."""
+        return ((b"ce-id", self._identified),) if self.to_server else ()
+
+    @property
+    def fields_to_client(self) -> Fields:
+        """As ``to_client``."""
+        return ((b"ce-id", self._identified),) if self.to_client else ()
+
+    def on_call_head(self, fields: Fields) -> None:
+        """See the head of an answer by HTTP/2."""
+        self._status = int(first(fields, b":status") or 0)
+        self._answer_type = first(fields, b"content-type") or _BINARY
+        if first(fields, b"ce-id") is not None:
             self.to_client = b""
         self._log_request()
 
