@@ -69,7 +69,11 @@ def test_command_line_of_kserves_injector_is_understood() -> None:
     line += "--logger-ca-cert-file ca.crt --logger-tls-skip-verify false --workers 5 --component-port 8085 --port 9081"
     settings, probes = settings_from(line.split())
     assert (settings.component_port, settings.port, probes) == (8085, 9081, None)
-    assert (settings.log_url, settings.source_uri, settings.log_store_format) == ("s3://bucket/logs", "pod-1", "parquet")
+    assert (settings.log_url, settings.source_uri, settings.log_store_format) == (
+        "s3://bucket/logs",
+        "pod-1",
+        "parquet",
+    )
     assert (settings.log_batch_size, settings.log_batch_interval) == (10, 90.0)
     assert settings.logger_tls_skip_verify is False
     assert settings_from(["--logger-tls-skip-verify", "--log-url=x"])[0].logger_tls_skip_verify is True

@@ -29,7 +29,9 @@ def redacted(document: Any, *paths: str) -> Any:
         ),
         pytest.param("$.instances[-1]", {"instances": [V1["instances"][0], REDACTED], "big": 2**70}, id="the last"),
         pytest.param("$['big']", {"instances": V1["instances"], "big": REDACTED}, id="quoted"),
-        pytest.param("$.instances[0]['name']", {**V1, "instances": [{"name": REDACTED, "age": 1}, V1["instances"][1]]}, id="one"),
+        pytest.param(
+            "$.instances[0]['name']", {**V1, "instances": [{"name": REDACTED, "age": 1}, V1["instances"][1]]}, id="one"
+        ),
         pytest.param("$.*", {"instances": REDACTED, "big": REDACTED}, id="all members"),
         pytest.param("$.none[*].name", V1, id="nowhere"),
     ],

@@ -60,7 +60,15 @@ def test_records_come_out_as_they_went_in(given: list[tuple[bytes, bytes, bytes,
         for number, (identified, kind, path, metadata, body, part, is_whole) in enumerate(given)
     )
     found = [
-        (one.id.encode("latin-1"), one.content_type.encode("latin-1"), one.subject.encode("latin-1"), one.metadata, one.body, one.part, one.is_whole)
+        (
+            one.id.encode("latin-1"),
+            one.content_type.encode("latin-1"),
+            one.subject.encode("latin-1"),
+            one.metadata,
+            one.body,
+            one.part,
+            one.is_whole,
+        )
         for one in records_of(block)
     ]
     assert found == given
@@ -70,7 +78,9 @@ def test_records_come_out_as_they_went_in(given: list[tuple[bytes, bytes, bytes,
 async def test_what_is_written_is_read_in_its_order_and_its_segments_go(tmp_path: Path, ledger: Ledger) -> None:
     bodies = [b"%d" % number * 1000 for number in range(300)]
     # 64 KiB a segment, the least there is.
-    spooled(tmp_path, ledger, *(make_batch(1 + 10 * n, bodies[10 * n : 10 * n + 10]) for n in range(30)), max_bytes=2**20)
+    spooled(
+        tmp_path, ledger, *(make_batch(1 + 10 * n, bodies[10 * n : 10 * n + 10]) for n in range(30)), max_bytes=2**20
+    )
     assert len(segments(tmp_path)) > 5
     found = await read_all(Reading(tmp_path, ledger))
     assert [record.body for record in found] == bodies
