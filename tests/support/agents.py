@@ -38,6 +38,12 @@ class Running:
         self.clients.append(Peer(*await asyncio.open_connection("127.0.0.1", self.port)))
         return self.clients[-1]
 
+    async def until(self, name: str, value: float) -> None:
+        """Ask until a metric has this value."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await self.metric(name) != value:
+                await asyncio.sleep(0)  # it is another process
+
     async def metric(self, name: str) -> float:
         async with Client() as client:
             text = (await client.request("GET", f"http://127.0.0.1:{self.metrics_port}/metrics")).body.decode()

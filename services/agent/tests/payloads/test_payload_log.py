@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -183,8 +184,7 @@ async def test_what_a_sink_refuses_for_good_is_put_aside_with_its_reason(
     sink.status = 422
     async with agent(*flags(echo, sink, tmp_path, "--log-mode=request")) as running:
         await ask(running, b"ce-id: bad", body=b"x")
-        while not await running.metric("servery_agent_payload_events_dead_total"):
-            await asyncio.sleep(0)
+        await running.until("servery_agent_payload_events_dead_total", 1)
         sink.status = 200
         await ask(running, b"ce-id: good")
         await sink.until(1)
@@ -213,17 +213,11 @@ async def test_deliverer_that_is_killed_is_started_again_and_loses_nothing(
         await ask(running, b"ce-id: before")
         await sink.until(2)
         children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
-        await kill(*children)
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
         await ask(running, b"ce-id: after")
         await sink.until(4)
         assert await running.metric("servery_agent_payload_deliverer_restarts") == 1
-
-
-async def kill(*pids: str) -> None:
-    import os
-
-    for pid in pids:
-        os.kill(int(pid), signal.SIGKILL)
 
 
 async def load(running: Running, first: int, count: int) -> set[str]:
@@ -257,8 +251,7 @@ async def test_every_event_is_delivered_at_least_once_or_counted(
         assert len(sink.counts) < REQUESTS, "slow as it is, it keeps nobody waiting"
         await sink.down()
         answered |= await load(running, REQUESTS, REQUESTS)
-        while await running.metric("servery_agent_payload_sink_up"):
-            await asyncio.sleep(0)
+        await running.until("servery_agent_payload_sink_up", 0)
         # Killed under load, so something is in memory.
         more = asyncio.create_task(load(running, 2 * REQUESTS, 100 * REQUESTS))
         await asyncio.sleep(0.5)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from behind import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servery_agent.payloads.ledger import Count, Ledger
@@ -92,7 +93,7 @@ async def test_what_is_written_is_read_in_its_order_and_its_segments_go(tmp_path
 async def test_next_reader_goes_on_behind_what_was_settled(tmp_path: Path, ledger: Ledger) -> None:
     spooled(tmp_path, ledger, make_batch(1, [b"a", b"b", b"c", b"d"]))
     reading = Reading(tmp_path, ledger)
-    first, second, third = [await reading.next() for _ in range(3)]
+    first, _, third = [await reading.next() for _ in range(3)]
     assert first is not None
     assert third is not None
     reading.settle((third,))
@@ -146,8 +147,7 @@ async def test_room_that_was_freed_is_used_again(tmp_path: Path, ledger: Ledger)
     reading = Reading(tmp_path, ledger)
     for number in range(1, 11):
         spool.put(make_batch(number, [b"x" * 60_000]))
-        while ledger[Count.ACCOUNTED] < number:
-            await asyncio.sleep(0)
+        await until(lambda number=number: ledger[Count.ACCOUNTED] == number)  # type: ignore[misc]
         record = await reading.next()
         assert record is not None
         reading.settle((record,))
