@@ -19,27 +19,23 @@ class EventSink:
 
     Attributes:
         events: Headers by their names in lower case, and bodies.
+        counts: How often each event came, by id and the last word of its type.
         status: Of the next answers.
         pause_seconds: Before each answer.
     """
 
     events: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     status: int = 204
     pause_seconds: float = 0.0
     port: int = 0
     grown: asyncio.Event = field(default_factory=asyncio.Event)
-    refused: int = 0
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/events"
-
-    @property
-    def counts(self) -> Counter[tuple[str, str]]:
-        """How often each event came, by id and the last word of its type."""
-        return Counter((head["ce-id"], head["ce-type"].rpartition(".")[2]) for head, _ in self.events)
 
     async def up(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=_LIMIT_BYTES)
@@ -71,9 +67,9 @@ class EventSink:
                     await asyncio.sleep(self.pause_seconds)
                 if self.status // 100 == 2:
                     lines = (line.partition(": ") for line in raw.decode("latin-1")[:-4].split("\r\n")[1:])
-                    self.events.append(({name.lower(): value for name, _, value in lines}, body))
-                else:
-                    self.refused += 1
+                    head = {name.lower(): value for name, _, value in lines}
+                    self.events.append((head, body))
+                    self.counts[head["ce-id"], head["ce-type"].rpartition(".")[2]] += 1
                 self.grown.set()
                 writer.write(b"HTTP/1.1 %d Said\r\ncontent-length: 0\r\n\r\n" % self.status)
         self._writers.discard(writer)

@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 from servery_agent.payloads.ledger import Count, Ledger
 from servery_agent.payloads.reading import Reading
 from servery_agent.payloads.records import Record, head_of, records_of
-from servery_agent.payloads.segments import block_of, last_number, path_of, read_block, segments
+from servery_agent.payloads.segments import head_of_block, last_number, path_of, read_block, segments
 from servery_agent.payloads.spool import Batch, Spool
 from servery_sdk.payloads import Part
 
 
 def head(number: int, body: bytes, *, part: Part = Part.REQUEST, identified: bytes = b"id") -> bytes:
     return head_of(number, part, 1.5, 200, identified, b"a/b", b"/p", b"{}", len(body), is_whole=True)
+
+
+def block_of(pieces: list[bytes], first: int, count: int) -> bytes:
+    return b"".join([head_of_block(pieces, first, count), *pieces])
 
 
 def make_batch(first: int, bodies: Sequence[bytes]) -> Batch:

@@ -7,10 +7,11 @@ reads takes what is wrong for the end of its segment.
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import google_crc32c
 
 _HEAD = struct.Struct("<4sIIIQ")
 _MAGIC = b"SPL1"
@@ -37,11 +38,17 @@ class Block:
         return self.first + self.count - 1
 
 
-def block_of(pieces: Sequence[bytes], first: int, count: int) -> bytes:
-    """Return a block as it is written."""
-    content = b"".join(pieces)
-    checksum = zlib.crc32(content, zlib.crc32(b"%d %d" % (first, count)))
-    return _HEAD.pack(_MAGIC, checksum, len(content), count, first) + content
+def head_of_block(pieces: Sequence[bytes], first: int, count: int) -> bytes:
+    """Return what stands before a block's pieces."""
+    return _HEAD.pack(_MAGIC, _checksum(pieces, first, count), sum(map(len, pieces)), count, first)
+
+
+def _checksum(pieces: Iterable[bytes], first: int, count: int) -> int:
+    # CRC-32C, for which processors have an instruction: ten times as fast as zlib's.
+    checksum: int = google_crc32c.value(b"%d %d" % (first, count))
+    for piece in pieces:
+        checksum = google_crc32c.extend(checksum, piece)
+    return checksum
 
 
 def path_of(folder: Path, first: int) -> Path:
@@ -70,7 +77,7 @@ def read_block(segment: Path, offset: int) -> Block | None:
         if magic != _MAGIC:
             return None
         content = file.read(size)
-    if len(content) < size or zlib.crc32(content, zlib.crc32(b"%d %d" % (first, count))) != checksum:
+    if len(content) < size or _checksum((content,), first, count) != checksum:
         return None
     return Block(first, count, content, offset + _HEAD.size + size)
 

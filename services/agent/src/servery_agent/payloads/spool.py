@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from servery_agent.payloads.ledger import Count, Ledger
-from servery_agent.payloads.segments import block_of, path_of, size_bytes
+from servery_agent.payloads.segments import head_of_block, path_of, size_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +18,9 @@ _MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 _MIN_SEGMENT_BYTES = 64 * 1024
 _SEGMENTS = 16
 """Parts that the bound is divided into: what is delivered frees its disk that much at a time."""
+_LONG_BYTES = 4096
+_PIECES = 512
+"""Of one call; the system takes 1024."""
 BLOCK_BYTES = 1024 * 1024
 """Beyond it a list is written in several blocks: who reads holds one at a time."""
 
@@ -98,7 +101,7 @@ class Spool:
             if not self._has_room(bytes_to - bytes_from):
                 self._ledger.add(Count.DROPPED_SPOOL_FULL, count)
             else:
-                self._append(block_of(batch.pieces[pieces_from:pieces_to], first, count), first, count)
+                self._append(batch.pieces[pieces_from:pieces_to], first, count)
             self._ledger[Count.ACCOUNTED] = first + count - 1
             done = until
         self.taken_bytes += batch.size
@@ -118,23 +121,21 @@ class Spool:
             )
         return not is_full
 
-    def _append(self, block: bytes, first: int, count: int) -> None:
+    def _append(self, pieces: list[bytes], first: int, count: int) -> None:
         try:
             if self._file < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
                 self._file = os.open(path_of(self._folder, first), flags, 0o600)
                 self._written_bytes = 0
-            left = memoryview(block)
-            while left:
-                left = left[os.write(self._file, left) :]
+            size = _write_all(self._file, [head_of_block(pieces, first, count), *pieces])
         except OSError as error:
             logger.warning("the payload log cannot be written, events are dropped", extra={"reason": str(error)})
             self._ledger.add(Count.DROPPED_DISK, count)
             self._end_segment()
             return
-        self._ledger.add(Count.SPOOLED_BYTES, len(block))
-        self.used_bytes += len(block)
-        self._written_bytes += len(block)
+        self._ledger.add(Count.SPOOLED_BYTES, size)
+        self.used_bytes += size
+        self._written_bytes += size
         if self._written_bytes >= self._segment_bytes:
             self._end_segment()
 
@@ -142,6 +143,21 @@ class Spool:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def _write_all(file: int, pieces: list[bytes]) -> int:
+    """Return the bytes that were written, which are all. Short pieces are joined; long ones need not be copied for that."""
+    total = sum(map(len, pieces))
+    if total < _LONG_BYTES * len(pieces):
+        pieces = [b"".join(pieces)]
+    for at in range(0, len(pieces), _PIECES):
+        some = pieces[at : at + _PIECES]
+        written = os.writev(file, some)
+        if written < sum(map(len, some)):
+            left = memoryview(b"".join(some))[written:]
+            while left:
+                left = left[os.write(file, left) :]
+    return total
 
 
 def _cuts(batch: Batch) -> list[int]:
