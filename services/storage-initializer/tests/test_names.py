@@ -41,7 +41,8 @@ def test_hostile_name_is_refused_and_says_of_which_object(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["a", ".gitattributes", "a/b/c", "..a", "a..", "…/ä", "a" * 255, "CON", "model (1).bin", "model:v1", "~", "-rf"]
+    "path",
+    ["a", ".gitattributes", "a/b/c", "..a", "a..", "…/ä", "a" * 255, "CON", "model (1).bin", "model:v1", "~", "-rf"],
 )
 def test_odd_name_that_a_file_may_have_is_taken(path: str) -> None:
     names.check(entries(path), folds_case=True)

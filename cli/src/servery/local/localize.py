@@ -23,6 +23,7 @@ from servery.local.configuration import Configuration, environment, expand
 from servery.local.doors import Doors, through
 
 STORAGE_IMAGES = frozenset({"servery/storage-initializer", "kserve/storage-initializer"})
+AGENT_IMAGES = frozenset({"servery/agent", "kserve/agent"})
 RAY_IMAGE = "servery/ray"
 _TEMPORARY = "/tmp"  # noqa: S108  # where containers expect it, not where we write
 _PREFIX = re.compile(r"^(?:index\.)?docker\.io/")
@@ -106,6 +107,7 @@ def localize(
     placed["SERVERY_STORAGE_TERMINATION_LOG"] = termination_log
     # The flag wins over the variable, so a host that the manifest names is replaced in place.
     placed["SERVERY_PREDICTOR_HOST"] = sandbox.address
+    placed["SERVERY_AGENT_HOST"] = placed["SERVERY_AGENT_COMPONENT_HOST"] = sandbox.address
     bound = tuple(argument.replace("0.0.0.0", sandbox.address) for argument in arguments)
     return Process(container=container, arguments=bound, environment=placed, directories=directories)
 
@@ -132,6 +134,8 @@ def _program(container: Manifest, runtimes: tuple[Runtime, ...]) -> tuple[str, .
     image = str(container.get("image", ""))
     if repository(image) in STORAGE_IMAGES:
         return (sys.executable, "-c", "from servery_storage.cli import main; main()")
+    if repository(image) in AGENT_IMAGES:
+        return (sys.executable, "-m", "servery_agent.cli")
     if repository(image) == RAY_IMAGE:
         if find_spec("ray") is None:
             raise ErrImageNotLocal(

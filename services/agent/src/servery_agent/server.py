@@ -44,7 +44,7 @@ class Agent:
         http2 = Address(settings.component_host, settings.component_grpc_port or port)
         readiness = None
         if settings.serving_readiness_probe:
-            readiness = Readiness(probe_of(settings.serving_readiness_probe), port)
+            readiness = Readiness(probe_of(settings.serving_readiness_probe), Address(settings.component_host, port))
         self.log = PayloadLog(settings) if settings.log_url else None
         watch = None if self.log is None else self.log.capture.watch
         route = None if watch is None else Route(watch=watch)

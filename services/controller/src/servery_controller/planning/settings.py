@@ -28,6 +28,7 @@ class PlanningSettings:
         storage_resources: Of the storage initializer.
         agent_image: Of the sidecar that requests pass by where a manifest asks for that.
         agent_resources: Of it.
+        log_url: Where payloads are logged where a manifest does not say it.
         storage_schemes: URI schemes that the installed providers know; ``pvc`` is planning's own.
         automount_service_account_token: False puts ``automountServiceAccountToken: false`` where a pod is silent.
     """
@@ -44,6 +45,7 @@ class PlanningSettings:
     storage_resources: Manifest = field(default_factory=lambda: _STORAGE_RESOURCES)
     agent_image: str = f"servery/agent:{VERSION}"
     agent_resources: Manifest = field(default_factory=lambda: _AGENT_RESOURCES)
+    log_url: str = "http://default-broker"
     storage_schemes: frozenset[str] = frozenset({"file", "http", "https", "s3", "gs", "hf"})
     automount_service_account_token: bool = True
 
