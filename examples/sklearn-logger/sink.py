@@ -10,7 +10,7 @@ class Sink(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         told = ("ce-type", "ce-id", "ce-inferenceservicename", "ce-metadata", "ce-annotations")
-        print(*(self.headers[name] for name in told), body.decode(), flush=True)
+        print(*(self.headers[name] for name in told), " ".join(body.decode().split()), flush=True)
         self.send_response(204)
         self.end_headers()
 

@@ -39,7 +39,7 @@ def lines() -> Iterator[Queue[str]]:
 def test_requests_and_answers_reach_the_sink(local: Local, lines: Queue[str]) -> None:
     local.up(EXAMPLE / "service.yaml")
     body = (EXAMPLE / "request.json").read_bytes()
-    headers = {"Host": "sklearn-logger.default.example.com", "X-Caller": "me", "Content-Type": "application/json"}
+    headers = {"Host": "sklearn-logger.default.localhost", "X-Caller": "me", "Content-Type": "application/json"}
     url = f"{local.url}/v1/models/sklearn-logger:predict"
     with urllib.request.urlopen(urllib.request.Request(url, data=body, headers=headers)) as answer:
         identified, said = answer.headers["ce-id"], answer.read()

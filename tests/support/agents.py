@@ -41,8 +41,8 @@ class Running:
     async def until(self, name: str, value: float) -> None:
         """Ask until a metric has this value."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while await self.metric(name) != value:
-                await asyncio.sleep(0)  # it is another process
+            while await self.metric(name) != value:  # noqa: ASYNC110  # of another process
+                await asyncio.sleep(0)
 
     async def metric(self, name: str) -> float:
         async with Client() as client:

@@ -21,7 +21,7 @@ class Metrics(Collector):
 
     Attributes:
         gateway: Whose connections and queue are shown, once there is one.
-        log: Whose events are shown, where payloads are logged.
+        log: Whose events are shown; all counts are 0 where payloads are not logged.
     """
 
     def __init__(self) -> None:
@@ -59,8 +59,7 @@ class Metrics(Collector):
             if self.gateway is not None:
                 gauge.add_metric([], value(self.gateway))
             yield gauge
-        if self.log is not None:
-            yield from _of_log(self.log)
+        yield from _of_log(self.log)
 
     def _histogram(self) -> Metric:
         histogram = HistogramMetricFamily(
@@ -130,14 +129,14 @@ _LOG_GAUGES: tuple[tuple[str, str, Callable[[PayloadLog], int]], ...] = (
 )
 
 
-def _of_log(log: PayloadLog) -> Iterator[Metric]:
+def _of_log(log: PayloadLog | None) -> Iterator[Metric]:
     for name, meaning, counts in _COUNTERS:
         labels = ["reason"] if len(counts) > 1 else []
         counter = CounterMetricFamily(name, meaning, labels=labels)
         for reason, count in counts:
-            counter.add_metric([reason] if labels else [], log.ledger[count])
+            counter.add_metric([reason] if labels else [], 0 if log is None else log.ledger[count])
         yield counter
     for name, meaning, value in _LOG_GAUGES:
         gauge = GaugeMetricFamily(name, meaning)
-        gauge.add_metric([], value(log))
+        gauge.add_metric([], 0 if log is None else value(log))
         yield gauge
