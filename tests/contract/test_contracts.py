@@ -373,7 +373,7 @@ class Elsewhere(ShelfProvider):
     schemes = frozenset({"self"})
 
 
-@breaks("test_provider_answers_for_the_scheme_of_its_uris")
+@breaks("test_provider_answers_for_its_uris")
 class TestAnswersForAnotherScheme(Shelved):
     kind = Elsewhere
 

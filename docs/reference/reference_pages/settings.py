@@ -34,7 +34,8 @@ def page() -> str:
     sections = []
     for project in sorted(SERVICES.glob("*/pyproject.toml")):
         for module in project.parent.glob("src/*/settings.py"):
-            (command,) = tomllib.loads(project.read_text())["project"]["scripts"]
+            # The first is the container's; another shares its variables.
+            command = next(iter(tomllib.loads(project.read_text())["project"]["scripts"]))
             settings = importlib.import_module(f"{module.parent.name}.settings").Settings
             sections.append(f"## {command}\n\n{FLAGS[command] or NO_FLAGS}\n\n{settings_table(command, settings)}")
     return "# Settings\n\n" + "\n".join(sections)

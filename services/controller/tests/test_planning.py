@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -226,12 +227,27 @@ def test_several_sources_share_one_init_container(planned: Callable[..., Deploym
     assert init["volumeMounts"][0]["mountPath"] == "/mnt/models"
 
 
+def test_nodes_cache_is_the_init_containers_alone(installed: Plugins, make_service: Make) -> None:
+    catalog = render.catalog_from([], installed)
+    settings = PlanningSettings(storage_cache="/var/lib/models", storage_cache_bytes=10**9)
+    pod = render.plan(make_service(), catalog, installed, settings).workloads[0].pod
+    host = {"path": "/var/lib/models", "type": "DirectoryOrCreate"}
+    assert {"name": "storage-cache", "hostPath": host} in pod["volumes"]
+    (init,) = pod["initContainers"]
+    assert {"name": "storage-cache", "mountPath": "/var/cache/servery"} in init["volumeMounts"]
+    assert {"name": "SERVERY_STORAGE_CACHE", "value": "/var/cache/servery"} in init["env"]
+    assert {"name": "SERVERY_STORAGE_MAX_CACHE_BYTES", "value": "1000000000"} in init["env"]
+    assert "storage-cache" not in str(pod["containers"])
+
+
 def test_unknown_scheme_names_the_known_ones(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
     with pytest.raises(Invalid) as refused:
         planned(make_service(sklearn={"storageUri": "s4://b/m"}))
     assert str(refused.value) == (
         'spec.predictor.sklearn.storageUri: Unsupported value: "s4://b/m": '
-        'supported schemes: "file", "gs", "hf", "http", "https", "pvc", "s3"'
+        'supported schemes: "abfs", "abfss", "az", "azure", "file", "git", "git+http", "git+https", "git+ssh", "gs", "hdfs", '
+        '"hf", "http", "https", "mlflow-artifacts", "models", "modelscope", "oci", "oci+fetch", "pvc", '
+        '"runs", "s3", "swebhdfs", "wasb", "wasbs", "webhdfs"'
     )
 
 
@@ -344,6 +360,43 @@ def test_s3_secret_of_the_service_account_reaches_the_initializer(installed: Plu
     ]
 
 
+@pytest.mark.parametrize(("file", "mount"), [(None, "/etc/ssl/custom-certs"), ("/ca/own.crt", "/ca")])
+def test_ca_bundle_of_an_s3_secret_is_mounted(
+    installed: Plugins, make_service: Make, file: str | None, mount: str
+) -> None:
+    annotations = {"serving.kserve.io/s3-cabundle-configmap": "trusted"}
+    if file is not None:
+        annotations["serving.kserve.io/s3-cabundle"] = file
+    data = {"AWS_ACCESS_KEY_ID": "eA==", "AWS_SECRET_ACCESS_KEY": "eQ=="}
+    secret = {"metadata": {"name": "s", "annotations": annotations}, "data": data}
+    container, volumes = initializer(installed, make_service(), account("default", secret))
+    said = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert (said["CA_BUNDLE_CONFIGMAP_NAME"], said["CA_BUNDLE_VOLUME_MOUNT_POINT"]) == ("trusted", mount)
+    assert said.get("AWS_CA_BUNDLE") == file
+    assert {"name": "cabundle-cert", "mountPath": mount, "readOnly": True} in container["volumeMounts"]
+    assert {"name": "cabundle-cert", "configMap": {"name": "trusted"}} in volumes
+
+
+def test_azure_secret_of_the_service_account_reaches_the_initializer(installed: Plugins, make_service: Make) -> None:
+    """In Azure's names, and in KServe's older ones."""
+    keys = ("AZ_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_STORAGE_ACCESS_KEY")
+    secret = {"metadata": {"name": "a"}, "data": dict.fromkeys(keys, "eA==")}
+    service = make_service(sklearn={"storageUri": "https://acct.blob.core.windows.net/c/m"})
+    container, _ = initializer(installed, service, account("default", secret))
+    assert container["env"] == [
+        {"name": key.replace("AZ_", "AZURE_"), "valueFrom": {"secretKeyRef": {"name": "a", "key": key}}} for key in keys
+    ]
+
+
+def test_headers_of_a_host_reach_the_initializer(installed: Plugins, make_service: Make) -> None:
+    data = {"https-host": base64.b64encode(b"example.com\n").decode(), "headers": "eA=="}
+    secret = {"metadata": {"name": "w"}, "data": data}
+    service = make_service(sklearn={"storageUri": "https://example.com/m.joblib"})
+    container, _ = initializer(installed, service, account("default", secret))
+    ref = {"secretKeyRef": {"name": "w", "key": "headers"}}
+    assert container["env"] == [{"name": "example.com-headers", "valueFrom": ref}]
+
+
 def test_hub_secret_of_the_service_account_reaches_the_initializer(installed: Plugins, make_service: Make) -> None:
     secret = {"metadata": {"name": "h"}, "data": {"HF_TOKEN": "eA==", "HF_ENDPOINT": "eQ==", "OTHER": ""}}
     service = make_service(sklearn={"storageUri": "hf://acme/m"})
@@ -353,6 +406,35 @@ def test_hub_secret_of_the_service_account_reaches_the_initializer(installed: Pl
         {"name": name, "valueFrom": {"secretKeyRef": {"name": "h", "key": name}}}
         for name in ("HF_TOKEN", "HF_ENDPOINT")
     ]
+
+
+@pytest.mark.parametrize(
+    ("uri", "keys"),
+    [
+        ("git://host/m.git", ("GIT_USERNAME", "GIT_PASSWORD")),
+        ("modelscope://acme/m", ("MODELSCOPE_API_TOKEN",)),
+        ("models:/iris/1", ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN")),
+    ],
+)
+def test_secret_whose_keys_are_variables_reaches_the_initializer(
+    installed: Plugins, make_service: Make, uri: str, keys: tuple[str, ...]
+) -> None:
+    secret = {"metadata": {"name": "h"}, "data": dict.fromkeys(keys, "eA==")}
+    container, _ = initializer(installed, make_service(sklearn={"storageUri": uri}), account("default", secret))
+    assert container["env"] == [{"name": key, "valueFrom": {"secretKeyRef": {"name": "h", "key": key}}} for key in keys]
+
+
+def test_secrets_of_hdfs_and_of_a_registry_are_mounted(installed: Plugins, make_service: Make) -> None:
+    hdfs = {"metadata": {"name": "h"}, "data": {"HDFS_NAMENODE": "eA=="}}
+    registry = {"metadata": {"name": "r"}, "data": {".dockerconfigjson": "e30="}}
+    container, volumes = initializer(installed, make_service(), account("default", hdfs, registry))
+    assert container["env"] == [{"name": "KSERVE_OCI_DOCKER_CONFIG", "value": "/mnt/oci-fetch-auth/config.json"}]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts["hdfs-secrets"] == "/var/secrets/kserve-hdfscreds"
+    assert mounts["oci-fetch-auth"] == "/mnt/oci-fetch-auth"
+    assert {"name": "hdfs-secrets", "secret": {"secretName": "h"}} in volumes
+    items = [{"key": ".dockerconfigjson", "path": "config.json"}]
+    assert {"name": "oci-fetch-auth", "secret": {"secretName": "r", "items": items}} in volumes
 
 
 def test_of_two_secrets_with_one_variable_the_last_counts(installed: Plugins, make_service: Make) -> None:

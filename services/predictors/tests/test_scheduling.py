@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -160,3 +161,21 @@ async def test_what_fails_for_all_is_asked_once_and_is_the_answer_of_all(
         with pytest.raises(ModelFailed, match=words):
             await answer
     assert calls == [2]
+
+
+async def test_requests_of_any_parameters_go_together_in_order_where_the_model_says_so(executor: HeldExecutor) -> None:
+    seen: list[list[str | None]] = []
+
+    def many(requests: Sequence[InferRequest]) -> list[InferResponse | ServeryError]:
+        seen.append([request.id for request in requests])
+        return [doubled(request) for request in requests]
+
+    batcher = Batcher(doubled, executor=executor, predict_many=many, together=True, max_rows=3)
+    asked = [replace(ask(*range(1 + n % 2), id=str(n)), parameters={"sequence_id": n}) for n in range(4)]
+    answers = [batcher.submit(request) for request in asked]
+    await turn()
+    executor.release()
+    await turn()
+    executor.release()
+    assert [(await answer).id for answer in answers] == ["0", "1", "2", "3"]
+    assert seen == [["0", "1", "2"], ["3"]]

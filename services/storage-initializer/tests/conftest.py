@@ -49,6 +49,8 @@ def site() -> Iterator[Site]:
             self.send_response(206 if start else 200)
             self.send_header("etag", f'"{hash(body)}"')
             self.send_header("content-length", str(len(body) - start))
+            if start:
+                self.send_header("content-range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             self.end_headers()
             if head:
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import itertools
 import json
 import re
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import google_crc32c
+from servery_sdk.digests import DigestAlgorithm, digest_of
 
 
 @dataclass
@@ -24,9 +26,13 @@ class Buckets:
 
     Attributes:
         made: Buckets that objects may be put into by the API.
+        token: Who sends another is refused; empty lets everybody read.
+        packed: Objects that are stored as gzip, and sent unpacked.
     """
 
     url: str = ""
+    token: str = ""
+    packed: set[str] = field(default_factory=set)
     objects: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     failures: list[int] = field(default_factory=list)
     made: set[str] = field(default_factory=set)
@@ -68,6 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
         if found := re.fullmatch(r"/storage/v1/b/([^/]+)", url.path):
             # The SDK asks on the side where a bucket lies, for its telemetry.
             self._send(json.dumps({"kind": "storage#bucket", "name": found[1]}).encode())
+        elif self._buckets.token and self.headers.get("authorization") != f"Bearer {self._buckets.token}":
+            self._fail(401)
         elif self._buckets.failures:
             self._fail(self._buckets.failures.pop(0))
         elif found := re.fullmatch(r"/storage/v1/b/([^/]+)/o", url.path):
@@ -105,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not generation or query.get("generation", str(generation)) != str(generation):
             self._fail(404)
         elif query.get("alt") == "media":
-            self._send(content, generation)
+            self._send(gzip.decompress(content) if path in self._buckets.packed else content, generation)
         else:
             self._send(json.dumps(self._item(path)).encode())
 
@@ -118,6 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
             "name": name,
             "size": str(len(content)),
             "generation": str(generation),
+            "crc32c": base64.b64encode(digest_of(DigestAlgorithm.CRC32C, content).value).decode(),
+            **({"contentEncoding": "gzip"} if path in self._buckets.packed else {}),
         }
 
     def _send(self, body: bytes, generation: int | None = None) -> None:

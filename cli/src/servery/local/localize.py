@@ -166,6 +166,9 @@ def _told(container: Manifest, runtimes: tuple[Runtime, ...]) -> Iterator[str]:
         yield from arguments
         return
     command = [str(word) for word in container.get("command", ())]
+    program = next((index for index, word in enumerate(command, 1) if word in runtime.local_programs), None)
+    if program is not None:
+        command, arguments = command[:program], command[program:] + arguments
     wanted: str | None = None
     for index, word in enumerate((*command, *arguments)):
         is_flag = word.startswith("-")

@@ -1,4 +1,4 @@
-"""Sums of bytes, as sources give them and as the engine reckons them. CRC-32C needs the extra ``storage``."""
+"""Sums of bytes, as sources give them and as the engine reckons them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 from typing import Protocol
+
+import google_crc32c
 
 Bytes = bytes | bytearray | memoryview
 
@@ -58,9 +60,7 @@ def hasher(algorithm: DigestAlgorithm) -> Hasher:
     """Return a new hasher. ``hashlib``'s let other threads run meanwhile."""
     match algorithm:
         case DigestAlgorithm.CRC32C:
-            import google_crc32c  # every service imports this module, and only who fetches has the extra
-
-            return google_crc32c.Checksum()  # type: ignore[no-untyped-call]  # it ships no types for it
+            return _Crc32c()
         case DigestAlgorithm.CRC32:
             return _Crc32()
         case _:
@@ -72,6 +72,19 @@ def digest_of(algorithm: DigestAlgorithm, content: Bytes) -> Digest:
     taken = hasher(algorithm)
     taken.update(content)
     return Digest(algorithm, taken.digest())
+
+
+class _Crc32c:
+    def __init__(self) -> None:
+        self._sum = google_crc32c.Checksum()  # type: ignore[no-untyped-call]  # it ships no types for it
+
+    def update(self, chunk: Bytes, /) -> None:
+        # Of a buffer that may be written to it takes nothing.
+        self._sum.update(bytes(chunk))  # type: ignore[no-untyped-call]
+
+    def digest(self) -> bytes:
+        taken: bytes = self._sum.digest()  # type: ignore[no-untyped-call]
+        return taken
 
 
 class _Crc32:

@@ -13,6 +13,21 @@ from servery_sdk.serving import InputError
 Array = npt.NDArray[np.generic]
 
 
+def named(tensors: Sequence[Tensor], names: Sequence[str], *, owner: str) -> Sequence[Tensor]:
+    """Return the tensors in the order of ``names``. One alone needs no name: v1 knows none, and it leaves no doubt.
+
+    Raises:
+        InputError: Their names are others than those of ``owner``.
+    """
+    if len(tensors) == len(names) == 1:
+        return tensors
+    given = {tensor.name: tensor for tensor in tensors}
+    if given.keys() != set(names):
+        shapes = {name: list(tensor.data.shape) for name, tensor in given.items()}
+        raise InputError(f"inputs {shapes} are not those of {owner}: {sorted(names)}")
+    return [given[name] for name in names]
+
+
 def cast(tensor: Tensor, datatype: Datatype, *, owner: str) -> Array:
     """Return a tensor's data as ``datatype``, which ``owner`` takes; BYTES as they are.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -75,6 +75,14 @@ class ThreadedModel(Protocol):
 
 
 @runtime_checkable
+class NamedModel(Protocol):
+    """A model that tells clients its own name."""
+
+    served_name: str
+    """Set before ``load``: the name under which the server knows it."""
+
+
+@runtime_checkable
 class ForkableModel(Protocol):
     """A model that may be loaded before worker processes part, and then shares its memory between them.
 
@@ -111,10 +119,14 @@ class ModelStore(Protocol):
     """A class of models whose artifact may bring several of them, under names of their own."""
 
     @classmethod
-    def stored(cls, artifact: Path) -> Mapping[str, Callable[[], Model]]:
+    def stored(cls, artifact: Path, **options: Any) -> Mapping[str, Callable[[], Model]]:
         """Return what makes each model, by name; each is then given ``artifact`` to load itself from.
 
         Empty where the artifact is one model, which is served under the name that the server was given.
+
+        Args:
+            artifact: Its directory.
+            options: The runtime's own.
 
         Raises:
             LoadError: The artifact cannot be read.
@@ -175,6 +187,8 @@ class Scheduling:
         max_delay_seconds: How long a request may wait for a call of preferred size; 0 waits only while the model computes.
         max_requests: That may wait; None for the server's.
         parallel_calls: That may run at once; above 1, the model takes calls from several threads.
+        together: A call of a model that gathers takes requests whatever their shapes and parameters, each as one row.
+        waits: A call waits for work that is done elsewhere, on the event loop perhaps: it is never made there.
     """
 
     max_rows: int | None = None
@@ -182,6 +196,8 @@ class Scheduling:
     max_delay_seconds: float = 0.0
     max_requests: int | None = None
     parallel_calls: int = 1
+    together: bool = False
+    waits: bool = False
 
 
 @runtime_checkable
@@ -220,6 +236,27 @@ class DecoupledModel(Protocol):
         Raises:
             ServeryError: There will be no more.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What a client loads a model with, in place of what its artifact has.
+
+    Attributes:
+        configuration: JSON, as the runtime's configurations are; None for the artifact's own.
+        files: Contents by path below the model's directory; where there are any, the directory has these alone.
+    """
+
+    configuration: str | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@runtime_checkable
+class OverridableModel(Protocol):
+    """A model that can be loaded with something else than its artifact."""
+
+    def override(self, overrides: Overrides) -> None:
+        """Take what ``load``, which comes next, is to use."""
 
 
 @runtime_checkable

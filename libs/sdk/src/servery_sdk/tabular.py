@@ -5,14 +5,14 @@ A request holds either one matrix ``[rows, features]`` or a column ``[rows]`` fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from servery_sdk.fitting import Array
 from servery_sdk.manifests import Json
-from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor, TensorMetadata
+from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
 from servery_sdk.protocol.elements import as_bytes
 from servery_sdk.serving import InputError
 
@@ -76,6 +76,45 @@ class Features:
         if self.count is not None and (len(shape) != 2 or shape[1] != self.count):
             raise InputError(f"input {tensor.name!r} has shape {list(shape)}; {self.owner} takes [rows, {self.count}]")
         return decoded(tensor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodedFeatures:
+    """The features of a model that takes one matrix of numbers, its categories as their codes.
+
+    Attributes:
+        categories: By feature, each category's code.
+        unknown: The code of a category that was not fitted; None where the model has none, and the request is wrong.
+        datatype: Of the features that are numbers.
+    """
+
+    features: Features
+    datatype: Datatype
+    unknown: float | None
+    categories: Mapping[str, Mapping[Json, int]] = field(default_factory=dict)
+
+    def matrix(self, request: InferRequest) -> Array:
+        """Return ``[rows, features]``.
+
+        Raises:
+            InputError: Names the input, its shape and what the model was fitted on.
+        """
+        found = self.features.of(request)
+        if isinstance(found, dict):
+            return stacked({name: self._coded(name, column) for name, column in found.items()})
+        return numbers(request.inputs[0].name, found)
+
+    def metadata(self, platform: str, predicted: Callable[[Array], Array]) -> ModelMetadata:
+        """Return what the model was fitted on; the answer's shape is seen from that to a row of missing values."""
+        others = {name: datatype_of(categories) for name, categories in self.categories.items()}
+        probe = predicted(np.full((1, self.features.count or 0), np.nan, dtype=self.datatype.dtype))
+        output = TensorMetadata(name=OUTPUT, datatype=Datatype.of(probe), shape=(-1, *probe.shape[1:]))
+        inputs = self.features.metadata(self.datatype, others)
+        return ModelMetadata(name="", platform=platform, inputs=inputs, outputs=(output,))
+
+    def _coded(self, name: str, column: Array) -> Array:
+        categories = self.categories.get(name)
+        return column if categories is None else codes(name, column, categories, unknown=self.unknown)
 
 
 def stacked(columns: Mapping[str, Array]) -> Array:

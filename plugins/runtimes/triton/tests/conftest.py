@@ -24,7 +24,7 @@ def load() -> Iterator[Load]:
 
     def load(repository: Path) -> dict[str, TritonModel]:
         models = {}
-        for name, make in TritonModel.stored(repository).items():
+        for name, make in TritonModel.stored(repository, engine="servery").items():
             models[name] = make()
             models[name].load(repository)
             loaded.append(models[name])

@@ -152,7 +152,10 @@ def test_a_directory_that_is_a_model_is_served_under_the_server_s_name(write: Wr
         ('backend: "python" inputs { }', r"config.pbtxt: is not a model configuration: 1:19 : .* has no field named \"inputs\""),
         ('name: "other" backend: "python"', r"config.pbtxt: name 'other' is not that of the folder: 'm'"),
         ('backend: "dali"', "backend 'dali': there are: ensemble, onnxruntime, python, pytorch"),
-        (f'backend: "python" sequence_batching {{ }} {IO}', "sequences with a state are not served"),
+        (
+            f'backend: "python" sequence_batching {{ iterative_sequence: true }} {IO}',
+            "sequence_batching.iterative_sequence is not served",
+        ),
         ('backend: "python"', "names no outputs"),
         ('backend: "python" output { name: "x" dims: 1 }', "x: data_type TYPE_INVALID: give one of"),
         (f'backend: "python" max_batch_size: 2 dynamic_batching {{ preferred_batch_size: 4 }} {IO}', r"\[4\]: must be 1 to"),

@@ -75,6 +75,13 @@ class Settings(BaseSettings):
     storage_image: str | None = None
     """Image of the storage initializer; the release's where none is given."""
 
+    storage_cache: str = ""
+    """Directory of each node where fetched objects are kept for the node's other pods, which must be theirs to write
+    (`install -d -m 0777`); empty keeps none."""
+
+    storage_cache_bytes: int = 0
+    """Of all objects that a node keeps; the least recently used go first. 0 is no bound."""
+
     agent_image: str | None = None
     """Image of the agent beside components that need one; the release's where none is given."""
 
@@ -112,6 +119,8 @@ class Settings(BaseSettings):
             route_parent=RouteParent(gateway_namespace=namespace, gateway_name=name, ingress_class=self.ingress_class),
             storage_schemes=schemes or defaults.storage_schemes,
             storage_image=self.storage_image or defaults.storage_image,
+            storage_cache=self.storage_cache,
+            storage_cache_bytes=self.storage_cache_bytes,
             agent_image=self.agent_image or defaults.agent_image,
         )
 

@@ -24,6 +24,7 @@ from servery_sdk.protos.pool import POOL
 from servery_sdk.routes import RpcService
 from servery_sdk.runtimes import VERSION
 
+from servery_predictor import overriding
 from servery_predictor.dataplane import DataPlane, Parts
 from servery_predictor.errors import GRPC
 from servery_predictor.extensions.statistics import statistics
@@ -42,7 +43,7 @@ _EMPTY_FINAL = "triton_enable_empty_final_response"
 
 
 def server_live(_: pb.ServerLiveRequest, plane: DataPlane) -> pb.ServerLiveResponse:
-    return pb.ServerLiveResponse(live=True)
+    return pb.ServerLiveResponse(live=plane.live)
 
 
 def server_ready(_: pb.ServerReadyRequest, plane: DataPlane) -> pb.ServerReadyResponse:
@@ -174,7 +175,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
     async def RepositoryModelLoad(self, request: Any, context: Any) -> pb.RepositoryModelLoadResponse:  # noqa: N802
         name = request.model_name or request.repository_or_model_name
         try:
-            await self._plane.changes.load(name)
+            await self._plane.load(name, overriding.from_message(request.parameters))
         except ServeryError as failure:
             await _abort(context, failure)
         return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from servery_sdk.applications import ApplicationModel
 from servery_sdk.documents import AnyModel, DocumentModel
 from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Json
@@ -26,6 +27,8 @@ from servery_sdk.serving import (
     GatheringModel,
     LoadError,
     Model,
+    OverridableModel,
+    Overrides,
     ScheduledModel,
     Scheduling,
     UnbatchedModel,
@@ -201,6 +204,23 @@ class Repository:
         return found
 
     @property
+    def brings_application(self) -> bool:
+        """Whether models answer OpenAI's paths themselves."""
+        return self._factory.brings_application
+
+    def applications(self) -> tuple[tuple[Entry, ApplicationModel], ...]:
+        """Return the loaded models that do, by name."""
+        if not self.brings_application:
+            return ()
+        loaded: list[tuple[Entry, object]] = [(entry, entry.model) for entry in self.entries()]
+        return tuple((entry, model) for entry, model in loaded if isinstance(model, ApplicationModel))
+
+    @property
+    def failure(self) -> str | None:
+        """Why a model that was loaded will never answer again; None while all will."""
+        return next((why for _, model in self.applications() if (why := model.failure()) is not None), None)
+
+    @property
     def holds_documents(self) -> bool:
         """Whether requests reach any model as they come."""
         return any(entry.takes_documents for entry in self._entries.values())
@@ -219,6 +239,8 @@ class Repository:
         entry = self.entry(name, version)
         if entry.state is ModelState.LOADED and isinstance(entry.model, DocumentModel):
             return await entry.model.is_ready()
+        if isinstance(entry.model, ApplicationModel) and entry.model.failure() is not None:
+            return False
         return entry.state is ModelState.LOADED
 
     def ready(self, name: str, version: str | None = None) -> Entry:
@@ -296,13 +318,14 @@ class Repository:
         if failures:
             raise LoadError("; ".join(map(str, failures)))
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, overrides: Overrides | None = None) -> None:
         """Load or load again; while loading, the old one goes on answering. Artifacts may have got new models, and hold
         some back until they are asked for.
 
         Raises:
             UnknownModel: Not here.
             LoadError: It cannot be served.
+            Unimplemented: It cannot be loaded with ``overrides``.
         """
         if name not in self._entries:
             for known, artifact in list(self._artifacts.items()):
@@ -316,10 +339,10 @@ class Repository:
                 entry.state = ModelState.LOADING
             executor = ThreadPoolExecutor(1, thread_name_prefix=f"model-{entry.name}")
             try:
-                model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry)
-                if isinstance(model, DocumentModel):
+                model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry, overrides)
+                if isinstance(model, DocumentModel | ApplicationModel):
                     await model.begin()
-            except LoadError as error:
+            except (LoadError, Unimplemented) as error:
                 executor.shutdown(wait=False)
                 if entry.model is None:
                     entry.state, entry.reason = ModelState.FAILED_TO_LOAD, str(error)
@@ -328,11 +351,15 @@ class Repository:
             self._serve(entry, model, executor)
             await self._release(old)
 
-    def _loaded(self, entry: Entry) -> AnyModel:
+    def _loaded(self, entry: Entry, overrides: Overrides | None) -> AnyModel:
         adopted = self._adopted.pop(entry.name, None)
         if adopted is not None:
             return adopted
         model = entry.make_model()
+        if overrides is not None:
+            if not isinstance(model, OverridableModel):
+                raise Unimplemented(f"model {entry.name!r} is loaded from its artifact, and from nothing else")
+            model.override(overrides)
         model.load(entry.artifact)
         return model
 
@@ -365,11 +392,13 @@ class Repository:
             executor=executor,
             predict_many=model.predict_many if isinstance(model, GatheringModel) and model.gathers else None,
             batchable=batchable,
+            together=wishes.together,
             max_rows=max_rows,
             patience=_patience(wishes),
             max_requests=max_requests,
             timeout_seconds=self.timeout_seconds,
             parallel_calls=wishes.parallel_calls,
+            waits=wishes.waits,
             on_batch=partial(self._metrics.ran, entry.name),
             on_wait=self._metrics.queue_requests.labels(entry.name).set,
             on_call=self._on_call,

@@ -62,7 +62,7 @@ def data_plane(
         on_call=offered.tracer.called,
     )
     repository.add(settings.model_name, settings.model_dir)
-    return DataPlane(repository, metrics, offered)
+    return DataPlane(repository, metrics, offered, allows_overrides=settings.allow_load_overrides)
 
 
 _YOUNG_OBJECTS = 20_000

@@ -93,6 +93,10 @@ class Settings(BaseSettings):
     allow_client_shm: bool = False
     """Whether clients may register shared memory; whoever reaches the port then reads and writes what they name."""
 
+    allow_load_overrides: bool = False
+    """Whether clients may load a model with a configuration and files of their own; whoever reaches the port then runs
+    what code they like as the server's user, where the runtime runs models in Python."""
+
     trace_file: Path | None = None
     """Where traces of requests are written, once a client asks for some; without, none are."""
 

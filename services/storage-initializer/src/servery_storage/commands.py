@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from servery_storage.daemon import serve as served
 from servery_storage.engine import Engine
 from servery_storage.settings import Settings
 from servery_storage.store import Store
+from servery_storage.trust import trust_mounted_bundle
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Models on this node.")
 
@@ -30,5 +32,6 @@ def serve(
 ) -> None:
     """Fetch models for this node's pods, and hold them until they are released."""
     logs.to_stderr()
+    trust_mounted_bundle(os.environ)
     engine = Engine(plugins.load().storage_providers, Settings())
     asyncio.run(served(Store(root, engine, quota_bytes=quota_bytes), socket))

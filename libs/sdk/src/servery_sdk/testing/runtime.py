@@ -91,12 +91,18 @@ class RuntimeContract:
         return self._written(tmp_path / "other", other=True)
 
     @pytest.fixture
-    def model(self, artifact: Path) -> Iterator[Model]:
-        """A loaded model, given back at the end."""
-        model = self._loaded(artifact)
-        yield model
-        if isinstance(model, ClosableModel):
-            model.close()
+    def model(self, artifact: Path) -> Model:
+        """A loaded model."""
+        return self._loaded(artifact)
+
+    @pytest.fixture(autouse=True)
+    def _given_back(self) -> Iterator[None]:
+        # Every model that a test loads, also where it is not the one that it is about.
+        self._held: list[Model] = []
+        yield
+        for model in self._held:
+            if isinstance(model, ClosableModel):
+                model.close()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Give the protocol test a case for every wire that the descriptor names."""
@@ -258,6 +264,7 @@ class RuntimeContract:
     def _loaded(self, artifact: Path) -> Model:
         model: Model = self._made()
         model.load(artifact)
+        self._held.append(model)
         return model
 
     def _written(self, directory: Path, *, other: bool) -> Path:

@@ -12,9 +12,9 @@ from servery_sdk import tabular
 from servery_sdk.artifacts import model_file
 from servery_sdk.fitting import Array
 from servery_sdk.manifests import Json
-from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, TensorMetadata
+from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata
 from servery_sdk.serving import InputError, LoadError
-from servery_sdk.tabular import OUTPUT, Features
+from servery_sdk.tabular import CodedFeatures, Features
 
 from servery_runtime_lightgbm import model_text
 
@@ -30,8 +30,7 @@ class LightGBMModel:
     def __init__(self) -> None:
         self.threads = 1
         self._booster: Any = None
-        self._features = Features(owner="Booster")
-        self._categories: Mapping[str, Mapping[Json, int]] = {}
+        self._features = _features(Features(owner="Booster"))
 
     def load(self, artifact: Path) -> None:
         """Read the one model file below ``artifact``.
@@ -49,8 +48,8 @@ class LightGBMModel:
                 "save it with Booster.save_model"
             ) from error
         self._booster = booster
-        self._features = Features(owner="Booster", names=_names(booster), count=booster.num_feature())
-        self._categories = dict(_categories(booster))
+        features = Features(owner="Booster", names=_names(booster), count=booster.num_feature())
+        self._features = _features(features, dict(_categories(booster)))
 
     def predict(self, request: InferRequest) -> InferResponse:
         """Return the booster's answer, ``[rows]`` or ``[rows, classes]``.
@@ -58,11 +57,7 @@ class LightGBMModel:
         Raises:
             InputError: Names the input, its shape and what the booster was fitted on.
         """
-        features = self._features.of(request)
-        if isinstance(features, dict):
-            matrix = tabular.stacked({name: self._coded(name, column) for name, column in features.items()})
-        else:
-            matrix = tabular.numbers(request.inputs[0].name, features)
+        matrix = self._features.matrix(request)
         try:
             return tabular.answer(request, self._predicted(matrix))
         except (ValueError, lightgbm.basic.LightGBMError) as error:
@@ -70,23 +65,15 @@ class LightGBMModel:
 
     def metadata(self) -> ModelMetadata:
         """Return what the booster was fitted on; the answer's shape is seen from that to a row of missing values."""
-        others = {name: tabular.datatype_of(categories) for name, categories in self._categories.items()}
-        probe = self._predicted(np.full((1, self._features.count or 0), np.nan))
-        output = TensorMetadata(name=OUTPUT, datatype=Datatype.of(probe), shape=(-1, *probe.shape[1:]))
-        return ModelMetadata(
-            name="",
-            platform=f"lightgbm-{lightgbm.__version__}",
-            inputs=self._features.metadata(Datatype.FP64, others),
-            outputs=(output,),
-        )
-
-    def _coded(self, name: str, column: Array) -> Array:
-        # A category that was not fitted is a missing value to LightGBM.
-        categories = self._categories.get(name)
-        return column if categories is None else tabular.codes(name, column, categories, unknown=float("nan"))
+        return self._features.metadata(f"lightgbm-{lightgbm.__version__}", self._predicted)
 
     def _predicted(self, matrix: Array) -> Array:
         return np.asarray(self._booster.predict(matrix, num_threads=self.threads))
+
+
+def _features(features: Features, categories: Mapping[str, Mapping[Json, int]] | None = None) -> CodedFeatures:
+    # A category that was not fitted is a missing value to LightGBM.
+    return CodedFeatures(features=features, datatype=Datatype.FP64, unknown=float("nan"), categories=categories or {})
 
 
 def _names(booster: Any) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 from servery_sdk.artifacts import model_file
-from servery_sdk.fitting import Array, fitted
+from servery_sdk.fitting import Array, fitted, named
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
 from servery_sdk.serving import InputError, LoadError
 from servery_sdk.tabular import decoded, encoded
@@ -139,15 +139,8 @@ class ONNXModel:
         return options
 
     def _feeds(self, request: InferRequest) -> dict[str, Array]:
-        if len(request.inputs) == len(self._inputs) == 1:
-            # v1 knows no names, and one input leaves no doubt.
-            return {self._inputs[0].name: _fed(self._inputs[0], request.inputs[0])}
-        given = {tensor.name: tensor for tensor in request.inputs}
-        names = {port.name for port in self._inputs}
-        if names != set(given):
-            shapes = {name: list(tensor.data.shape) for name, tensor in given.items()}
-            raise InputError(f"inputs {shapes} are not those of the graph: {sorted(names)}")
-        return {port.name: _fed(port, given[port.name]) for port in self._inputs}
+        tensors = named(request.inputs, [port.name for port in self._inputs], owner="the graph")
+        return {port.name: _fed(port, tensor) for port, tensor in zip(self._inputs, tensors, strict=True)}
 
     def _run(self, names: Sequence[str], feeds: dict[str, Array]) -> list[Any]:
         ports = (*self._inputs, *self._outputs)

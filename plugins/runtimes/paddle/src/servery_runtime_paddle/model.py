@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from servery_sdk.artifacts import model_file
-from servery_sdk.fitting import Array, fitted
+from servery_sdk.fitting import Array, fitted, named
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
 from servery_sdk.serving import InputError, LoadError
 
@@ -137,15 +137,8 @@ class PaddleModel:
         return config
 
     def _feeds(self, request: InferRequest) -> dict[str, Array]:
-        if len(request.inputs) == len(self._inputs) == 1:
-            # v1 knows no names, and one input leaves no doubt.
-            return {self._inputs[0].name: _fed(self._inputs[0], request.inputs[0])}
-        given = {tensor.name: tensor for tensor in request.inputs}
-        names = {port.name for port in self._inputs}
-        if names != set(given):
-            shapes = {name: list(tensor.data.shape) for name, tensor in given.items()}
-            raise InputError(f"inputs {shapes} are not those of the program: {sorted(names)}")
-        return {port.name: _fed(port, given[port.name]) for port in self._inputs}
+        tensors = named(request.inputs, [port.name for port in self._inputs], owner="the program")
+        return {port.name: _fed(port, tensor) for port, tensor in zip(self._inputs, tensors, strict=True)}
 
 
 def program_file(artifact: Path, parameters: Path) -> Path:

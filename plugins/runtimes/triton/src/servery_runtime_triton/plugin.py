@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from servery_sdk.hooks import hookimpl
-from servery_sdk.model import Protocol, Runtime, SupportedFormat
+from servery_sdk.model import Option, Protocol, Runtime, SupportedFormat
 from servery_sdk.runtimes import predictor
 
 _FLAGS = {
@@ -71,6 +71,14 @@ def servery_runtimes() -> Iterable[Runtime]:
         ),
         protocols=(Protocol.V2, Protocol.GRPC_V2),
         aliases=("kserve-tritonserver",),
+        options=(
+            Option(
+                name="engine",
+                meaning="who runs the models: NVIDIA's tritonserver, Servery's own backends, "
+                "or (auto) the first where it is installed and has the backends",
+                choices=("auto", "servery", "tritonserver"),
+            ),
+        ),
         local_images=("nvcr.io/nvidia/tritonserver",),
         local_flags={**_FLAGS, **{theirs.replace("-", "_"): ours for theirs, ours in _FLAGS.items()}},
     )

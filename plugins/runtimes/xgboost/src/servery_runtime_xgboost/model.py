@@ -14,9 +14,9 @@ from servery_sdk import tabular
 from servery_sdk.artifacts import model_file
 from servery_sdk.fitting import Array
 from servery_sdk.manifests import Json
-from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, TensorMetadata
+from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata
 from servery_sdk.serving import InputError, LoadError
-from servery_sdk.tabular import OUTPUT, Features
+from servery_sdk.tabular import CodedFeatures, Features
 
 from servery_runtime_xgboost import ubjson
 
@@ -34,8 +34,7 @@ class XGBoostModel:
     def __init__(self) -> None:
         self.threads = 1
         self._booster: Any = None
-        self._features = Features(owner="Booster")
-        self._categories: Mapping[str, Mapping[Json, int]] = {}
+        self._features = _features(Features(owner="Booster"))
         self._in_place = True
 
     def load(self, artifact: Path) -> None:
@@ -62,10 +61,10 @@ class XGBoostModel:
         settings = json.loads(booster.save_config())["learner"]
         # Linear boosters have no such call.
         self._in_place = settings["gradient_booster"]["name"] != "gblinear"
-        self._features = Features(
+        features = Features(
             owner="Booster", names=tuple(booster.feature_names or ()), count=int(booster.num_features())
         )
-        self._categories = dict(_categories(booster))
+        self._features = _features(features, dict(_categories(booster)))
         self._booster = booster
 
     def predict(self, request: InferRequest) -> InferResponse:
@@ -74,11 +73,7 @@ class XGBoostModel:
         Raises:
             InputError: Names the input, its shape and what the booster was fitted on.
         """
-        features = self._features.of(request)
-        if isinstance(features, dict):
-            matrix = tabular.stacked({name: self._coded(name, column) for name, column in features.items()})
-        else:
-            matrix = tabular.numbers(request.inputs[0].name, features)
+        matrix = self._features.matrix(request)
         try:
             return tabular.answer(request, self._predicted(matrix))
         except (ValueError, xgboost.core.XGBoostError) as error:
@@ -86,20 +81,7 @@ class XGBoostModel:
 
     def metadata(self) -> ModelMetadata:
         """Return what the booster was fitted on; the answer's shape is seen from that to a row of missing values."""
-        others = {name: tabular.datatype_of(categories) for name, categories in self._categories.items()}
-        probe = self._predicted(np.full((1, self._features.count or 0), np.nan, dtype=np.float32))
-        output = TensorMetadata(name=OUTPUT, datatype=Datatype.of(probe), shape=(-1, *probe.shape[1:]))
-        return ModelMetadata(
-            name="",
-            platform=f"xgboost-{xgboost.__version__}",
-            inputs=self._features.metadata(Datatype.FP32, others),
-            outputs=(output,),
-        )
-
-    def _coded(self, name: str, column: Array) -> Array:
-        # Unlike LightGBM, XGBoost has no rule for a category that it has not seen.
-        categories = self._categories.get(name)
-        return column if categories is None else tabular.codes(name, column, categories, unknown=None)
+        return self._features.metadata(f"xgboost-{xgboost.__version__}", self._predicted)
 
     def _predicted(self, matrix: Array) -> Array:
         if self._in_place:
@@ -107,6 +89,11 @@ class XGBoostModel:
             return np.asarray(self._booster.inplace_predict(matrix, validate_features=False))
         data = xgboost.DMatrix(matrix, nthread=self.threads, feature_names=self._booster.feature_names)
         return np.asarray(self._booster.predict(data))
+
+
+def _features(features: Features, categories: Mapping[str, Mapping[Json, int]] | None = None) -> CodedFeatures:
+    # Unlike LightGBM, XGBoost has no rule for a category that it has not seen.
+    return CodedFeatures(features=features, datatype=Datatype.FP32, unknown=None, categories=categories or {})
 
 
 def _check(content: bytes) -> None:

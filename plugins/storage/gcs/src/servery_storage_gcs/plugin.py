@@ -1,29 +1,42 @@
-"""The Google Cloud Storage provider, as Servery finds it. Its SDK is imported when the first URI is met."""
+"""The Google Cloud Storage provider, as Servery finds it. Its SDK is imported when the first URI is met; it lists and
+finds tokens, and the engine reads.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
+from servery_sdk.digests import Digest, DigestAlgorithm
 from servery_sdk.errors import Permanent, Transient
 from servery_sdk.hooks import hookimpl
-from servery_sdk.storage import Sink, StorageEntry, StorageProvider, StorageUri, path_below
+from servery_sdk.storage import Location, Refusal, StorageEntry, StorageProvider, StorageUri, path_below
 
-CHUNK_BYTES = 1024 * 1024
 TIMEOUT_SECONDS = 30.0
 """For one answer. The caller tries again, so the SDK does not."""
+SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
+_FIELDS = "items(name,size,generation,crc32c,contentEncoding),nextPageToken"
 
 
 class GcsProvider:
-    """Objects of Google Cloud Storage, with the default credentials, or without any where there are none."""
+    """Objects of Google Cloud Storage, with the default credentials, or without any where there are none.
+
+    Environment: Google's own, ``GOOGLE_APPLICATION_CREDENTIALS``, ``GOOGLE_CLOUD_QUOTA_PROJECT`` (who pays for a bucket
+    whose readers pay) and ``STORAGE_EMULATOR_HOST`` (asked without credentials) among them.
+    """
 
     name = "gcs"
     schemes = frozenset({"gs"})
 
     def __init__(self) -> None:
         self._made: Any = None
+        self._credentials: Any = None
+        self._lock = threading.Lock()
 
     async def list(self, uri: StorageUri) -> AsyncIterator[StorageEntry]:
         """Yield the object of exactly this name, or all below ``name/``."""
@@ -31,71 +44,96 @@ class GcsProvider:
             yield entry
 
     def _entries(self, uri: StorageUri) -> Iterator[StorageEntry]:
+        from servery_storage_gcs.failures import translated  # the SDK: a second that others need not wait
+
+        if not uri.host:
+            raise Permanent(f"{uri}: names no bucket; write gs://bucket/path")
         prefix = uri.path.rstrip("/")
-        with _translated(str(uri)):
-            for blob in self._client().list_blobs(uri.host, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=None):
+        with translated(str(uri), uri.host):
+            for blob in self._client().list_blobs(
+                uri.host, prefix=prefix, fields=_FIELDS, timeout=TIMEOUT_SECONDS, retry=None
+            ):
                 relative = path_below(blob.name, prefix)
                 if relative is not None and not blob.name.endswith("/"):
-                    yield StorageEntry(
-                        path=relative,
-                        source=f"{uri.host}/{blob.name}",
-                        size_bytes=blob.size,
-                        version=str(blob.generation),
-                    )
+                    yield _entry(uri.host, blob, relative)
 
-    async def fetch(self, entry: StorageEntry, sink: Sink, *, offset: int) -> None:
-        """Read the object from ``offset`` on; it must still be the generation that was listed."""
-        await asyncio.to_thread(self._fetch, entry, sink, offset)
+    def locate(self, entry: StorageEntry) -> Location:
+        """Return the URL of the generation that was listed, and a token that is valid now."""
+        from servery_storage_gcs.failures import translated
 
-    def _fetch(self, entry: StorageEntry, sink: Sink, offset: int) -> None:
         bucket, _, name = entry.source.partition("/")
-        blob = self._client().bucket(bucket).blob(name, generation=int(entry.version or 0) or None)
-        while offset < (entry.size_bytes or 0):
-            with _translated(f"gs://{entry.source}"):
-                chunk = blob.download_as_bytes(
-                    start=offset,
-                    end=offset + CHUNK_BYTES - 1,
-                    checksum=None,  # of the whole object only
-                    timeout=TIMEOUT_SECONDS,
-                    retry=None,
-                )
-            # Outside: what the disk says is not the bucket's doing.
-            sink.write(chunk)
-            offset += len(chunk)
+        headers: dict[str, str] = {}
+        with translated(f"gs://{entry.source}", bucket):
+            place = f"{self._client().api_endpoint}/download/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
+            url = f"{place}?alt=media&generation={entry.version}"
+            if self._credentials is not None:
+                with self._lock:  # One thread finds a new token for all.
+                    self._credentials.before_request(_transport(), "GET", url, headers)
+        return Location(url=url, headers={name.lower(): value for name, value in headers.items()})
+
+    def refused(self, entry: StorageEntry, refusal: Refusal) -> Transient | Permanent:
+        """Return what Google's answer says. The next request has a new token where this one's was refused."""
+        from servery_storage_gcs.failures import sentence
+
+        what, words = f"gs://{entry.source}", refusal.body.decode(errors="replace").strip()
+        if refusal.status == HTTPStatus.UNAUTHORIZED and self._credentials is not None:
+            with self._lock:
+                self._credentials.token = None
+            return Transient(f"{what}: 401: {words}")
+        plain = refusal.failure(what)
+        if isinstance(plain, Transient):
+            return plain
+        return Permanent(
+            f"{what}: {sentence(refusal.status, entry.source.partition('/')[0], what)} ({refusal.status} {words})"
+        )
+
+    def digest(self, entry: StorageEntry, headers: Mapping[str, str]) -> Digest | None:
+        """Return the sum that was listed: an answer's is of what is stored, even where it is sent unpacked."""
+        return entry.digest
 
     def _client(self) -> Any:
-        if self._made is None:
-            from google.auth.exceptions import DefaultCredentialsError  # a second that others need not wait
-            from google.cloud import storage
-
-            if os.environ.get("STORAGE_EMULATOR_HOST"):
-                self._made = storage.Client.create_anonymous_client()
-            else:
-                try:
-                    self._made = storage.Client()
-                except DefaultCredentialsError:
-                    self._made = storage.Client.create_anonymous_client()
-        return self._made
+        with self._lock:
+            if self._made is None:
+                self._made, self._credentials = _connected()
+            return self._made
 
 
-class _translated:  # noqa: N801  # reads as a statement
-    """Turns the SDK's errors into ours."""
+def _connected() -> tuple[Any, Any]:
+    """Return a client, and its credentials if it has any."""
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError
+    from google.cloud import storage
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        return storage.Client.create_anonymous_client(), None
+    try:
+        credentials, project = google.auth.default(scopes=[SCOPE])
+    except DefaultCredentialsError:
+        if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+            raise  # They are meant, and are not there or are none.
+        return storage.Client.create_anonymous_client(), None
+    # Who reads has no use for a project, and the SDK will not do without.
+    return storage.Client(project=project or "none", credentials=credentials), credentials
 
-    def __enter__(self) -> None:
-        return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        from google.api_core import exceptions as sdk
-        from google.auth.exceptions import GoogleAuthError, TransportError
+def _transport() -> Any:
+    import google.auth.transport.requests
 
-        # The SDK lets what its HTTP library raises pass, all of it OSErrors.
-        if isinstance(error, sdk.ServerError | sdk.TooManyRequests | sdk.RetryError | TransportError | OSError):
-            raise Transient(f"{self._what}: {error}") from error
-        if isinstance(error, sdk.GoogleAPICallError | GoogleAuthError):
-            raise Permanent(f"{self._what}: {error}") from error
+    return google.auth.transport.requests.Request()
+
+
+def _entry(bucket: str, blob: Any, path: str) -> StorageEntry:
+    source, version = f"{bucket}/{blob.name}", str(blob.generation)
+    if blob.content_encoding == "gzip":
+        # It is sent unpacked to who does not ask for gzip: of another size and sum than is listed, and whole.
+        return StorageEntry(path=path, source=source, version=version, has_ranges=False)
+    return StorageEntry(
+        path=path,
+        source=source,
+        size_bytes=blob.size,
+        version=version,
+        digest=Digest.of_base64(DigestAlgorithm.CRC32C, blob.crc32c) if blob.crc32c else None,
+    )
 
 
 @hookimpl

@@ -5,7 +5,9 @@ Source: KServe pkg/credentials (CreateSecretVolumeAndEnv): a secret's type follo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+import posixpath
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from servery_sdk import kinds
@@ -28,10 +30,38 @@ _S3_ANNOTATIONS = {
     "serving.kserve.io/s3-usevirtualbucket": "S3_USER_VIRTUAL_BUCKET",
     "serving.kserve.io/s3-useaccelerate": "S3_USE_ACCELERATE",
     "serving.kserve.io/s3-useanoncredential": "awsAnonymousCredential",
+    "serving.kserve.io/s3-cabundle": "AWS_CA_BUNDLE",
+    "serving.kserve.io/s3-cabundle-configmap": "AWS_CA_BUNDLE_CONFIGMAP",
 }
+CA_MOUNT = "/etc/ssl/custom-certs"
+CA_VOLUME = "cabundle-cert"
 
-_HF_KEYS = ("HF_TOKEN", "HF_ENDPOINT")
-"""KServe takes the token alone; a hub of one's own is said beside it."""
+_AZURE_KEYS = (
+    ("AZURE_SUBSCRIPTION_ID", ("AZURE_SUBSCRIPTION_ID", "AZ_SUBSCRIPTION_ID")),
+    ("AZURE_TENANT_ID", ("AZURE_TENANT_ID", "AZ_TENANT_ID")),
+    ("AZURE_CLIENT_ID", ("AZURE_CLIENT_ID", "AZ_CLIENT_ID")),
+    ("AZURE_CLIENT_SECRET", ("AZURE_CLIENT_SECRET", "AZ_CLIENT_SECRET")),
+    ("AZURE_STORAGE_ACCESS_KEY", ("AZURE_STORAGE_ACCESS_KEY",)),
+    ("AZURE_ACCESS_TOKEN", ("AZURE_ACCESS_TOKEN",)),
+)
+
+_VARIABLES = (
+    "HF_TOKEN",
+    "HF_ENDPOINT",
+    "MODELSCOPE_API_TOKEN",
+    "MODELSCOPE_ENDPOINT",
+    "GIT_USERNAME",
+    "GIT_PASSWORD",
+    "GIT_TOKEN",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)
+"""Keys that are variables of the same name. KServe takes the tokens alone; a hub of one's own is said beside its."""
+
+HDFS_KEY, HDFS_MOUNT, HDFS_VOLUME = "HDFS_NAMENODE", "/var/secrets/kserve-hdfscreds", "hdfs-secrets"
+OCI_KEY, OCI_MOUNT, OCI_VOLUME = ".dockerconfigjson", "/mnt/oci-fetch-auth", "oci-fetch-auth"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +78,38 @@ def credentials(catalog: Catalog, account: ObjectRef) -> Credentials:
     listed = (catalog.objects.get(account) or {}).get("secrets") or ()
     refs = [ObjectRef(kinds.SECRET, account.namespace, secret.get("name", "")) for secret in listed]
     secrets = [catalog.objects[ref] for ref in refs if ref in catalog.objects]
-    env = [variable for secret in secrets for variable in (*_s3(secret), *_hf(secret))]
-    gcs = next((secret["metadata"]["name"] for secret in secrets if GCS_KEY in (secret.get("data") or {})), None)
-    if gcs is None:
-        return Credentials(env=tuple(env))
-    env.append({"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": f"{GCS_MOUNT}{GCS_KEY}"})
-    return Credentials(
-        env=tuple(env),
-        volumes=({"name": GCS_VOLUME, "secret": {"secretName": gcs}},),
-        mounts=({"name": GCS_VOLUME, "mountPath": GCS_MOUNT, "readOnly": True},),
-    )
+    env = [
+        variable for secret in secrets for variable in (*_s3(secret), *_named(secret), *_azure(secret), *_https(secret))
+    ]
+    volumes: list[Manifest] = []
+    mounts: list[Manifest] = []
+    bundle = next((variable["value"] for variable in env if variable["name"] == "AWS_CA_BUNDLE_CONFIGMAP"), None)
+    if bundle is not None:
+        file = next((variable["value"] for variable in env if variable["name"] == "AWS_CA_BUNDLE"), "")
+        mount = posixpath.dirname(str(file)) or CA_MOUNT
+        env.append({"name": "CA_BUNDLE_CONFIGMAP_NAME", "value": bundle})
+        env.append({"name": "CA_BUNDLE_VOLUME_MOUNT_POINT", "value": mount})
+        volumes.append({"name": CA_VOLUME, "configMap": {"name": bundle}})
+        mounts.append({"name": CA_VOLUME, "mountPath": mount, "readOnly": True})
+    if (hdfs := _holder(secrets, HDFS_KEY)) is not None:
+        volumes.append({"name": HDFS_VOLUME, "secret": {"secretName": hdfs}})
+        mounts.append({"name": HDFS_VOLUME, "mountPath": HDFS_MOUNT, "readOnly": True})
+    if (oci := _holder(secrets, OCI_KEY)) is not None:
+        items: list[Json] = [{"key": OCI_KEY, "path": "config.json"}]
+        env.append({"name": "KSERVE_OCI_DOCKER_CONFIG", "value": f"{OCI_MOUNT}/config.json"})
+        volumes.append({"name": OCI_VOLUME, "secret": {"secretName": oci, "items": items}})
+        mounts.append({"name": OCI_VOLUME, "mountPath": OCI_MOUNT, "readOnly": True})
+    gcs = _holder(secrets, GCS_KEY)
+    if gcs is not None:
+        env.append({"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": f"{GCS_MOUNT}{GCS_KEY}"})
+        volumes.append({"name": GCS_VOLUME, "secret": {"secretName": gcs}})
+        mounts.append({"name": GCS_VOLUME, "mountPath": GCS_MOUNT, "readOnly": True})
+    return Credentials(env=tuple(env), volumes=tuple(volumes), mounts=tuple(mounts))
+
+
+def _holder(secrets: Sequence[Manifest], key: str) -> str | None:
+    """Return the name of the first secret with ``key``."""
+    return next((secret["metadata"]["name"] for secret in secrets if key in (secret.get("data") or {})), None)
 
 
 def _s3(secret: Manifest) -> Iterator[dict[str, Json]]:
@@ -73,7 +125,24 @@ def _s3(secret: Manifest) -> Iterator[dict[str, Json]]:
             yield {"name": name, "value": str(annotations[annotation])}
 
 
-def _hf(secret: Manifest) -> Iterator[dict[str, Json]]:
-    for key in _HF_KEYS:
+def _named(secret: Manifest) -> Iterator[dict[str, Json]]:
+    for key in _VARIABLES:
         if key in (secret.get("data") or {}):
             yield {"name": key, "valueFrom": {"secretKeyRef": {"name": secret["metadata"]["name"], "key": key}}}
+
+
+def _azure(secret: Manifest) -> Iterator[dict[str, Json]]:
+    data = secret.get("data") or {}
+    for name, spellings in _AZURE_KEYS:
+        key = next((key for key in spellings if key in data), None)
+        if key is not None:
+            yield {"name": name, "valueFrom": {"secretKeyRef": {"name": secret["metadata"]["name"], "key": key}}}
+
+
+def _https(secret: Manifest) -> Iterator[dict[str, Json]]:
+    """Yield the headers of a host, as they are written in the secret: KServe writes them into the pod instead."""
+    data = secret.get("data") or {}
+    if "https-host" in data and "headers" in data:
+        host = base64.b64decode(data["https-host"]).decode(errors="replace").strip()
+        ref = {"name": secret["metadata"]["name"], "key": "headers"}
+        yield {"name": f"{host}-headers", "valueFrom": {"secretKeyRef": ref}}

@@ -26,6 +26,8 @@ class PlanningSettings:
         default_timeout_seconds: Of one request where the manifest says nothing.
         storage_image: Of the storage initializer.
         storage_resources: Of the storage initializer.
+        storage_cache: A directory of each node, where fetched objects are kept for the node's other pods; empty keeps none.
+        storage_cache_bytes: Of all that is kept there; 0 is no bound.
         agent_image: Of the sidecar that requests pass by where a manifest asks for that.
         agent_resources: Of it.
         log_url: Where payloads are logged where a manifest does not say it.
@@ -43,10 +45,40 @@ class PlanningSettings:
     default_timeout_seconds: int = 60
     storage_image: str = f"servery/storage-initializer:{VERSION}"
     storage_resources: Manifest = field(default_factory=lambda: _STORAGE_RESOURCES)
+    storage_cache: str = ""
+    storage_cache_bytes: int = 0
     agent_image: str = f"servery/agent:{VERSION}"
     agent_resources: Manifest = field(default_factory=lambda: _AGENT_RESOURCES)
     log_url: str = "http://default-broker"
-    storage_schemes: frozenset[str] = frozenset({"file", "http", "https", "s3", "gs", "hf"})
+    storage_schemes: frozenset[str] = frozenset(
+        {
+            "abfs",
+            "abfss",
+            "az",
+            "azure",
+            "file",
+            "git",
+            "git+http",
+            "git+https",
+            "git+ssh",
+            "gs",
+            "hdfs",
+            "hf",
+            "http",
+            "https",
+            "mlflow-artifacts",
+            "models",
+            "modelscope",
+            "oci",
+            "oci+fetch",
+            "runs",
+            "s3",
+            "swebhdfs",
+            "wasb",
+            "wasbs",
+            "webhdfs",
+        }
+    )
     automount_service_account_token: bool = True
 
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from servery_sdk.documents import AnyModel
 from servery_sdk.errors import ServeryError
 from servery_sdk.model import Runtime
+from servery_sdk.serving import Overrides, Unimplemented
 
 from servery_predictor.counting import Shelves
 from servery_predictor.crew.post import Message, Post, Verb, Word
@@ -128,12 +129,18 @@ class Crew:
         self._changing: set[asyncio.Task[None]] = set()
         asyncio.get_running_loop().add_reader(post, self._read)
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, overrides: Overrides | None = None) -> None:
         """Load a model in one worker after the other.
 
         Raises:
+            Unimplemented: With something of a client's, which a worker that starts later would not have.
             ServeryError: The first that could not; those after it still have what they had.
         """
+        if overrides is not None:
+            raise Unimplemented(
+                f"model {name!r}: with several workers, models are loaded as they lie in their repository; "
+                "start the server with --workers=1"
+            )
         await self._ask(Verb.LOAD, name)
 
     async def unload(self, name: str) -> None:

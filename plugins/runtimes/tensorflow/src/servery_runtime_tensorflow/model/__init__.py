@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from servery_sdk.fitting import Array, fitted
+from servery_sdk.fitting import Array, fitted, named
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor
 from servery_sdk.serving import InputError, LoadError
 from servery_sdk.signatures import DEFAULT, PARAMETER, Signature, SignatureTensor
@@ -154,15 +154,8 @@ def _export(file: Path, folder: str) -> None:
 
 
 def _feeds(name: str, signature: Signature, request: InferRequest) -> list[Array]:
-    if len(request.inputs) == len(signature.inputs) == 1:
-        # v1 knows no names in its row form, and one input leaves no doubt.
-        return [_fed(signature.inputs[0], request.inputs[0])]
-    given = {tensor.name: tensor for tensor in request.inputs}
-    names = {put.name for put in signature.inputs}
-    if names != set(given):
-        shapes = {put: list(tensor.data.shape) for put, tensor in given.items()}
-        raise InputError(f"inputs {shapes} are not those of signature {name!r}: {sorted(names)}")
-    return [_fed(put, given[put.name]) for put in signature.inputs]
+    tensors = named(request.inputs, [put.name for put in signature.inputs], owner=f"signature {name!r}")
+    return [_fed(put, tensor) for put, tensor in zip(signature.inputs, tensors, strict=True)]
 
 
 def _fed(put: SignatureTensor, tensor: Tensor) -> Array:

@@ -1,30 +1,24 @@
-"""A model of a Triton model repository, whatever backend runs it."""
+"""A model of a Triton model repository, whoever runs it: Servery's own backends, or NVIDIA's ``tritonserver``."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from servery_sdk.errors import ErrorCode, ServeryError
+from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Json
-from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata, Tensor
-from servery_sdk.protos.triton import model_config_pb2 as pb
-from servery_sdk.serving import LoadError, Model, Scheduling, Send
+from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
+from servery_sdk.serving import Model, Overrides, Scheduling, Send
 
-from servery_runtime_triton.model import config as configs
-from servery_runtime_triton.model.backends import BackendModule, Place, StreamingBackend, backend
-from servery_runtime_triton.model.failures import ModelError
-from servery_runtime_triton.model.instances import Instances
-from servery_runtime_triton.model.repository import ModelRepository, chosen, numbered
-from servery_runtime_triton.model.signature import Signature, signature
+from servery_runtime_triton.model.engine import Engine, EngineModel, chosen, needed
+from servery_runtime_triton.model.own import OwnModel
+from servery_runtime_triton.model.repository import ModelRepository
+from servery_runtime_triton.model.tritonserver import installed
 
 logger = logging.getLogger(__name__)
-
-_MICROSECONDS = 1_000_000
-_UNUSED = {"batch_input", "batch_output", "model_repository_agents", "model_warmup", "response_cache"}
 
 
 class TritonModel:
@@ -33,27 +27,33 @@ class TritonModel:
     Args:
         name: Of its directory; None for a repository of one model, or for the directory of a model.
         repository: Whose other models it may call; None for that of the artifact alone.
+        engine: Who runs it: ``auto``, ``servery`` or ``tritonserver``.
     """
 
-    def __init__(self, name: str | None = None, repository: ModelRepository | None = None) -> None:
+    def __init__(
+        self, name: str | None = None, repository: ModelRepository | None = None, *, engine: str = Engine.AUTO
+    ) -> None:
         self._name = name
         self._repository = repository
-        self._config = pb.ModelConfig()
-        self._platform = ""
-        self._signature = Signature(model="", max_batch_size=0, inputs={}, outputs={})
-        self._instances: dict[str, Instances] = {}
+        self._engine = Engine(engine)
+        self._overrides = Overrides()
+        self._model: EngineModel
         self.versions: tuple[str, ...] = ()
         self.is_decoupled = False
         self.batchable = False
         self.gathers = False
 
     @classmethod
-    def stored(cls, artifact: Path) -> Mapping[str, Callable[[], Model]]:
+    def stored(cls, artifact: Path, *, engine: str = Engine.AUTO) -> Mapping[str, Callable[[], Model]]:
         """Return what makes each model of a repository, by name; empty where ``artifact`` is one model."""
         repository = ModelRepository.at(artifact)
         for folder in repository.others():
             logger.warning("no model in folder", extra={"folder": str(folder)})
-        return {name: partial(cls, name, repository) for name in repository.names()}
+        return {name: partial(cls, name, repository, engine=engine) for name in repository.names()}
+
+    def override(self, overrides: Overrides) -> None:
+        """Load it with a configuration, and with files, in place of those of its directory."""
+        self._overrides = overrides
 
     def load(self, artifact: Path) -> None:
         """Read the configuration, let the model's file complete it, and load every version that is to be served.
@@ -61,52 +61,25 @@ class TritonModel:
         Raises:
             LoadError: Says the file and what is wrong with it.
         """
-        self._repository = self._repository or ModelRepository(artifact.absolute())
-        directory = self._repository.directory(self._name)
-        config = configs.read(directory)
-        if self._name is not None and config.name not in ("", self._name):
-            raise LoadError(
-                f"{directory / configs.FILE}: name {config.name!r} is not that of the folder: {self._name!r}"
-            )
-        config.name = config.name or self._name or directory.name
-        name = configs.backend_of(config, directory)
-        self._platform = configs.platform_of(config, name)
-        config.backend = "" if name == "ensemble" else name
-        found = tuple(path.name for path in numbered(directory))
-        if name == "ensemble" and not found:
-            # An ensemble's version is an empty folder, which git and object stores do not keep.
-            found = ("1",)
-        self.versions = chosen(config.version_policy, found, where=directory)
-        module = backend(name, model=config.name)
-        module.complete(config, directory / self.versions[-1])
-        _settle(config)
-        self._config = config
-        self._signature = signature(config)
-        self.is_decoupled = config.model_transaction_policy.decoupled
-        places = {
-            version: Place(
-                name=config.name,
-                version=version,
-                model=directory,
-                files=directory / version,
-                repository=self._repository,
-            )
-            for version in self.versions
-        }
-        for version, place in places.items():
-            self._instances[version] = self._made(module, place)
-        self.gathers = self._instances[self.versions[-1]].gathers
-        # One that gathers is given several requests only where it says so: its own code has to expect them. The others
-        # promise a batch axis with max_batch_size.
-        self.batchable = config.max_batch_size > 0 and (not self.gathers or config.HasField("dynamic_batching"))
-        self._repository.enter(config.name, self)
+        repository = self._repository or ModelRepository(artifact.absolute())
+        # What is not there is said before anything is started.
+        repository.directory(self._name)
+        self._model = self._made(repository)
+        self._model.load()
+        self.versions = self._model.versions
+        self.is_decoupled = self._model.is_decoupled
+        self.batchable = self._model.batchable
+        self.gathers = self._model.gathers
 
-    def _made(self, module: BackendModule, place: Place) -> Instances:
-        count = self.scheduling().parallel_calls
-        made = [module.make(self._config, place)]
-        while len(made) < count:
-            made.append(made[0] if made[0].instances_share else module.make(self._config, place))
-        return Instances(place.name, made)
+    def _made(self, repository: ModelRepository) -> EngineModel:
+        found = None if self._engine is Engine.SERVERY else installed.find(os.environ.get("PATH", ""))
+        if chosen(self._engine, found, needed(repository)) is Engine.SERVERY:
+            return OwnModel(self._name, repository, self._overrides)
+        # Here, since it imports gRPC, which ours does not need.
+        from servery_runtime_triton.model.tritonserver.forwarded import ForwardedModel
+
+        assert found is not None
+        return ForwardedModel(self._name, repository, found, self._overrides)
 
     def predict(self, request: InferRequest) -> InferResponse:
         """Answer one request, with all responses of a decoupled model behind one another.
@@ -122,22 +95,7 @@ class TritonModel:
 
     def predict_many(self, requests: Sequence[InferRequest]) -> Sequence[InferResponse | ServeryError]:
         """Answer requests of one version, each with its responses or what is wrong with it."""
-        return [
-            responses if isinstance(responses, ServeryError) else self._collected(request, responses)
-            for request, responses in zip(requests, self._responses(requests), strict=True)
-        ]
-
-    def responses(self, request: InferRequest) -> Sequence[InferResponse]:
-        """Return every response to one request.
-
-        Raises:
-            InputError: The request does not fit the model.
-            ModelError: The model said no.
-        """
-        (responses,) = self._responses([request])
-        if isinstance(responses, ServeryError):
-            raise responses
-        return responses
+        return self._model.predict_many(requests)
 
     def stream(self, request: InferRequest, send: Send) -> None:
         """Give every response to ``send`` as the model sends it.
@@ -146,127 +104,20 @@ class TritonModel:
             InputError: The request does not fit the model.
             ModelError: The model said no.
         """
-        checked = self._signature.checked(request)
-        version = request.version or self.versions[-1]
-
-        def pass_on(answer: InferResponse | ServeryError | None, is_last: bool) -> None:
-            send(self._finished(answer, version) if isinstance(answer, InferResponse) else answer, is_last)
-
-        with self._instances[version].lent() as instance:
-            if isinstance(instance, StreamingBackend):
-                instance.stream(checked, pass_on)
-                return
-            (answers,) = instance.execute([checked])
-        for answer in [answers] if isinstance(answers, ServeryError) else answers:
-            pass_on(answer, False)
-
-    def _responses(self, requests: Sequence[InferRequest]) -> Sequence[Sequence[InferResponse] | ServeryError]:
-        answers: list[Sequence[InferResponse] | ServeryError] = []
-        fitting: list[InferRequest] = []
-        for request in requests:
-            try:
-                fitting.append(self._signature.checked(request))
-                answers.append(())
-            except ServeryError as error:
-                answers.append(error)
-        if fitting:
-            executed = iter(self._executed(fitting))
-            answers = [answer if isinstance(answer, ServeryError) else next(executed) for answer in answers]
-        return answers
-
-    def _executed(self, requests: Sequence[InferRequest]) -> Sequence[Sequence[InferResponse] | ServeryError]:
-        # Requests of one call have one version: what differs is not gathered.
-        version = requests[0].version or self.versions[-1]
-        with self._instances[version].lent() as instance:
-            found = instance.execute(requests)
-        return [
-            answer if isinstance(answer, ServeryError) else [self._finished(part, version) for part in answer]
-            for answer in found
-        ]
-
-    def _finished(self, response: InferResponse, version: str) -> InferResponse:
-        return InferResponse(
-            model=response.model,
-            version=version,
-            id=response.id,
-            outputs=response.outputs,
-            parameters=response.parameters,
-        )
-
-    def _collected(self, request: InferRequest, responses: Sequence[InferResponse]) -> InferResponse | ServeryError:
-        match responses:
-            case []:
-                return InferResponse(model=request.model, outputs=(), version=request.version or self.versions[-1])
-            case [response]:
-                return response
-            case [first, *_]:
-                try:
-                    outputs = tuple(map(_behind_one_another, zip(*(part.outputs for part in responses), strict=True)))
-                except ValueError as error:
-                    return ModelError(
-                        f"model {request.model!r} gave {len(responses)} responses that cannot be one: {error}",
-                        code=ErrorCode.UNIMPLEMENTED,
-                    )
-                return InferResponse(model=first.model, outputs=outputs, version=first.version)
-        raise AssertionError(responses)
+        self._model.stream(request, send)
 
     def metadata(self) -> ModelMetadata:
         """Return what the completed configuration says."""
-        inputs, outputs = self._signature.metadata()
-        return ModelMetadata(name="", platform=self._platform, versions=self.versions, inputs=inputs, outputs=outputs)
+        return self._model.metadata()
 
     def configuration(self) -> Mapping[str, Json]:
         """Return the completed configuration."""
-        return configs.as_json(self._config)
+        return self._model.configuration()
 
     def scheduling(self) -> Scheduling:
-        """Return what ``dynamic_batching`` and ``instance_group`` say."""
-        batching = self._config.dynamic_batching
-        groups = self._config.instance_group
-        return Scheduling(
-            max_rows=self._config.max_batch_size or None,
-            preferred_rows=tuple(batching.preferred_batch_size),
-            max_delay_seconds=batching.max_queue_delay_microseconds / _MICROSECONDS,
-            max_requests=batching.default_queue_policy.max_queue_size or None,
-            parallel_calls=sum(max(1, group.count) for group in groups if not group.passive) or 1,
-        )
+        """Return how it wants to be called."""
+        return self._model.scheduling()
 
     def close(self) -> None:
-        """Let nobody call it any more, and finalize its instances."""
-        if self._repository is not None:
-            self._repository.leave(self._config.name, self)
-        for instances in self._instances.values():
-            instances.close()
-
-
-def _settle(config: pb.ModelConfig) -> None:
-    """Check what is the same for every backend, and say what is not done.
-
-    Raises:
-        LoadError: It asks for what would change answers and is not served.
-    """
-    if config.HasField("sequence_batching"):
-        raise LoadError(
-            f"model {config.name!r}: sequence_batching: sequences with a state are not served; "
-            "keep the state with the client, or serve it by Triton itself"
-        )
-    if not config.output:
-        raise LoadError(
-            f"model {config.name!r}: {configs.FILE} names no outputs, and backend {config.backend!r} does not"
-        )
-    if too_large := [n for n in config.dynamic_batching.preferred_batch_size if not 0 < n <= config.max_batch_size]:
-        raise LoadError(
-            f"model {config.name!r}: preferred_batch_size {too_large}: "
-            f"must be 1 to max_batch_size ({config.max_batch_size})"
-        )
-    for field in sorted({field.name for field, _ in config.ListFields()} & _UNUSED):
-        logger.warning("configuration changes nothing", extra={"model": config.name, "field": field})
-
-
-def _behind_one_another(tensors: Sequence[Tensor]) -> Tensor:
-    first = tensors[0]
-    if len({(tensor.name, tensor.datatype) for tensor in tensors}) > 1:
-        raise ValueError(f"outputs differ: {sorted({f'{tensor.name} {tensor.datatype}' for tensor in tensors})}")
-    # A response without axes is one element of the answer.
-    data = np.concatenate([np.atleast_1d(tensor.data) for tensor in tensors])
-    return Tensor(name=first.name, data=data, datatype=first.datatype)
+        """Give it back."""
+        self._model.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 from google.protobuf.message import Message
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import Datatype
@@ -40,6 +40,18 @@ def read(directory: Path) -> pb.ModelConfig:
         return text_format.Parse(file.read_text(), pb.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise LoadError(f"{file}: is not a model configuration: {error}") from error
+
+
+def from_json(text: str, *, model: str) -> pb.ModelConfig:
+    """Return the configuration that a client sends; the inverse of ``as_json``.
+
+    Raises:
+        LoadError: It is not JSON, or has an unknown field.
+    """
+    try:
+        return json_format.Parse(text, pb.ModelConfig())
+    except json_format.ParseError as error:
+        raise LoadError(f"model {model!r}: the configuration that it is loaded with: {error}") from error
 
 
 def backend_of(config: pb.ModelConfig, versions: Path) -> str:

@@ -57,7 +57,12 @@ class Instances:
             _held.reset(token)
             self._free.put(instance)
 
+    @property
+    def distinct(self) -> tuple[Backend, ...]:
+        """The instances, each once."""
+        return tuple({id(instance): instance for instance in self._made}.values())
+
     def close(self) -> None:
         """Give every instance back."""
-        for instance in {id(instance): instance for instance in self._made}.values():
+        for instance in self.distinct:
             instance.close()

@@ -296,12 +296,15 @@ class InferenceRequest:
     def of(cls, request: WireRequest, outputs: Sequence[str]) -> InferenceRequest:
         """Return a request as the model sees it; ``outputs`` are all that it has."""
         parameters = dict(request.parameters)
+        flags = TRITONSERVER_REQUEST_FLAG_SEQUENCE_START if parameters.pop("sequence_start", False) else 0
+        flags |= TRITONSERVER_REQUEST_FLAG_SEQUENCE_END if parameters.pop("sequence_end", False) else 0
         return cls(
             model_name=request.model,
             requested_output_names=request.outputs or outputs,
             inputs=[Tensor(tensor.name, tensor.data) for tensor in request.inputs],
             request_id=request.id or "",
             correlation_id=parameters.pop("sequence_id", 0),
+            flags=flags,
             timeout=int(parameters.pop("timeout", 0)),
             model_version=int(request.version or -1),
             parameters=parameters,
@@ -377,12 +380,17 @@ class InferenceRequest:
 
     def _answered(self, decoupled: bool) -> list[InferenceResponse]:
         version = str(self._model_version) if self._model_version > 0 else None
+        sequence = {
+            "sequence_id": self._correlation_id,
+            "sequence_start": bool(self._flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
+            "sequence_end": bool(self._flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
+        }
         asked = WireRequest(
             model=self._model_name,
             version=version,
             id=self._request_id or None,
             inputs=tuple(tensor.sent() for tensor in self._inputs),
-            parameters=self._parameters,
+            parameters={**self._parameters, **(sequence if self._correlation_id else {})},
         )
         try:
             answers = _server().call(asked, decoupled=decoupled)

@@ -1,0 +1,1 @@
+"""Artifacts of Azure Storage: blobs and file shares."""
