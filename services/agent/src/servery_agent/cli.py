@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -15,50 +14,26 @@ from servery_sdk import logs
 from servery_sdk.errors import ErrorCode, ServeryError
 
 from servery_agent.asking import is_ready_within
+from servery_agent.durations import seconds_of
 from servery_agent.server import Agent
 from servery_agent.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_PULLING, _LOGGING = "multi-model pulling", "payload logging"
+_PULLING = "multi-model pulling"
 NOT_YET: Mapping[str, tuple[str, str]] = {
     "enable_puller": (_PULLING, "false"),
-    "log_url": (_LOGGING, ""),
 }
 """Flags of KServe that ask for what this agent has not: what that is, and the value that does not ask for it."""
 
 IDLE: Mapping[str, str] = {
     **dict.fromkeys(("config_dir", "model_dir"), _PULLING),
-    **dict.fromkeys(
-        (
-            "component",
-            "endpoint",
-            "inference_service",
-            "log_batch_interval",
-            "log_batch_size",
-            "log_marshaller_port",
-            "log_marshaller_url",
-            "log_mode",
-            "log_store_format",
-            "log_store_path",
-            "logger_ca_cert_file",
-            "logger_tls_skip_verify",
-            "metadata_annotations",
-            "metadata_headers",
-            "namespace",
-            "source_uri",
-            "workers",
-        ),
-        _LOGGING,
-    ),
+    "log_marshaller_port": "a server that KServe's agent asks itself at",
 }
 """Flags of KServe that say more about those, and change nothing as long as nobody asks for them."""
 
 _ALSO: Mapping[str, tuple[str, ...]] = {"batch_timeout_seconds": ("--timeout",), "max_batchsize": ("--max-batch-size",)}
 """Other words for settings: KServe's, and the usual ones."""
-
-_DURATION = re.compile(r"-?(?:\d+(?:\.\d*)?(?:ns|us|µs|ms|s|m|h))+|-?\d+")
-_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class WrongFlags(ServeryError):
@@ -116,14 +91,13 @@ def settings_from(arguments: Sequence[str] | None) -> tuple[Settings, float | No
 
 def _seconds(duration: str) -> float | None:
     """Return what a duration in Go's words says, None where it is negative: nobody asks."""
-    if not _DURATION.fullmatch(duration):
-        raise WrongFlags(f"--probe-period: {duration!r} is no duration, such as 10s or 500ms")
-    if duration.startswith("-"):
+    if duration.startswith("-") and (duration[1:].isdigit() or seconds_of(duration[1:]) is not None):
         return None
-    if duration.isdigit():
-        # A bare number counts nanoseconds in Go; only zero is allowed there.
-        return float(duration) * _UNIT_SECONDS["ns"]
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([a-zµ]+)", duration))
+    # A bare number counts nanoseconds in Go; only zero is allowed there.
+    seconds = float(duration) * 1e-9 if duration.isdigit() else seconds_of(duration)
+    if seconds is None:
+        raise WrongFlags(f"--probe-period: {duration!r} is no duration, such as 10s or 500ms")
+    return seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -174,7 +174,7 @@ class RequestHead:
     def fields(self) -> Fields:
         """Return every header as it came, names in lower case; the list is the caller's own."""
         if self._fields is None:
-            self._fields = _fields(self._raw)
+            self._fields = fields_of(self._raw)
         return self._fields.copy()
 
 
@@ -215,7 +215,7 @@ class AnswerHead:
 
     def fields(self) -> Fields:
         """Return every header as it came, names in lower case."""
-        return _fields(self._raw)
+        return fields_of(self._raw)
 
 
 def _sorted(block: bytes) -> tuple[list[bytes], dict[bytes, list[bytes]], set[bytes]]:
@@ -258,7 +258,8 @@ def _expects(meant: dict[bytes, list[bytes]]) -> bool:
     return bool(expected)
 
 
-def _fields(block: bytes) -> Fields:
+def fields_of(block: bytes) -> Fields:
+    """Return the headers of lines that end in CR LF each, names in lower case."""
     return [
         (name.lower(), value.strip(b" \t"))
         for name, _, value in (line.partition(b":") for line in block.split(b"\r\n")[:-1])

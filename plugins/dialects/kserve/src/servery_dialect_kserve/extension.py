@@ -24,7 +24,7 @@ from servery_sdk.model import (
 )
 from servery_sdk.runtimes import MODEL_DIR
 
-from servery_dialect_kserve import kinds
+from servery_dialect_kserve import kinds, payload_logger
 from servery_dialect_kserve.kinds import MAIN_CONTAINER
 
 _CUSTOM_TARGET = 80
@@ -98,6 +98,7 @@ class Extension:
             "batching": self._batching(),
             "strategy": self.spec.get("deploymentStrategy"),
             "canary": self._canary(),
+            "logging": payload_logger.logging(self.spec.get("logger")),
         }
 
     def _batching(self) -> Batching | None:
@@ -189,7 +190,8 @@ class Extension:
                 seen.add(mount)
 
     def scaling_errors(self) -> Iterator[FieldError]:
-        """Yield what is wrong with the number of replicas and what moves it."""
+        """Yield what is wrong with the number of replicas and what moves it, and with what is done on the way to them."""
+        yield from payload_logger.errors(f"{self.path}.logger", self.spec.get("logger"))
         fewest, most = self.spec.get("minReplicas"), self.spec.get("maxReplicas")
         if isinstance(fewest, int) and isinstance(most, int) and 0 < most < fewest:
             yield FieldError(

@@ -17,6 +17,7 @@ from servery_sdk.openapi import (
     texts,
 )
 
+from servery_dialect_kserve import payload_logger
 from servery_dialect_kserve.companions import GONE
 from servery_dialect_kserve.kinds import FRAMEWORKS
 
@@ -64,7 +65,7 @@ COMPONENT: dict[str, Schema] = {
         minimum=0,
         maximum=100,
     ),
-    "logger": free(_NOT_YET),
+    "logger": payload_logger.SCHEMA,
     "batcher": record(
         "An agent in front of the container asks it for many requests at once.",
         {

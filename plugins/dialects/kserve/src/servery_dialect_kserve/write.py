@@ -21,7 +21,7 @@ from servery_sdk.model import (
 )
 from servery_sdk.runtimes import MODEL_DIR
 
-from servery_dialect_kserve import companions, kinds
+from servery_dialect_kserve import companions, kinds, payload_logger
 from servery_dialect_kserve.kinds import INFERENCE_SERVICE, MAIN_CONTAINER
 
 _NAME = "KServe"
@@ -75,8 +75,6 @@ def _unsayable(component: Component) -> Iterator[str]:
         yield "pods that each replica leads"
     if component.batching is not None and not component.batching.is_in_front:
         yield "batching in the model server"
-    if component.logging is not None:
-        yield "payload logging"
     if component.scaling.initial_replicas not in {None, component.scaling.min_replicas}:
         yield f"{component.scaling.initial_replicas} replicas to begin with, other than minReplicas"
     if component.disruption_budget not in _BUDGETS:
@@ -184,6 +182,7 @@ def _component(service: InferenceService, component: Component) -> Manifest:
         "timeout": component.timeout_seconds,
         "containerConcurrency": component.container_concurrency,
         "deploymentStrategy": component.strategy,
+        "logger": payload_logger.written(component.logging),
         "canaryTrafficPercent": component.canary.percent if component.canary is not None else None,
     }
     if component.batching is not None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from servery_sdk.manifests import Json, Manifest
-from servery_sdk.model import Batching, Component, InferenceService, PayloadLogging
+from servery_sdk.manifests import Json, Manifest, ObjectRef
+from servery_sdk.model import Batching, Catalog, Component, InferenceService, PayloadLogging
 
+from servery_controller.planning.credentials import Credentials, credentials
 from servery_controller.planning.settings import PlanningSettings
 
 AGENT = "agent"
 AGENT_PORT = 9081
 _H2C = ("grpc", "h2c")
+SPOOL_VOLUME = "agent-spool"
+SPOOL_PATH = "/var/spool/servery-agent"
+"""Outlives the container, not the pod."""
 
 
 def needs_agent(component: Component) -> bool:
@@ -21,20 +25,31 @@ def needs_agent(component: Component) -> bool:
 
 
 def agent(
-    service: InferenceService, component: Component, main: Manifest, port: Json, settings: PlanningSettings
+    service: InferenceService,
+    component: Component,
+    main: Manifest,
+    port: Json,
+    granted: Credentials,
+    settings: PlanningSettings,
 ) -> Manifest:
-    """Return the container that stands in front of ``main``, which answers on ``port``.
+    """Return the container that stands in front of ``main``, which answers on ``port``; ``granted`` opens its sink.
 
     Source: KServe pkg/webhook/admission/pod/agent_injector.go; its names, port, flags and probe.
     """
-    args = [*_batching(component.batching), *_logging(service, component, component.logging)]
+    args = [*_batching(component.batching), *_logging(service, component, component.logging, settings)]
     args += ["--component-port", str(port), *_grpc_port(main)]
     made: dict[str, Json] = {
         "name": AGENT,
         "image": settings.agent_image,
         "args": args,
         "ports": [{"name": "agent-port", "containerPort": AGENT_PORT, "protocol": "TCP"}],
-        "env": [{"name": "SERVING_READINESS_PROBE", "value": json.dumps(main["readinessProbe"], sort_keys=True)}],
+        "env": [
+            {"name": "SERVING_READINESS_PROBE", "value": json.dumps(main["readinessProbe"], sort_keys=True)},
+            # KServe's injector knows no name of a pod that a ReplicaSet makes; the pod does.
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            *granted.env,
+        ],
+        "volumeMounts": [{"name": SPOOL_VOLUME, "mountPath": SPOOL_PATH}, *granted.mounts],
         "resources": settings.agent_resources,
         "readinessProbe": {
             "httpGet": {
@@ -75,12 +90,31 @@ def speaks_http2(port_name: str) -> bool:
     return any(word in port_name for word in _H2C)
 
 
-def _logging(service: InferenceService, component: Component, logging: PayloadLogging | None) -> Iterator[str]:
+def granted_to(component: Component, catalog: Catalog, account: ObjectRef) -> Credentials:
+    """Return what the agent may use of ``account``: all of it where it logs to a bucket, else nothing."""
+    logging = component.logging
+    if logging is None or logging.url is None or logging.url.partition("://")[0] in {"http", "https"}:
+        return Credentials()
+    return credentials(catalog, account)
+
+
+def _logging(
+    service: InferenceService, component: Component, logging: PayloadLogging | None, settings: PlanningSettings
+) -> Iterator[str]:
     if logging is None:
         return
-    yield from ("--log-url", logging.url or "", "--log-mode", logging.mode.value)
+    yield from ("--log-url", logging.url or settings.log_url, "--source-uri", "$(POD_NAME)")
+    yield from ("--log-mode", logging.mode.value)
     yield from ("--inference-service", service.ref.name, "--namespace", service.ref.namespace)
-    yield from ("--component", component.kind.value)
+    yield from ("--endpoint", "default", "--component", component.kind.value)
+    yield from ("--log-spool-path", SPOOL_PATH)
+    for flag, value in (
+        ("--log-marshaller-url", logging.marshaller_url),
+        ("--log-batch-size", logging.batch_size),
+        ("--log-batch-interval", logging.batch_interval),
+    ):
+        if value is not None:
+            yield from (flag, str(value))
     if logging.metadata_headers:
         yield from ("--metadata-headers", ",".join(logging.metadata_headers))
     annotations = service.metadata.get("annotations") or {}

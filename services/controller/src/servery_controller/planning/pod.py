@@ -12,7 +12,7 @@ from servery_sdk.model import Adaptation, Catalog, Component, InferenceService, 
 from servery_sdk.quantities import parse
 from servery_sdk.runtimes import MODEL_DIR
 
-from servery_controller.planning.agent import agent, needs_agent
+from servery_controller.planning.agent import SPOOL_VOLUME, agent, granted_to, needs_agent
 from servery_controller.planning.credentials import credentials
 from servery_controller.planning.errors import NoPlan
 from servery_controller.planning.merge import merge
@@ -120,8 +120,11 @@ def _assembled(
         for index, container in enumerate(containers)
     ]
     if recipe.answers and needs_agent(component):
-        main = containers[0]
-        containers.append(agent(service, component, main, _port(main), settings))
+        main, granted = containers[0], granted_to(component, catalog, account)
+        containers.append(agent(service, component, main, _port(main), granted, settings))
+        had = {volume["name"] for volume in (*spec.get("volumes", ()), *added.volumes)}
+        volumes = [{"name": SPOOL_VOLUME, "emptyDir": {}}, *(v for v in granted.volumes if v["name"] not in had)]
+        spec["volumes"] = [*spec.get("volumes", ()), *volumes]
     spec = {**_POD_DEFAULTS, **spec, "containers": containers}
     if added.init_containers:
         spec["initContainers"] = [*added.init_containers, *spec.get("initContainers", ())]

@@ -32,6 +32,7 @@ class PlanningSettings:
         storage_env: Variables of every storage initializer, which no service changes.
         agent_image: Of the sidecar that requests pass by where a manifest asks for that.
         agent_resources: Of it.
+        log_url: Where payloads are logged where a manifest does not say it.
         storage_schemes: URI schemes that the installed providers know; ``pvc`` is planning's own.
         automount_service_account_token: False puts ``automountServiceAccountToken: false`` where a pod is silent.
     """
@@ -51,6 +52,7 @@ class PlanningSettings:
     storage_env: Mapping[str, str] = field(default_factory=dict)
     agent_image: str = f"servery/agent:{VERSION}"
     agent_resources: Manifest = field(default_factory=lambda: _AGENT_RESOURCES)
+    log_url: str = "http://default-broker"
     storage_schemes: frozenset[str] = frozenset(
         {
             "abfs",
