@@ -10,6 +10,7 @@ from servery_agent.cli import IDLE, NOT_YET, WrongFlags, settings_from
 from servery_agent.settings import Settings
 
 FIELDS = sorted(Settings.model_fields)
+OTHER_VALUES = {"component_models": ("v2", "servery")}
 
 Run = Callable[..., Settings]
 
@@ -24,14 +25,15 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_field_has_its_flag_in_both_spellings_and_its_variable(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    default = Settings.model_fields[name].default
-    by_flag = getattr(settings_from([f"--{name.replace('_', '-')}", "11"])[0], name)
-    assert by_flag != default
-    assert getattr(settings_from([f"--{name}=11"])[0], name) == by_flag
-    monkeypatch.setenv(f"SERVERY_AGENT_{name.upper()}", "11")
+    field = Settings.model_fields[name]
+    one, other = OTHER_VALUES.get(name, ("true", "false") if field.annotation is bool else ("11", "12"))
+    by_flag = getattr(settings_from([f"--{name.replace('_', '-')}", one])[0], name)
+    assert by_flag != field.default
+    assert getattr(settings_from([f"--{name}={one}"])[0], name) == by_flag
+    monkeypatch.setenv(f"SERVERY_AGENT_{name.upper()}", one)
     assert getattr(settings_from([])[0], name) == by_flag
-    monkeypatch.setenv(f"SERVERY_AGENT_{name.upper()}", "12")
-    assert getattr(settings_from([f"--{name}=11"])[0], name) == by_flag
+    monkeypatch.setenv(f"SERVERY_AGENT_{name.upper()}", other)
+    assert getattr(settings_from([f"--{name}={one}"])[0], name) == by_flag
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_command_lines_of_kserves_injector_that_ask_for_nothing_more_are_accepte
     assert (settings.component_port, settings.port, probes) == (8085, 9081, None)
 
 
-@pytest.mark.parametrize("flag", ["--enable-puller", "--enable-batcher=true", "--log-url=http://sink"])
+@pytest.mark.parametrize("flag", ["--enable-batcher=true", "--log-url=http://sink"])
 def test_flag_that_asks_for_what_is_not_here_is_an_error(flag: str) -> None:
     with pytest.raises(WrongFlags, match=f"{flag.partition('=')[0]}: this agent does no .* yet"):
         settings_from([flag])

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvloop
 from pydantic import ValidationError
@@ -20,16 +20,14 @@ from servery_agent.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_PULLING, _LOGGING, _BATCHING = "multi-model pulling", "payload logging", "batching"
+_LOGGING, _BATCHING = "payload logging", "batching"
 NOT_YET: Mapping[str, tuple[str, str]] = {
-    "enable_puller": (_PULLING, "false"),
     "enable_batcher": (_BATCHING, "false"),
     "log_url": (_LOGGING, ""),
 }
 """Flags of KServe that ask for what this agent has not: what that is, and the value that does not ask for it."""
 
 IDLE: Mapping[str, str] = {
-    **dict.fromkeys(("config_dir", "model_dir"), _PULLING),
     **dict.fromkeys(("max_batchsize", "max_latency", "timeout"), _BATCHING),
     **dict.fromkeys(
         (
@@ -75,8 +73,9 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every setting, and of KServe's flags beside."""
     made = _Parser("servery-agent", description="Stand in front of a predictor.", allow_abbrev=False)
-    for name in Settings.model_fields:
-        made.add_argument(*_spellings(name), dest=name, default=argparse.SUPPRESS, metavar=name.upper())
+    for name, field in Settings.model_fields.items():
+        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
+        made.add_argument(*_spellings(name), dest=name, default=argparse.SUPPRESS, metavar=name.upper(), **switch)
     for name in (*NOT_YET, *IDLE, "probe_period"):
         # A switch of KServe's may stand without its value.
         made.add_argument(

@@ -16,6 +16,7 @@ from servery_http.messages import Handler, Request, Response
 from servery_http.server import Server
 
 from servery_agent.metrics import Metrics
+from servery_agent.puller.pulling import Pulling
 from servery_agent.readiness import Readiness, probe_of
 from servery_agent.settings import Settings
 
@@ -59,6 +60,7 @@ class Agent:
             observe=self.metrics.observe,
         )
         self.metrics.gateway = self.gateway
+        self.pulling = Pulling(settings) if settings.enable_puller else None
         self._own = Server(self._route, host=settings.host, port=settings.metrics_port, drain_seconds=1.0)
 
     @property
@@ -76,9 +78,13 @@ class Agent:
         """Return once it accepts connections."""
         await self._own.start()
         await self.gateway.start()
+        if self.pulling is not None:
+            self.pulling.start()
 
     async def stop(self) -> None:
         """Say not ready, finish what is in flight, close."""
+        if self.pulling is not None:
+            await self.pulling.stop()
         await self.gateway.stop(self._settings.drain_seconds)
         await self._own.stop()
 

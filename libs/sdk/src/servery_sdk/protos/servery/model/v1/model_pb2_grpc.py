@@ -58,7 +58,8 @@ class ModelRepositoryServicer:
 
     def Load(self, request, context):
         """Loads a model that lies below the server's model directory, or loads it again; while that goes on, the old one
-        answers. Ends when the model answers. NOT_FOUND: nothing lies there; INTERNAL: it cannot be served, and why.
+        answers. Ends when the model answers. NOT_FOUND: nothing lies there; FAILED_PRECONDITION: it
+        cannot be served, and why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
