@@ -2,6 +2,7 @@
 
 from servery_controller.planning.errors import EngineMissing, NoPlan, NoRuntime, products
 from servery_controller.planning.events import events
+from servery_controller.planning.held import config_maps
 from servery_controller.planning.observe import observe, refused
 from servery_controller.planning.plan import plan
 from servery_controller.planning.prune import prune
@@ -12,6 +13,7 @@ __all__ = [
     "NoPlan",
     "NoRuntime",
     "PlanningSettings",
+    "config_maps",
     "events",
     "observe",
     "plan",

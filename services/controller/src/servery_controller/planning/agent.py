@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 
 from servery_sdk.manifests import Json, Manifest
-from servery_sdk.model import Component, InferenceService, PayloadLogging
+from servery_sdk.model import Component, InferenceService, PayloadLogging, Selection
 
+from servery_controller.planning import held
 from servery_controller.planning.settings import PlanningSettings
 
 AGENT = "agent"
@@ -16,17 +17,24 @@ AGENT_PORT = 9081
 
 def needs_agent(component: Component) -> bool:
     """Return whether what is asked of ``component`` is done on the way to it. Our own server batches by itself."""
-    return component.logging is not None
+    return component.logging is not None or component.held is not None
 
 
 def agent(
-    service: InferenceService, component: Component, main: Manifest, port: Json, settings: PlanningSettings
+    service: InferenceService,
+    component: Component,
+    selection: Selection | None,
+    main: Manifest,
+    port: Json,
+    settings: PlanningSettings,
 ) -> Manifest:
     """Return the container that stands in front of ``main``, which answers on ``port``.
 
     Source: KServe pkg/webhook/admission/pod/agent_injector.go; its names, port, flags and probe.
     """
-    args = [*_logging(service, component, component.logging), "--component-port", str(port)]
+    models = held.held(service, component, selection, main, settings)
+    pulling = [] if models is None else [*held.agent_args(models, service, selection, settings)]
+    args = [*pulling, *_logging(service, component, component.logging), "--component-port", str(port)]
     made: dict[str, Json] = {
         "name": AGENT,
         "image": settings.agent_image,
@@ -45,6 +53,9 @@ def agent(
     }
     if "securityContext" in main:
         made["securityContext"] = main["securityContext"]
+    if models is not None:
+        made["volumeMounts"] = held.agent_mounts()
+        made["env"] += held.agent_variables(settings)
     return made
 
 

@@ -28,6 +28,8 @@ class PlanningSettings:
         storage_resources: Of the storage initializer.
         agent_image: Of the sidecar that requests pass by where a manifest asks for that.
         agent_resources: Of it.
+        assignments_address: ``host:port`` of the controller, which tells agents what their pods should hold; without,
+            only the mounted ConfigMap does.
         storage_schemes: URI schemes that the installed providers know; ``pvc`` is planning's own.
         automount_service_account_token: False puts ``automountServiceAccountToken: false`` where a pod is silent.
     """
@@ -44,6 +46,7 @@ class PlanningSettings:
     storage_resources: Manifest = field(default_factory=lambda: _STORAGE_RESOURCES)
     agent_image: str = f"servery/agent:{VERSION}"
     agent_resources: Manifest = field(default_factory=lambda: _AGENT_RESOURCES)
+    assignments_address: str = ""
     storage_schemes: frozenset[str] = frozenset({"file", "http", "https", "s3", "gs", "hf"})
     automount_service_account_token: bool = True
 
