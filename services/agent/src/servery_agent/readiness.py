@@ -11,12 +11,11 @@ from typing import Literal
 
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+from servery_http.address import Address
 from servery_http.client import Client
 from servery_sdk.errors import ErrorCode, ServeryError, Transient
 
 logger = logging.getLogger(__name__)
-
-_HOST = "127.0.0.1"
 
 
 class WrongProbe(ServeryError):
@@ -47,13 +46,13 @@ class HttpGet(_Words):
     scheme: Literal["HTTP", "HTTPS", ""] = ""
     http_headers: tuple[HttpHeader, ...] = ()
 
-    async def ask(self, seconds: float, default_port: int) -> None:
+    async def ask(self, seconds: float, default: Address) -> None:
         """Raise Transient where it is not ready."""
         # As kubelet does it: a probe takes any certificate.
         tls = ssl.create_default_context()
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
         scheme = "https" if self.scheme == "HTTPS" else "http"
-        url = f"{scheme}://{self.host or _HOST}:{self.port or default_port}/{self.path.removeprefix('/')}"
+        url = f"{scheme}://{self.host or default.host}:{self.port or default.port}/{self.path.removeprefix('/')}"
         headers = [(one.name.lower().encode(), one.value.encode()) for one in self.http_headers]
         async with Client(tls=tls) as client:
             answer = await client.request("GET", url, headers=headers, timeout_seconds=seconds)
@@ -67,10 +66,10 @@ class TcpSocket(_Words):
     port: int = 0
     host: str = ""
 
-    async def ask(self, seconds: float, default_port: int) -> None:
+    async def ask(self, seconds: float, default: Address) -> None:
         """Raise OSError where it is not ready."""
         async with asyncio.timeout(seconds):
-            _, writer = await asyncio.open_connection(self.host or _HOST, self.port or default_port)
+            _, writer = await asyncio.open_connection(self.host or default.host, self.port or default.port)
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
@@ -81,7 +80,7 @@ class Exec(_Words):
 
     command: tuple[str, ...] = Field(min_length=1)
 
-    async def ask(self, seconds: float, default_port: int) -> None:
+    async def ask(self, seconds: float, default: Address) -> None:
         """Raise Transient where it is not ready."""
         quiet = asyncio.subprocess.DEVNULL
         process = await asyncio.create_subprocess_exec(*self.command, stdin=quiet, stdout=quiet, stderr=quiet)
@@ -102,13 +101,13 @@ class Grpc(_Words):
     port: int = 0
     service: str = ""
 
-    async def ask(self, seconds: float, default_port: int) -> None:
+    async def ask(self, seconds: float, default: Address) -> None:
         """Raise Transient or grpc.RpcError where it is not ready."""
         # Here, not above: grpcio takes 20 MB, and few agents are asked for this.
         import grpc
         from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-        async with grpc.aio.insecure_channel(f"{_HOST}:{self.port or default_port}") as channel:
+        async with grpc.aio.insecure_channel(f"{default.host}:{self.port or default.port}") as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             try:
                 answer = await stub.Check(health_pb2.HealthCheckRequest(service=self.service), timeout=seconds)
@@ -160,12 +159,13 @@ class Readiness:
 
     Args:
         default_port: Of a probe that names none.
+        default_host: Likewise.
     """
 
-    def __init__(self, probe: Probe, default_port: int) -> None:
-        self._ask: Callable[[float, int], Awaitable[None]] = probe.ways[0].ask
+    def __init__(self, probe: Probe, default_port: int, default_host: str = "127.0.0.1") -> None:
+        self._ask: Callable[[float, Address], Awaitable[None]] = probe.ways[0].ask
         self._seconds = float(probe.timeout_seconds or 1)
-        self._default_port = default_port
+        self._default = Address(default_host, default_port)
         self._asking: asyncio.Task[bool] | None = None
         self._was_ready: bool | None = None
 
@@ -182,7 +182,7 @@ class Readiness:
     async def _probe(self) -> bool:
         reason = ""
         try:
-            await self._ask(self._seconds, self._default_port)
+            await self._ask(self._seconds, self._default)
         except TimeoutError:
             reason = f"no answer within {self._seconds:g} s"
         except (OSError, Transient) as error:

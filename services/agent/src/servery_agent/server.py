@@ -41,7 +41,7 @@ class Agent:
         http2 = Address(settings.component_host, settings.component_grpc_port or port)
         readiness = None
         if settings.serving_readiness_probe:
-            readiness = Readiness(probe_of(settings.serving_readiness_probe), port)
+            readiness = Readiness(probe_of(settings.serving_readiness_probe), port, settings.component_host)
         self.gateway = Gateway(
             component,
             host=settings.host,

@@ -78,6 +78,12 @@ class Settings(BaseSettings):
     agent_image: str | None = None
     """Image of the agent beside components that need one; the release's where none is given."""
 
+    assignments_port: int = 8082
+    """Port where agents are told which models their pods hold."""
+
+    assignments_address: str | None = None
+    """``host:port`` of it, as agents reach it; the installation's own Service where none is given."""
+
     workers: int = 4
     """Services worked on at once."""
 
@@ -113,6 +119,8 @@ class Settings(BaseSettings):
             storage_schemes=schemes or defaults.storage_schemes,
             storage_image=self.storage_image or defaults.storage_image,
             agent_image=self.agent_image or defaults.agent_image,
+            assignments_address=self.assignments_address
+            or f"servery-controller.{self.lease_namespace}.svc:{self.assignments_port}",
         )
 
     @classmethod

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Self
+from typing import Self
 
 import grpc
 from servery_http.client import Client

@@ -31,6 +31,8 @@ MODELS_FILE = "models.json"
 MODEL_VOLUME, CONFIG_VOLUME = "model-dir", "model-config"
 DAEMON = "storage-daemon"
 _SOCKET = f"{MODEL_DIR}/.storage.sock"
+MAIN_VARIABLES = {"MULTI_MODEL_SERVER": "true"}
+"""What the server of many models is told: KServe's word, which ours understands."""
 
 
 def held(
@@ -93,11 +95,6 @@ def _lack(model: HeldModel, used: Decimal, limit: int) -> TurnedAway | None:
         reason="MemoryResourceNotAvailable",
         message=f"needs {model.memory}, and older models have {used:f} bytes of the predictor's {limit}",
     )
-
-
-def main_variables(component: Component) -> list[Manifest]:
-    """Return what the server of many models is told: KServe's word, which ours understands."""
-    return [{"name": "MULTI_MODEL_SERVER", "value": "true"}] if component.held is not None else []
 
 
 def volumes(held: Held, given: Credentials) -> list[Manifest]:

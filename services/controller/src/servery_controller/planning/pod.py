@@ -232,12 +232,12 @@ def _containers(
 def _equipped(container: Manifest, component: Component, added: Storage, *, is_main: bool, answers: bool) -> Manifest:
     made = dict(container)
     if is_main:
-        promised = [{"name": name, "value": value} for name, value in component.env.items()]
-        promised += held.main_variables(component)
+        told = {**component.env, **(held.MAIN_VARIABLES if component.held is not None else {})}
+        promised = [{"name": name, "value": value} for name, value in told.items()]
         made["env"] = merge({"env": promised}, {"env": made.get("env", [])})["env"]
         made.setdefault("imagePullPolicy", "IfNotPresent")
-        if told := [f"--{flag}={value}" for flag, value in component.flags.items() if given(made, flag) is None]:
-            made["args"] = [*(made.get("args") or ()), *told]
+        if flags := [f"--{flag}={value}" for flag, value in component.flags.items() if given(made, flag) is None]:
+            made["args"] = [*(made.get("args") or ()), *flags]
         if component.default_resources:
             made["resources"] = _with_defaults(made.get("resources") or {}, component.default_resources)
         if answers:
