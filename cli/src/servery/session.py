@@ -120,6 +120,9 @@ async def curl(url: str, service: Manifest) -> str:
             answer = await client.request(
                 "GET", f"{url}/v2/models/{name}", headers=[(b"host", host(service).encode())], timeout_seconds=5.0
             )
+        if answer.status == 404:  # NOT FOUND
+            # Its models have names of their own.
+            return f"{base}/v1/models"
         inputs = json.loads(answer.body)["inputs"]
         _, *item = inputs[0]["shape"]
         if len(inputs) == 1 and item and all(size > 0 for size in item):

@@ -7,9 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
-from servery_controller.assignments import Assignments, serving
+from servery_controller.assignments import Assignments
 from servery_controller.controller import Controller
 from servery_controller.planning import PlanningSettings
+from servery_controller.telling import serving
 from servery_http.client import Client
 from servery_http.server import Server
 from servery_kube.informer import Informer

@@ -17,9 +17,10 @@ from servery_sdk import logs, plugins
 from servery_sdk.plugins import Plugins
 
 from servery_controller.admission import application
-from servery_controller.assignments import Assignments, serving
+from servery_controller.assignments import Assignments
 from servery_controller.controller import Controller
 from servery_controller.settings import Settings, load
+from servery_controller.telling import serving
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
