@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 from servery_controller.assignments import Assignments
@@ -109,7 +110,9 @@ class Platform:
 
     async def _run(self) -> None:
         assignments = Assignments()
-        async with serving(assignments, "127.0.0.1:0") as port:
+        async with contextlib.AsyncExitStack() as stack:
+            with _forking_quietly():
+                port = await stack.enter_async_context(serving(assignments, "127.0.0.1:0"))
             await self._run_with(assignments, port)
 
     async def _run_with(self, assignments: Assignments, assignments_port: int) -> None:
@@ -200,6 +203,20 @@ class Platform:
 
     def _informer(self, kind: Kind) -> Informer:
         return next(informer for informer in self._services if informer.kind == kind)
+
+
+@contextlib.contextmanager
+def _forking_quietly() -> Iterator[None]:
+    """Have gRPC, which begins meanwhile, not mind that processes are started: none of them goes on with ours."""
+    name = "GRPC_ENABLE_FORK_SUPPORT"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def is_ready(service: Manifest) -> bool:

@@ -5,11 +5,10 @@ Source: KServe pkg/apis/serving/v1alpha1/trainedmodel_types.go, pkg/controller/v
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from servery_sdk import quantities, statuses
+from servery_sdk import statuses
 from servery_sdk import schema as structural
-from servery_sdk.errors import FieldError, FieldErrorKind
 from servery_sdk.lenient import mapping, text
 from servery_sdk.manifests import Json, Manifest, Namespace, ObjectRef
 from servery_sdk.model import Catalog, HeldModel, HeldStatus
@@ -31,27 +30,15 @@ def holder(manifest: Manifest) -> ObjectRef:
 
 
 def held(service: ObjectRef, catalog: Catalog) -> tuple[HeldModel, ...]:
-    """Return what names ``service``, oldest first; what is no TrainedModel is its own status's to say."""
+    """Return what names ``service``, oldest first; what an API server would not have taken is none of them."""
     found = [
         _model(ref, manifest)
         for ref, manifest in catalog.objects.items()
-        if ref.kind == TRAINED_MODEL and holder(manifest) == service and not list(errors(manifest))
+        if ref.kind == TRAINED_MODEL
+        and holder(manifest) == service
+        and not any(structural.check(manifest, schema.TRAINED_MODEL))
     ]
     return tuple(sorted(found, key=lambda model: (model.created, model.ref.name)))
-
-
-def errors(manifest: Manifest) -> Iterator[FieldError]:
-    """Yield everything that is wrong with a TrainedModel."""
-    found = list(structural.check(manifest, schema.TRAINED_MODEL))
-    yield from found
-    model = mapping(mapping(manifest, "spec"), "model")
-    if found or not model:
-        return
-    try:
-        quantities.parse(model["memory"])
-    except ValueError as error:
-        path = "spec.model.memory"
-        yield FieldError(path=path, kind=FieldErrorKind.INVALID, value=model["memory"], detail=str(error))
 
 
 def _model(ref: ObjectRef, manifest: Manifest) -> HeldModel:

@@ -74,6 +74,13 @@ def _refusal(model: HeldModel, selection: Selection | None, settings: PlanningSe
             reason="FrameworkNotSupported",
             message=f"spec.model.framework: {model.framework!r} is none of the predictor's: {', '.join(formats)}",
         )
+    if (objection := _memory_objection(model.memory)) is not None:
+        return TurnedAway(
+            model=model,
+            condition="MemoryResourceAvailable",
+            reason="MemoryInvalid",
+            message=f"spec.model.memory: Invalid value: {model.memory!r}: {objection}",
+        )
     scheme = model.uri.partition("://")[0].lower() if "://" in model.uri else ""
     if scheme not in settings.storage_schemes:
         known = ", ".join(sorted(settings.storage_schemes))
@@ -84,6 +91,13 @@ def _refusal(model: HeldModel, selection: Selection | None, settings: PlanningSe
             message=f"spec.model.storageUri: {model.uri!r}: supported schemes: {known}",
         )
     return None
+
+
+def _memory_objection(memory: str) -> str | None:
+    try:
+        return None if quantities.parse(memory) >= 0 else "must be greater than or equal to 0"
+    except ValueError as error:
+        return str(error)
 
 
 def _lack(model: HeldModel, used: Decimal, limit: int) -> TurnedAway | None:
