@@ -11,7 +11,6 @@ from pathlib import Path
 from servery_controller.assignments import Assignments
 from servery_controller.controller import Controller
 from servery_controller.planning import PlanningSettings
-from servery_controller.telling import serving
 from servery_http.client import Client
 from servery_http.server import Server
 from servery_kube.informer import Informer
@@ -112,6 +111,9 @@ class Platform:
         assignments = Assignments()
         async with contextlib.AsyncExitStack() as stack:
             with _forking_quietly():
+                # It reads its variables when it is imported.
+                from servery_controller.telling import serving
+
                 port = await stack.enter_async_context(serving(assignments, "127.0.0.1:0"))
             await self._run_with(assignments, port)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from servery_sdk import statuses
 from servery_sdk import schema as structural
+from servery_sdk import statuses
 from servery_sdk.lenient import mapping, text
 from servery_sdk.manifests import Json, Manifest, Namespace, ObjectRef
 from servery_sdk.model import Catalog, HeldModel, HeldStatus
