@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from servery_http.gateway.server import Gateway
+
+from servery_agent.puller.decider import State
 
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -18,6 +20,7 @@ class Metrics(Collector):
 
     Attributes:
         gateway: Whose connections and queue are shown, once there is one.
+        models: How far the models are that are assigned, one by one; None where none are.
     """
 
     def __init__(self) -> None:
@@ -25,6 +28,7 @@ class Metrics(Collector):
         self._by_seconds = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
         self.gateway: Gateway | None = None
+        self.models: Callable[[], Iterable[State]] | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -49,6 +53,13 @@ class Metrics(Collector):
             requests.add_metric([str(status)], count)
         yield requests
         yield self._histogram()
+        models = GaugeMetricFamily(
+            "servery_agent_models", "Models that are assigned, by how far they are.", labels=["state"]
+        )
+        found = list(self.models()) if self.models is not None else []
+        for state in State if self.models is not None else ():
+            models.add_metric([state.value.lower()], found.count(state))
+        yield models
         for name, meaning, value in _GAUGES:
             gauge = GaugeMetricFamily(name, meaning)
             if self.gateway is not None:

@@ -60,7 +60,10 @@ class Agent:
             observe=self.metrics.observe,
         )
         self.metrics.gateway = self.gateway
-        self.pulling = Pulling(settings) if settings.enable_puller else None
+        self.pulling = None
+        if settings.enable_puller:
+            self.pulling = pulling = Pulling(settings)
+            self.metrics.models = lambda: (told.state for told in pulling.told)
         self._own = Server(self._route, host=settings.host, port=settings.metrics_port, drain_seconds=1.0)
 
     @property
