@@ -127,6 +127,15 @@ class Pod:
             return "nobody"
         return int(json.loads(answer.body)["predictions"][0]) if answer.status == 200 else str(answer.status)
 
+    async def is_ready(self) -> bool:
+        """Return what the agent says to a probe."""
+        url = f"http://127.0.0.1:{self.port}/"
+        try:
+            answer = await self.client.request("GET", url, headers=[(b"k-network-probe", b"queue")])
+        except ConnectFailed:
+            return False
+        return answer.status == 200
+
     async def until(self, within_seconds: float = PATIENCE_SECONDS, **wanted: int | str) -> float:
         """Return the seconds until every name answered as wanted."""
         loop = asyncio.get_running_loop()
@@ -215,6 +224,19 @@ async def test_broken_model_is_tried_again_and_its_neighbours_answer(
     await pod.until(good=4, bad="503")
     shutil.copy(sources / "7" / "model.joblib", copied / "model.joblib")
     await pod.until(good=4, bad=7)
+
+
+async def test_pod_is_asked_only_when_its_first_models_are_there_or_cannot_be(
+    make_pod: Callable[..., Awaitable[Pod]], config_map: ConfigMap
+) -> None:
+    config_map.assign(first="0", bad="broken")
+    pod = await make_pod()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await pod.is_ready():  # noqa: ASYNC110  # a probe is asked again and again
+            await asyncio.sleep(0.01)
+    assert (await pod.ask("first"), await pod.ask("bad")) == (0, "503")
+    config_map.assign(first="0", second="1")
+    assert await pod.is_ready()
 
 
 async def test_list_that_is_none_changes_nothing(pod: Pod, config_map: ConfigMap) -> None:

@@ -7,6 +7,7 @@ import gc
 import logging
 import resource
 import signal
+from collections.abc import Awaitable, Callable
 
 from servery_http.address import Address
 from servery_http.gateway.gate import Gate
@@ -42,6 +43,10 @@ class Agent:
         readiness = None
         if settings.serving_readiness_probe:
             readiness = Readiness(probe_of(settings.serving_readiness_probe), port, settings.component_host)
+        self.pulling = None
+        if settings.enable_puller:
+            self.pulling = pulling = Pulling(settings)
+            self.metrics.models = lambda: (told.state for told in pulling.told)
         self.gateway = Gateway(
             component,
             host=settings.host,
@@ -56,14 +61,10 @@ class Agent:
                 answer_seconds=settings.answer_timeout_seconds or None,
                 idle_seconds=settings.idle_timeout_seconds or None,
             ),
-            is_ready=readiness,
+            is_ready=readiness if self.pulling is None else _with_models(readiness, self.pulling),
             observe=self.metrics.observe,
         )
         self.metrics.gateway = self.gateway
-        self.pulling = None
-        if settings.enable_puller:
-            self.pulling = pulling = Pulling(settings)
-            self.metrics.models = lambda: (told.state for told in pulling.told)
         self._own = Server(self._route, host=settings.host, port=settings.metrics_port, drain_seconds=1.0)
 
     @property
@@ -106,6 +107,15 @@ class Agent:
         await asked.wait()
         logger.info("agent drains", extra={"requests": self.gateway.gate.inside})
         await self.stop()
+
+
+def _with_models(readiness: Readiness | None, pulling: Pulling) -> Callable[[], Awaitable[bool]]:
+    """Return what asks ``readiness`` once the first models are there."""
+
+    async def is_ready() -> bool:
+        return pulling.is_settled and (readiness is None or await readiness())
+
+    return is_ready
 
 
 def _allow_many_connections() -> None:

@@ -50,12 +50,13 @@ class Puller:
         self._memory: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._told_served = asyncio.Condition()
-        self.told: tuple[Told, ...] = ()
+        self.told: tuple[Told, ...] | None = None
 
     def tell_also(self, listener: Callable[[tuple[Told, ...]], None]) -> None:
         """Call ``listener`` as well, now and whenever a state has changed."""
         self._listeners.append(listener)
-        listener(self.told)
+        if self.told is not None:
+            listener(self.told)
 
     def look(self) -> None:
         """Have what is assigned now compared with what is there."""
@@ -71,7 +72,7 @@ class Puller:
                 decision = decide(self._snapshot())
                 for action in decision.actions:
                     self._begin(group, action)
-                if decision.told != self.told:
+                if self.assigned.models is not None and decision.told != self.told:
                     self.told = decision.told
                     for listener in self._listeners:
                         listener(decision.told)

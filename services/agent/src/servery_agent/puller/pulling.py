@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from servery_agent.puller.assignments import Assignment
 from servery_agent.puller.control import Control, Pod
-from servery_agent.puller.decider import Bounds, Told
+from servery_agent.puller.decider import Bounds, State, Told
 from servery_agent.puller.mounted import mounted
 from servery_agent.puller.puller import Puller
 from servery_agent.puller.servers import ModelRepository, V2Repository
@@ -19,6 +19,7 @@ from servery_agent.settings import Settings
 logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 1.0
+_COMING = frozenset({State.PENDING, State.FETCHING, State.LOADING})
 
 
 class Pulling:
@@ -28,6 +29,8 @@ class Pulling:
         self._settings = settings
         self._task: asyncio.Task[None] | None = None
         self.told: tuple[Told, ...] = ()
+        self.is_settled = False
+        """Whether the models that were assigned first are loaded, or cannot be: a new pod is asked only then."""
 
     def start(self) -> None:
         """Begin; what is not there yet is waited for."""
@@ -67,6 +70,7 @@ class Pulling:
             if before is None or before.state is not now.state:
                 logger.info("model state", extra={"model": now.name, "state": now.state, "reason": now.reason})
         self.told = told
+        self.is_settled = self.is_settled or not any(one.state in _COMING for one in told)
 
     async def _mount(self, puller: Puller) -> None:
         async for models in mounted(self._settings.config_dir):
