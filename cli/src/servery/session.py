@@ -95,14 +95,23 @@ def route(name: str, body: bytes, *, explain: bool = False) -> str:
 
 
 async def ask(
-    url: str, service: Manifest, body: bytes, *, explain: bool = False, timeout_seconds: float = 60.0
+    url: str,
+    service: Manifest,
+    body: bytes,
+    *,
+    model: str | None = None,
+    explain: bool = False,
+    timeout_seconds: float = 60.0,
 ) -> bytes:
     """Return the service's answer to one request, or with ``explain`` what it comes from.
+
+    Args:
+        model: One of several that the service holds; None for the one that has its name.
 
     Raises:
         ServeryError: It said no; in its own words.
     """
-    path = route(service["metadata"]["name"], body, explain=explain)
+    path = route(model or service["metadata"]["name"], body, explain=explain)
     headers = [(b"host", host(service).encode()), (b"content-type", b"application/json")]
     async with Client() as client:
         answer = await client.request("POST", url + path, headers=headers, body=body, timeout_seconds=timeout_seconds)
@@ -120,6 +129,9 @@ async def curl(url: str, service: Manifest) -> str:
             answer = await client.request(
                 "GET", f"{url}/v2/models/{name}", headers=[(b"host", host(service).encode())], timeout_seconds=5.0
             )
+        if answer.status == 404:  # NOT FOUND
+            # Its models have names of their own.
+            return f"{base}/v1/models"
         inputs = json.loads(answer.body)["inputs"]
         _, *item = inputs[0]["shape"]
         if len(inputs) == 1 and item and all(size > 0 for size in item):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 from servery_sdk import plugins
+from servery_sdk.contract import HoldingDialect
+from servery_sdk.kinds import CONFIG_MAP
 from servery_sdk.manifests import Kind, Manifest
 
 FOLDER = Path(__file__).parent
@@ -33,7 +35,11 @@ def dialect_rules() -> Iterator[Manifest]:
     dialects = plugins.load().dialects.values()
     services = {kind for dialect in dialects for kind in dialect.services}
     yield from rules({kind for d in dialects for kind in d.services | d.runtimes | d.models}, READ)
-    yield from rules(services, ["get", "patch"], "status")
+    held = {kind for dialect in dialects if isinstance(dialect, HoldingDialect) for kind in dialect.held}
+    yield from rules(services | held, ["get", "patch"], "status")
+    if held:
+        # They tell pods which models they hold.
+        yield from rules({CONFIG_MAP}, OWN)
     # Owner references that block deletion need this where the admission plugin of that name is on.
     yield from rules(services, ["update"], "finalizers")
 

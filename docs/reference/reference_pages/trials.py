@@ -28,6 +28,7 @@ from servery_controller import planning, render
 from servery_controller.planning import PlanningSettings
 from servery_sdk.contract import Dialect
 from servery_sdk.errors import Invalid, ServeryError
+from servery_sdk.kinds import CONFIG_MAP
 from servery_sdk.manifests import Json, Manifest
 from servery_sdk.model import Capability, Catalog, DeploymentPlan, InferenceService
 from servery_sdk.plugins import Plugins
@@ -162,7 +163,8 @@ class Made:
             whose = re.compile(rf"^({'|'.join(re.escape(workload.component) for workload in plan.workloads)}): ")
             found = self._plugins.modes[mode].objections(plan)
             objections = "; ".join(dict.fromkeys(whose.sub("", objection) for objection in found))
-            self._found[mode] = (objections, () if objections else self._plugins.modes[mode].render(plan))
+            objects = () if objections else (*self._plugins.modes[mode].render(plan), *planning.config_maps(plan))
+            self._found[mode] = (objections, objects)
         return self._found[mode]
 
     @property
@@ -189,7 +191,7 @@ class Trials:
         self._starts = data["starts"]
         self._results: dict[tuple[str, ...], tuple[Result, ...]] = {}
         self._dialect, self._plugins = dialect, plugins
-        self._changes = Changes(kind for mode in plugins.modes.values() for kind in mode.kinds)
+        self._changes = Changes({CONFIG_MAP, *(kind for mode in plugins.modes.values() for kind in mode.kinds)})
 
     @property
     def pods(self) -> Mapping[str, str]:

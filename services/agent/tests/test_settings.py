@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 from servery_agent import cli
-from servery_agent.cli import IDLE, NOT_YET, WrongFlags, settings_from
+from servery_agent.cli import IDLE, settings_from
 from servery_agent.settings import Settings
 
 FIELDS = sorted(Settings.model_fields)
@@ -84,12 +84,6 @@ def test_flags_of_kserves_that_change_nothing_are_accepted() -> None:
     assert settings == Settings()
 
 
-@pytest.mark.parametrize("flag", ["--enable-puller"])
-def test_flag_that_asks_for_what_is_not_here_is_an_error(flag: str) -> None:
-    with pytest.raises(WrongFlags, match=f"{flag.partition('=')[0]}: this agent does no .* yet"):
-        settings_from([flag])
-
-
 def test_flags_of_kserves_batcher_are_heeded() -> None:
     settings, _ = settings_from(["--enable-batcher", "--max-batchsize", "8", "--max-latency", "50", "--timeout", "60"])
     assert (settings.enable_batcher, settings.max_batchsize, settings.max_latency) == (True, 8, 50)
@@ -98,7 +92,7 @@ def test_flags_of_kserves_batcher_are_heeded() -> None:
 
 
 def test_no_flag_is_both_a_setting_and_idle() -> None:
-    assert not (IDLE.keys() | NOT_YET.keys()) & Settings.model_fields.keys()
+    assert not IDLE.keys() & Settings.model_fields.keys()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ def command(
     filename: Annotated[
         list[str] | None, typer.Option("--filename", "-f", help="Serve this manifest just for this request.")
     ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="One of several models that the service holds.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Ask what the answer comes from.")] = False,
     namespace: InNamespace = "default",
     mode: Mode = None,
@@ -33,11 +34,12 @@ def command(
     # Before anything is started for it.
     check(body)
     if filename:
-        asyncio.run(until_signal(_serve_and_ask(filename, name, namespace, mode, body, explain=explain)))
+        asyncio.run(until_signal(_serve_and_ask(filename, name, namespace, mode, body, model=model, explain=explain)))
     elif name:
         found = state(state_dir)
         running = found.platform()
-        _print(asyncio.run(ask(running.url, found.service(name, namespace), body, explain=explain)))
+        service = found.service(name, namespace)
+        _print(asyncio.run(ask(running.url, service, body, model=model, explain=explain)))
     else:
         raise typer.BadParameter("give the NAME of a running service, or a manifest with -f")
 
@@ -54,7 +56,14 @@ def _body(data: str) -> bytes:
 
 
 async def _serve_and_ask(
-    filename: list[str], name: str | None, namespace: str, mode: str | None, body: bytes, *, explain: bool
+    filename: list[str],
+    name: str | None,
+    namespace: str,
+    mode: str | None,
+    body: bytes,
+    *,
+    model: str | None,
+    explain: bool,
 ) -> None:
     from servery.local.platform import Platform
     from servery.sources import read_for_here
@@ -69,7 +78,7 @@ async def _serve_and_ask(
                 raise ServeryError(f"-f holds {len(refs)} services to ask ({found}); name one")
             service = await platform.ready(refs[0], give_up=True)
             say("asking")
-            _print(await ask(platform.url, service, body, explain=explain))
+            _print(await ask(platform.url, service, body, model=model, explain=explain))
 
 
 def _print(answer: bytes) -> None:

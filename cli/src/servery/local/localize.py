@@ -106,8 +106,8 @@ def localize(
     placed["SERVERY_PREDICTOR_TERMINATION_LOG"] = termination_log
     placed["SERVERY_STORAGE_TERMINATION_LOG"] = termination_log
     # The flag wins over the variable, so a host that the manifest names is replaced in place.
-    placed["SERVERY_PREDICTOR_HOST"] = sandbox.address
-    placed["SERVERY_AGENT_HOST"] = placed["SERVERY_AGENT_COMPONENT_HOST"] = sandbox.address
+    for name in ("SERVERY_PREDICTOR_HOST", "SERVERY_AGENT_HOST", "SERVERY_AGENT_COMPONENT_HOST"):
+        placed[name] = sandbox.address
     bound = tuple(argument.replace("0.0.0.0", sandbox.address) for argument in arguments)
     return Process(container=container, arguments=bound, environment=placed, directories=directories)
 
@@ -132,6 +132,10 @@ def standing_in(image: str, runtimes: Iterable[Runtime]) -> Runtime | None:
 def _program(container: Manifest, runtimes: tuple[Runtime, ...]) -> tuple[str, ...]:
     """Return a known image's program; a ``command`` names one inside the image, so it is replaced together with it."""
     image = str(container.get("image", ""))
+    if repository(image) in STORAGE_IMAGES and "servery-storage" in container.get("command", ()):
+        return (sys.executable, "-c", "from servery_storage.commands import app; app()")
+    if repository(image) in AGENT_IMAGES:
+        return (sys.executable, "-m", "servery_agent.cli")
     if repository(image) in STORAGE_IMAGES:
         return (sys.executable, "-c", "from servery_storage.cli import main; main()")
     if repository(image) in AGENT_IMAGES:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
+from servery_controller.assignments import Assignments
 from servery_controller.controller import Controller
 from servery_controller.planning import PlanningSettings
 from servery_http.client import Client
@@ -106,12 +108,23 @@ class Platform:
         return [*workloads, self._ray_services, self._secrets, self._config_maps, *self._services]
 
     async def _run(self) -> None:
+        assignments = Assignments()
+        async with contextlib.AsyncExitStack() as stack:
+            with _forking_quietly():
+                # It reads its variables when it is imported.
+                from servery_controller.telling import serving
+
+                port = await stack.enter_async_context(serving(assignments, "127.0.0.1:0"))
+            await self._run_with(assignments, port)
+
+    async def _run_with(self, assignments: Assignments, assignments_port: int) -> None:
         schemes = {s for provider in self.plugins.storage_providers.values() for s in provider.schemes}
         settings = PlanningSettings(
             storage_schemes=PlanningSettings().storage_schemes | schemes,
             default_mode=self._mode,
             # A manifest that is meant for an engine serves its model here too.
             fallback_mode=PlanningSettings().default_mode,
+            assignments_address=f"127.0.0.1:{assignments_port}",
         )
         configurations = Configurations(self._secrets, self._config_maps)
         doorway = Doorway(self.api, self._ingress.endpoints)
@@ -127,7 +140,8 @@ class Platform:
             group.create_task(self._ingress.run(), name="ingress")
             group.create_task(deployments.run(), name="deployments")
             group.create_task(ray_services.run(), name="ray-services")
-            group.create_task(Controller(self.api, self.plugins, settings).run(), name="controller")
+            controller = Controller(self.api, self.plugins, settings, assignments=assignments)
+            group.create_task(controller.run(), name="controller")
 
     async def apply(self, manifests: Iterable[Manifest]) -> tuple[ObjectRef, ...]:
         """Apply every manifest, services after what they may name; return the references of the services.
@@ -191,6 +205,20 @@ class Platform:
 
     def _informer(self, kind: Kind) -> Informer:
         return next(informer for informer in self._services if informer.kind == kind)
+
+
+@contextlib.contextmanager
+def _forking_quietly() -> Iterator[None]:
+    """Have gRPC, which begins meanwhile, not mind that processes are started: none of them goes on with ours."""
+    name = "GRPC_ENABLE_FORK_SUPPORT"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def is_ready(service: Manifest) -> bool:

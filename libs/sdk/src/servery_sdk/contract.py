@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from servery_sdk.manifests import Json, Kind, Manifest, ObjectRef
 from servery_sdk.model import (
     Capability,
     Catalog,
     DeploymentPlan,
+    HeldStatus,
     InferenceService,
     Readiness,
     Runtime,
@@ -69,6 +70,21 @@ class Dialect(Protocol):
 
     def status(self, status: ServiceStatus) -> Mapping[str, Json]:
         """Return ``.status`` in the dialect's own words, beside ``observedGeneration`` and ``conditions`` in Kubernetes'."""
+
+
+@runtime_checkable
+class HoldingDialect(Protocol):
+    """A dialect whose services may hold many models, each with an object of its own that names the service."""
+
+    @property
+    def held(self) -> frozenset[Kind]:
+        """Those of its ``models``; ``parse`` finds those of the service's namespace in the catalog's ``objects``."""
+
+    def holder(self, manifest: Manifest) -> ObjectRef:
+        """Return the service that a model's object names. Total: never raises."""
+
+    def held_status(self, status: HeldStatus) -> Mapping[str, Json]:
+        """Return the model's ``.status`` in the dialect's own words."""
 
 
 class Mode(Protocol):

@@ -20,17 +20,10 @@ from servery_agent.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_PULLING = "multi-model pulling"
-NOT_YET: Mapping[str, tuple[str, str]] = {
-    "enable_puller": (_PULLING, "false"),
-}
-"""Flags of KServe that ask for what this agent has not: what that is, and the value that does not ask for it."""
-
 IDLE: Mapping[str, str] = {
-    **dict.fromkeys(("config_dir", "model_dir"), _PULLING),
     "log_marshaller_port": "a server that KServe's agent asks itself at",
 }
-"""Flags of KServe that say more about those, and change nothing as long as nobody asks for them."""
+"""Flags of KServe that change nothing here, and why."""
 
 _ALSO: Mapping[str, tuple[str, ...]] = {"batch_timeout_seconds": ("--timeout",), "max_batchsize": ("--max-batch-size",)}
 """Other words for settings: KServe's, and the usual ones."""
@@ -55,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         is_switch: Mapping[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
         spellings = (*_spellings(name), *_ALSO.get(name, ()))
         made.add_argument(*spellings, dest=name, default=argparse.SUPPRESS, metavar=name.upper(), **is_switch)
-    for name in (*NOT_YET, *IDLE, "probe_period"):
+    for name in (*IDLE, "probe_period"):
         # A switch of KServe's may stand without its value.
         made.add_argument(
             *_spellings(name), dest=name, nargs="?", const="true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
@@ -71,12 +64,9 @@ def settings_from(arguments: Sequence[str] | None) -> tuple[Settings, float | No
     """Return what flags and environment say together, and how long ``--probe-period`` would have somebody ask.
 
     Raises:
-        WrongFlags: One is unknown, has a wrong value, or asks for what is not here.
+        WrongFlags: One is unknown, or has a wrong value.
     """
     given = vars(parser().parse_args(arguments))
-    for name, (what, harmless) in NOT_YET.items():
-        if given.get(name, harmless).lower() != harmless:
-            raise WrongFlags(f"--{name.replace('_', '-')}: this agent does no {what} yet")
     try:
         settings = Settings(**{name: value for name, value in given.items() if name in Settings.model_fields})
     except ValidationError as error:

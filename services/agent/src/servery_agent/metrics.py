@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -13,6 +13,7 @@ from servery_http.gateway.server import Gateway
 from servery_agent.batcher.counts import Counts
 from servery_agent.payloads.ledger import Count
 from servery_agent.payloads.log import PayloadLog
+from servery_agent.puller.decider import State
 
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -24,6 +25,7 @@ class Metrics(Collector):
         gateway: Whose connections and queue are shown, once there is one.
         batches: What the batcher counts, where there is one.
         log: Whose events are shown; all counts are 0 where payloads are not logged.
+        models: How far the models are that are assigned, one by one; None where none are.
     """
 
     def __init__(self) -> None:
@@ -33,6 +35,7 @@ class Metrics(Collector):
         self.gateway: Gateway | None = None
         self.batches: Counts | None = None
         self.log: PayloadLog | None = None
+        self.models: Callable[[], Iterable[State]] | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -59,6 +62,13 @@ class Metrics(Collector):
         yield self._histogram()
         if self.batches is not None:
             yield from self.batches.families()
+        models = GaugeMetricFamily(
+            "servery_agent_models", "Models that are assigned, by how far they are.", labels=["state"]
+        )
+        found = list(self.models()) if self.models is not None else []
+        for state in State if self.models is not None else ():
+            models.add_metric([state.value.lower()], found.count(state))
+        yield models
         for name, meaning, value in _GAUGES:
             gauge = GaugeMetricFamily(name, meaning)
             if self.gateway is not None:

@@ -7,6 +7,7 @@ import gc
 import logging
 import resource
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from servery_http.address import Address
@@ -22,6 +23,7 @@ from servery_agent.batcher.front import Batcher
 from servery_agent.batcher.policy import BatchLimits
 from servery_agent.metrics import Metrics
 from servery_agent.payloads.log import PayloadLog
+from servery_agent.puller.pulling import Pulling
 from servery_agent.readiness import Readiness, probe_of
 from servery_agent.settings import Settings
 
@@ -50,6 +52,10 @@ class Agent:
             readiness = Readiness(probe_of(settings.serving_readiness_probe), Address(settings.component_host, port))
         self.batcher = Batcher(_batch_limits(settings), rpc_upstream=http2) if settings.enable_batcher else None
         self.log = PayloadLog(settings) if settings.log_url else None
+        self.pulling = None
+        if settings.enable_puller:
+            self.pulling = pulling = Pulling(settings)
+            self.metrics.models = lambda: (told.state for told in pulling.told)
         self.gateway = Gateway(
             component,
             host=settings.host,
@@ -67,7 +73,7 @@ class Agent:
                 answer_seconds=settings.answer_timeout_seconds or None,
                 idle_seconds=settings.idle_timeout_seconds or None,
             ),
-            is_ready=readiness,
+            is_ready=readiness if self.pulling is None else _with_models(readiness, self.pulling),
             observe=self.metrics.observe,
         )
         self.metrics.gateway = self.gateway
@@ -101,11 +107,15 @@ class Agent:
             await self.log.start()
         await self._own.start()
         await self.gateway.start()
+        if self.pulling is not None:
+            self.pulling.start()
 
     async def stop(self) -> None:
         """Say not ready, finish what is in flight, close."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.drain_seconds
+        if self.pulling is not None:
+            await self.pulling.stop()
         await self.gateway.stop(self._settings.drain_seconds)
         if self.batcher is not None:
             self.batcher.close()
@@ -140,6 +150,15 @@ def _batch_limits(settings: Settings) -> BatchLimits:
         busy_batches=settings.busy_batches,
         max_requests=settings.max_queue_requests,
     )
+
+
+def _with_models(readiness: Readiness | None, pulling: Pulling) -> Callable[[], Awaitable[bool]]:
+    """Return what asks ``readiness`` once the first models are there."""
+
+    async def is_ready() -> bool:
+        return pulling.is_settled and (readiness is None or await readiness())
+
+    return is_ready
 
 
 def _allow_many_connections() -> None:

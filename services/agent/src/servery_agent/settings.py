@@ -41,6 +41,44 @@ class Settings(BaseSettings):
     component_grpc_port: int | None = None
     """Its port of HTTP/2, which gRPC needs; without, it is taken to speak that on ``component_port`` too."""
 
+    component_models: Literal["servery", "v2"] = "servery"
+    """How its models are loaded and unloaded: by ``servery.model.v1`` on its port of HTTP/2, or by the v2 protocol's
+    repository API on ``component_port``, as Triton's and KServe's servers have it."""
+
+    enable_puller: bool = False
+    """Bring, load and unload models as they are assigned. Also KServe's flag of that name, as the next two are."""
+
+    config_dir: Path = Path("/mnt/configs")
+    """Where KServe's ConfigMap of assignments is mounted, ``models.json`` in it."""
+
+    model_dir: Path = Path("/mnt/models")
+    """Folder of the models, which the storage daemon writes and the component reads."""
+
+    storage_socket: Path | None = None
+    """Where the storage daemon answers; without, ``.storage.sock`` in ``model_dir``."""
+
+    controller_address: str = ""
+    """``host:port`` of the controller, which pushes assignments and is told how far they are; without, only the
+    ConfigMap says them."""
+
+    pod_name: str = ""
+    """Of this pod, for the controller."""
+
+    pod_namespace: str = ""
+    """Its namespace."""
+
+    pod_service: str = ""
+    """The inference service that it is of."""
+
+    pull_fetches: int = Field(default=4, ge=1)
+    """Models that are fetched at a time."""
+
+    pull_loads: int = Field(default=2, ge=1)
+    """Models that are loaded at a time."""
+
+    models_memory_bytes: int = Field(default=0, ge=0)
+    """Memory that all models may need together, by what their assignments say; 0 for any. The first have it."""
+
     metrics_port: int = 9082
     """Port of ``/metrics``, the agent's own; 0 takes a free one."""
 
@@ -173,3 +211,8 @@ class Settings(BaseSettings):
 
     log_queue_bytes: int = Field(default=32 * 1024 * 1024, ge=0)
     """Of events in memory on their way to that folder; what is more is dropped, and counted."""
+
+    @property
+    def storage_daemon(self) -> Path:
+        """Return the path of the storage daemon's socket."""
+        return self.storage_socket or self.model_dir / ".storage.sock"

@@ -17,8 +17,10 @@ from servery_sdk import logs, plugins
 from servery_sdk.plugins import Plugins
 
 from servery_controller.admission import application
+from servery_controller.assignments import Assignments
 from servery_controller.controller import Controller
 from servery_controller.settings import Settings, load
+from servery_controller.telling import serving
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,7 +55,10 @@ async def serve(settings: Settings) -> None:
 
 
 async def _control(api: KubeApi, installed: Plugins, settings: Settings) -> None:
-    await Controller(api, installed, settings.planning(installed), workers=settings.workers).run()
+    assignments, planned = Assignments(), settings.planning(installed)
+    # Only the one that leads answers: agents ask again until they reach it.
+    async with serving(assignments, f"0.0.0.0:{settings.assignments_port}"):
+        await Controller(api, installed, planned, workers=settings.workers, assignments=assignments).run()
 
 
 @contextlib.asynccontextmanager

@@ -11,16 +11,17 @@ from datetime import UTC, datetime
 
 from servery_kube.events import Recorder
 from servery_kube.informer import Informer
-from servery_kube.port import FIELD_MANAGER, Forbidden, KubeApi, KubeError, Rejected, TooManyRequests
+from servery_kube.port import FIELD_MANAGER, Forbidden, KubeApi, KubeError, NotFound, Rejected, TooManyRequests
 from servery_kube.queue import WorkQueue
 from servery_sdk import kinds
-from servery_sdk.contract import Dialect
+from servery_sdk.contract import Dialect, HoldingDialect
 from servery_sdk.errors import Invalid
 from servery_sdk.manifests import Json, Kind, Manifest, Namespace, ObjectRef, has_labels
 from servery_sdk.model import Catalog, DeploymentPlan, Observed, ServiceStatus, TransitionStatus
 from servery_sdk.plugins import Plugins
 
 from servery_controller import planning, render
+from servery_controller.assignments import Assignments
 from servery_controller.capabilities import offered
 from servery_controller.gather import referenced
 from servery_controller.planning import EngineMissing, NoPlan, PlanningSettings, products
@@ -47,6 +48,7 @@ class Controller:
         api: Where they are.
         workers: Services worked on at once.
         now: The clock, for conditions.
+        assignments: What agents are told, and tell.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Controller:
         *,
         workers: int = 4,
         now: Callable[[], str] = timestamp,
+        assignments: Assignments | None = None,
     ) -> None:
         self._api = api
         self._recorder = Recorder(api, "servery-controller")
@@ -69,8 +72,20 @@ class Controller:
             kind: dialect for dialect in plugins.dialects.values() for kind in dialect.services
         }
         self._runtime_kinds = frozenset(kind for dialect in plugins.dialects.values() for kind in dialect.runtimes)
-        self._model_kinds = frozenset(kind for dialect in plugins.dialects.values() for kind in dialect.models)
+        self._held_kinds: dict[Kind, HoldingDialect] = {
+            kind: dialect
+            for dialect in plugins.dialects.values()
+            if isinstance(dialect, HoldingDialect)
+            for kind in dialect.held
+        }
+        models = frozenset(kind for dialect in plugins.dialects.values() for kind in dialect.models)
+        self._model_kinds = models - self._held_kinds.keys()
         self._owned_kinds = frozenset(kind for mode in plugins.modes.values() for kind in mode.kinds)
+        if self._held_kinds:
+            self._owned_kinds |= {kinds.CONFIG_MAP}
+        self._assignments = assignments or Assignments()
+        self._assignments.on_report = self._queue.add
+        self._holders: dict[ObjectRef, ObjectRef] = {}
         self._informers: dict[Kind, Informer] = {}
         self._installed: Catalog | None = None
         self._applied: dict[ObjectRef, _Applied] = {}
@@ -103,6 +118,7 @@ class Controller:
     async def _discover(self, group: asyncio.TaskGroup) -> None:
         """Watch every kind that matters and that the cluster serves."""
         wanted = {*self._dialects, *self._runtime_kinds, *self._model_kinds, *self._owned_kinds, kinds.POD}
+        wanted |= self._held_kinds.keys()
         for kind in sorted(wanted - self._informers.keys()):
             informer = Informer(self._api, kind)
             try:
@@ -125,6 +141,8 @@ class Controller:
         self._informers[informer.kind] = informer
         if informer.kind in self._dialects:
             informer.subscribe(lambda manifest: self._queue.add(informer.ref(manifest)))
+        elif informer.kind in self._held_kinds:
+            informer.subscribe(lambda manifest: self._enqueue_holders(informer.ref(manifest), manifest))
         elif informer.kind in self._runtime_kinds | self._model_kinds:
             informer.subscribe(lambda _: self._reinstalled())
         else:
@@ -145,6 +163,22 @@ class Controller:
         """Forget the catalog, on which every service may depend."""
         self._installed = None
         self._enqueue_all()
+
+    def _enqueue_holders(self, ref: ObjectRef, manifest: Manifest) -> None:
+        """Have the service looked at that holds a model, and the one that held it before."""
+        holder = self._held_kinds[ref.kind].holder(manifest)
+        before = self._holders.get(ref, holder)
+        self._holders[ref] = holder
+        for service in {holder, before}:
+            self._queue.add(service)
+
+    def _held(self, service: ObjectRef) -> dict[ObjectRef, Manifest]:
+        """Return the models that name ``service``."""
+        return {
+            ref: manifest
+            for ref, manifest in self._items(self._held_kinds)
+            if ref.namespace == service.namespace and self._held_kinds[ref.kind].holder(manifest) == service
+        }
 
     def _enqueue_owner(self, manifest: Manifest) -> None:
         # A pod is owned by a ReplicaSet; the labels that a dialect puts on all it owns hold the service's name.
@@ -181,9 +215,11 @@ class Controller:
         if manifest is None or manifest["metadata"].get("deletionTimestamp"):
             # What it owns carries its owner reference: the API server collects it.
             self._forget(ref)
+            await self._report_held(ref, None, None)
             return
         dialect = self._dialects[ref.kind]
-        catalog = self._catalog(await referenced(self._api, dialect.references(manifest)))
+        objects = await referenced(self._api, dialect.references(manifest))
+        catalog = self._catalog({**objects, **self._held(ref)})
         plan = None
         refusal: KubeError | None = None
         try:
@@ -212,8 +248,22 @@ class Controller:
         for event in planning.events(ref.name, status, plan, self._reported.get(ref, manifest.get("status") or {})):
             await self._recorder.record(manifest, event)
         self._reported[ref] = written
+        await self._report_held(ref, plan, status)
         if refusal is not None:
             raise refusal
+
+    async def _report_held(self, ref: ObjectRef, plan: DeploymentPlan | None, status: ServiceStatus | None) -> None:
+        """Tell agents what their pods hold, and the models how far they are."""
+        workload = plan.workloads[0] if plan is not None else None
+        if workload is not None and workload.held is not None:
+            self._assignments.assign(ref, workload.held.assigned)
+        reports = self._assignments.reports(ref)
+        for model, manifest in self._held(ref).items():
+            found = planning.observe_held(manifest, workload, status, reports, now=self._now())
+            written = self._held_kinds[model.kind].held_status(found)
+            if written != manifest.get("status"):
+                with contextlib.suppress(NotFound):
+                    await self._api.patch_status(model, written)
 
     def _served(self) -> set[str]:
         return {str(kind) for kind in self._informers}
@@ -265,6 +315,7 @@ class Controller:
         for applied in owned:
             del self._applied[applied]
         self._reported.pop(ref, None)
+        self._assignments.forget(ref)
 
     def _refusal(
         self, manifest: Manifest, error: Invalid | NoPlan | KubeError, plan: DeploymentPlan | None

@@ -155,4 +155,4 @@ def render(
 ) -> tuple[DeploymentPlan, tuple[Manifest, ...]]:
     """Return the plan of one service manifest and its objects; raises as ``plan`` does."""
     made = plan(manifest, catalog, plugins, settings)
-    return made, plugins.modes[made.mode].render(made)
+    return made, (*plugins.modes[made.mode].render(made), *planning.config_maps(made))

@@ -92,6 +92,12 @@ class Settings(BaseSettings):
     agent_image: str | None = None
     """Image of the agent beside components that need one; the release's where none is given."""
 
+    assignments_port: int = 8082
+    """Port where agents are told which models their pods hold."""
+
+    assignments_address: str | None = None
+    """``host:port`` of it, as agents reach it; the installation's own Service where none is given."""
+
     workers: int = 4
     """Services worked on at once."""
 
@@ -136,6 +142,8 @@ class Settings(BaseSettings):
             storage_cache_bytes=self.storage_cache_bytes,
             storage_env=_variables(self.storage_settings),
             agent_image=self.agent_image or defaults.agent_image,
+            assignments_address=self.assignments_address
+            or f"servery-controller.{self.lease_namespace}.svc:{self.assignments_port}",
         )
 
     @classmethod

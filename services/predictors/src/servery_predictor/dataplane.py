@@ -67,7 +67,12 @@ class DataPlane:
 
     @property
     def ready(self) -> bool:
-        """Whether every model that was not unloaded answers, one at least, and the server is not going away."""
+        """Whether every model that was not unloaded answers, one at least, and the server is not going away.
+
+        Of many models, which come and go, none makes the others wait.
+        """
+        if self.repository.holds_many:
+            return not self.draining
         states = {entry.state for entry in self.repository.entries()}
         is_loaded = ModelState.LOADED in states <= {ModelState.LOADED, ModelState.PENDING}
         return not self.draining and is_loaded and self.live

@@ -63,6 +63,21 @@ class ModelFactory:
             for model, make in (stored or {name: partial(made, **self._options)}).items()
         }
 
+    def one_of_many(self, folder: Path, name: str) -> tuple[Path, MakeModel]:
+        """Return the artifact of a model that lies below ``folder`` among others, and what makes it.
+
+        Raises:
+            LoadError: The folder is a store but cannot be read, or the model is a program of its own.
+        """
+        made = self._model_class
+        # Of a store's models, each says that it lies in the store.
+        stored: Mapping[str, MakeModel] = made.stored(folder, **self._options) if isinstance(made, ModelStore) else {}
+        if name in stored:
+            return folder, partial(self._empty, name, stored[name])
+        if self.program(name, folder / name) is not None:
+            raise LoadError(f"model {name!r} is a program of its own, which serves alone")
+        return folder / name, partial(self._empty, name, partial(made, **self._options))
+
     def program(self, name: str, artifact: Path) -> RunProgram | None:
         """Return what runs the program that ``artifact`` is, and tells what makes its models; None where it is none."""
         made = self._model_class

@@ -24,7 +24,7 @@ from servery_sdk.protos.pool import POOL
 from servery_sdk.routes import RpcService
 from servery_sdk.runtimes import VERSION
 
-from servery_predictor import overriding
+from servery_predictor import model_repository, overriding
 from servery_predictor.dataplane import DataPlane, Parts
 from servery_predictor.errors import GRPC
 from servery_predictor.extensions.statistics import statistics
@@ -380,8 +380,9 @@ class GrpcServer:
         )
         stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(plane), self._server)  # type: ignore[no-untyped-call]  # generated
         tfserving.add_services(self._server, plane)
+        model_repository.add_service(self._server, plane)
         add_services(self._server, services)
-        self._names = (SERVICE, *tfserving.SERVICES, *(service.name for service in services))
+        self._names = (SERVICE, *tfserving.SERVICES, model_repository.SERVICE, *(service.name for service in services))
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # only where asyncio is
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*self._names, reflection.SERVICE_NAME), self._server, POOL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -133,6 +133,8 @@ class Repository:
         self._programs: dict[str, RunProgram | None] = {}
         self._artifacts: dict[str, Path] = {}
         self._nicknames: dict[str, str] = {}
+        self._folder: Path | None = None
+        self._watchers: set[asyncio.Event] = set()
 
     def add(self, name: str, artifact: Path) -> None:
         """Make known what ``artifact`` brings, not loaded yet: one model, or several under names of their own.
@@ -158,6 +160,45 @@ class Repository:
         self._nicknames.pop(name, None)
         if len(makers) == 1:
             (self._nicknames[name],) = makers
+
+    @property
+    def holds_many(self) -> bool:
+        """Whether models come and go by their names, none at first."""
+        return self._folder is not None
+
+    def hold(self, folder: Path) -> None:
+        """Serve what lies below ``folder``, a model in each of its folders, when it is asked for by its name."""
+        self._folder = folder
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[asyncio.Event]:
+        """Give an event that is set whenever a model's state has changed."""
+        changed = asyncio.Event()
+        self._watchers.add(changed)
+        try:
+            yield changed
+        finally:
+            self._watchers.discard(changed)
+
+    def tell(self) -> None:
+        """Have those who watch look."""
+        for changed in self._watchers:
+            changed.set()
+
+    def _find(self, folder: Path, name: str) -> None:
+        """Make known what lies below ``folder`` under ``name``.
+
+        Raises:
+            UnknownModel: Nothing does.
+            LoadError: It is there, but cannot be one of many.
+        """
+        artifact = folder / name
+        # One name, not a path: it comes from whoever reaches the port.
+        if name.startswith(".") or artifact.name != name or not artifact.is_dir():
+            present = ", ".join(sorted(self._entries)) or "none"
+            raise UnknownModel(f"Model with name {name} does not exist: no such folder in {folder}; loaded: {present}")
+        home, make_model = self._factory.one_of_many(folder, name)
+        self._enter(name, home, make_model)
 
     async def _run_programs(self) -> None:
         for name, program in self._programs.items():
@@ -327,7 +368,9 @@ class Repository:
             LoadError: It cannot be served.
             Unimplemented: It cannot be loaded with ``overrides``.
         """
-        if name not in self._entries:
+        if name not in self._entries and self._folder is not None:
+            self._find(self._folder, name)
+        elif name not in self._entries:
             for known, artifact in list(self._artifacts.items()):
                 self.add(known, artifact)
                 if name not in self._entries and name in (reserved := self._factory.reserved(artifact)):
@@ -335,8 +378,11 @@ class Repository:
             await self._run_programs()
         entry = self.entry(name)
         async with self._locks[entry.name]:
+            # Who unloaded it while this waited has also forgotten it.
+            self._entries.setdefault(entry.name, entry)
             if entry.model is None:
                 entry.state = ModelState.LOADING
+                self.tell()
             executor = ThreadPoolExecutor(1, thread_name_prefix=f"model-{entry.name}")
             try:
                 model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry, overrides)
@@ -346,6 +392,7 @@ class Repository:
                 executor.shutdown(wait=False)
                 if entry.model is None:
                     entry.state, entry.reason = ModelState.FAILED_TO_LOAD, str(error)
+                    self.tell()
                 raise
             old = replace(entry)
             self._serve(entry, model, executor)
@@ -375,6 +422,7 @@ class Repository:
         entry.metadata = replace(described, name=entry.name, parameters={**described.parameters, "batching": batching})
         entry.state, entry.reason = ModelState.LOADED, ""
         self._metrics.ready.labels(entry.name).set(1)
+        self.tell()
         logger.info("model loaded", extra={"model": entry.name})
 
     def _queue(self, entry: Entry, model: Model, executor: Executor) -> dict[str, Json]:
@@ -406,7 +454,7 @@ class Repository:
         return {**(_batches(wishes, max_rows) if batchable else _NO_BATCHES), "max_queue_requests": max_requests}
 
     async def unload(self, name: str) -> None:
-        """Finish what is in flight and give the model back.
+        """Finish what is in flight and give the model back; one of many is forgotten.
 
         Raises:
             UnknownModel: Not here.
@@ -417,6 +465,9 @@ class Repository:
             self._metrics.ready.labels(entry.name).set(0)
             old = replace(entry)
             entry.batcher = entry.model = entry.executor = None
+            if self.holds_many:
+                self._entries.pop(entry.name, None)
+            self.tell()
             await self._release(old)
             logger.info("model unloaded", extra={"model": entry.name})
 

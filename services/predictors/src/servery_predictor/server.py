@@ -61,7 +61,10 @@ def data_plane(
         timeout_seconds=settings.request_timeout_seconds,
         on_call=offered.tracer.called,
     )
-    repository.add(settings.model_name, settings.model_dir)
+    if settings.multi_model_server:
+        repository.hold(settings.model_dir)
+    else:
+        repository.add(settings.model_name, settings.model_dir)
     return DataPlane(repository, metrics, offered, allows_overrides=settings.allow_load_overrides)
 
 
@@ -209,6 +212,7 @@ class Predictor:
     async def stop(self) -> None:
         """Say not ready, finish what is in flight, unload."""
         self.plane.draining = True
+        self.repository.tell()
         async with asyncio.TaskGroup() as group:
             for server in (self.http, *self.doors):
                 group.create_task(server.stop(), name=f"http-stop-{server.port}")

@@ -30,6 +30,10 @@ class Settings(BaseSettings):
     model_dir: Path = Path("/mnt/models")
     """Directory of the artifact."""
 
+    multi_model_server: bool = Field(default=False, validation_alias=_as_kserve("multi_model_server"))
+    """Whether models come and go by their names, each in a folder of its own below ``model_dir``: none is loaded at
+    the start, and whoever reaches a port may load and unload. Also KServe's variable ``MULTI_MODEL_SERVER``."""
+
     host: str = "0.0.0.0"
     """Address to listen on."""
 
@@ -114,5 +118,8 @@ class Settings(BaseSettings):
     def _one_listens_at_a_path(cls, workers: int, info: ValidationInfo) -> int:
         if workers > 1 and info.data.get("http_socket") is not None:
             msg = "several processes cannot share --http-socket, found both"
+            raise ValueError(msg)
+        if workers > 1 and info.data.get("multi_model_server"):
+            msg = "several processes cannot hold models that come and go, found --multi-model-server"
             raise ValueError(msg)
         return workers

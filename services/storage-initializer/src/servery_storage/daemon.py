@@ -15,6 +15,7 @@ from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.protos.servery.storage.v1 import storage_pb2 as pb
 from servery_sdk.protos.servery.storage.v1 import storage_pb2_grpc as stubs
 from servery_sdk.storage import StorageEntry
+from servery_sdk.unix_sockets import grpc_target
 
 from servery_storage.patterns import Patterns
 from servery_storage.store import Store
@@ -126,7 +127,7 @@ async def serve(store: Store, socket: Path) -> None:
     server = grpc.aio.server()
     stubs.add_StorageServicer_to_server(StorageService(store), server)  # type: ignore[no-untyped-call]  # generated
     socket.parent.mkdir(parents=True, exist_ok=True)
-    server.add_insecure_port(f"unix:{socket}")
+    server.add_insecure_port(grpc_target(socket))
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

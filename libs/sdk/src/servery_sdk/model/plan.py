@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from servery_sdk.manifests import Kind, Manifest, ObjectRef
 from servery_sdk.model.catalog import Capability
 from servery_sdk.model.runtime import Runtime
-from servery_sdk.model.service import Batching, Canary, ComponentKind, Protocol, Scaling
+from servery_sdk.model.service import Batching, Canary, ComponentKind, HeldModel, Protocol, Scaling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,32 @@ class WorkerPods:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TurnedAway:
+    """A held model that its component does not get, and why; ``condition`` is KServe's word for what it fails."""
+
+    model: HeldModel
+    condition: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The models that a workload's pods hold.
+
+    Attributes:
+        config_map: Name of the object that says them to the pods.
+        assigned: Those that they get, in the order in which they have the memory.
+        memory_bytes: Of all together; 0 for any.
+    """
+
+    config_map: str
+    assigned: tuple[HeldModel, ...] = ()
+    turned_away: tuple[TurnedAway, ...] = ()
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """One component, decided down to its pod.
 
@@ -73,6 +99,7 @@ class Workload:
         traffic_percent: Of the service's requests, those that come to it first.
         concurrency: Requests at once in one pod; None for no bound.
         reads_pods: Its service account may look at the pods of the namespace.
+        held: None where its pods hold what they are made with.
     """
 
     kind: ComponentKind
@@ -100,6 +127,7 @@ class Workload:
     batching: Batching | None = None
     disruption_budget: Manifest | None = None
     reads_pods: bool = False
+    held: Held | None = None
 
     @property
     def condition(self) -> str:

@@ -253,6 +253,24 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldModel:
+    """One of the models that a component holds beside others, and that come and go while it runs.
+
+    Attributes:
+        ref: Its own object; its name is the model's in URLs.
+        framework: Its format.
+        memory: What it needs of the component's memory, as its manifest writes it; a quantity.
+        created: RFC 3339; the first have the memory, where it is not enough for all.
+    """
+
+    ref: ObjectRef
+    uri: str
+    framework: str
+    memory: str
+    created: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
     """One server of the service.
 
@@ -282,6 +300,7 @@ class Component:
         canary: None where the newest revision has all requests.
         disruption_budget: ``minAvailable`` or ``maxUnavailable``; None for one pod at a time where there are several.
         reads_pods: It looks at the pods of its namespace, as a router that finds its servers does.
+        held: Models that come and go while it runs, oldest first; None where it has its artifacts, and nothing else.
     """
 
     kind: ComponentKind
@@ -315,6 +334,7 @@ class Component:
     accelerators_env: str | None = None
     default_resources: Mapping[str, str] = field(default_factory=dict)
     replaced: frozenset[str] = frozenset()
+    held: tuple[HeldModel, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

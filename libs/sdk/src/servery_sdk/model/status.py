@@ -167,3 +167,28 @@ class Observed:
     objects: Mapping[ObjectRef, Manifest] = field(default_factory=dict)
     pods: tuple[Manifest, ...] = ()
     previous: Manifest = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldReport:
+    """How far a pod says that a model is; ``uri`` is where the artifact came from that this is about."""
+
+    pod: str
+    state: ModelState
+    reason: str = ""
+    uri: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldStatus:
+    """What a dialect writes of a model that a service holds beside others.
+
+    Attributes:
+        url: Where users ask it; None before it answers.
+        address: Where the cluster asks it.
+    """
+
+    observed_generation: int
+    conditions: tuple[Condition, ...]
+    url: str | None = None
+    address: str | None = None

@@ -6,7 +6,7 @@ from servery_sdk.crds import column, definition
 from servery_sdk.manifests import Manifest
 
 from servery_dialect_kserve import schema
-from servery_dialect_kserve.kinds import CLUSTER_SERVING_RUNTIME, INFERENCE_SERVICE, SERVING_RUNTIME
+from servery_dialect_kserve.kinds import CLUSTER_SERVING_RUNTIME, INFERENCE_SERVICE, SERVING_RUNTIME, TRAINED_MODEL
 
 _TRAFFIC = ".status.components.predictor.traffic"
 
@@ -34,6 +34,12 @@ def crds() -> tuple[Manifest, ...]:
                 age,
             ),
             short_names=("isvc",),
+        ),
+        definition(
+            TRAINED_MODEL,
+            schema.TRAINED_MODEL,
+            (column("URL", ".status.url"), column("Ready", '.status.conditions[?(@.type=="Ready")].status'), age),
+            short_names=("tm",),
         ),
         definition(SERVING_RUNTIME, schema.RUNTIME, runtime_columns),
         definition(CLUSTER_SERVING_RUNTIME, schema.RUNTIME, runtime_columns),

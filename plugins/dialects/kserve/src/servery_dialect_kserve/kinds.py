@@ -8,6 +8,7 @@ GROUP = "serving.kserve.io"
 INFERENCE_SERVICE = Kind(f"{GROUP}/v1beta1", "InferenceService", "inferenceservices")
 SERVING_RUNTIME = Kind(f"{GROUP}/v1alpha1", "ServingRuntime", "servingruntimes")
 CLUSTER_SERVING_RUNTIME = Kind(f"{GROUP}/v1alpha1", "ClusterServingRuntime", "clusterservingruntimes", namespaced=False)
+TRAINED_MODEL = Kind(f"{GROUP}/v1alpha1", "TrainedModel", "trainedmodels")
 
 MAIN_CONTAINER = "kserve-container"
 SERVICE_LABEL = f"{GROUP}/inferenceservice"

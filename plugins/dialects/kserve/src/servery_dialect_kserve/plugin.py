@@ -6,20 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from servery_sdk.contract import Dialect
 from servery_sdk.hooks import hookimpl
-from servery_sdk.manifests import Json, Kind, Manifest, ObjectRef
-from servery_sdk.model import Catalog, InferenceService, Runtime, ServiceStatus
+from servery_sdk.manifests import Json, Manifest, ObjectRef
+from servery_sdk.model import Catalog, HeldStatus, InferenceService, Runtime, ServiceStatus
 
-from servery_dialect_kserve import crds, kinds, runtime, service, status
+from servery_dialect_kserve import crds, kinds, runtime, service, status, trained
 from servery_dialect_kserve.write import write
 
 
 class KServeDialect:
-    """``serving.kserve.io``: InferenceService v1beta1, ServingRuntime and ClusterServingRuntime v1alpha1."""
+    """``serving.kserve.io``: InferenceService v1beta1; ServingRuntime, ClusterServingRuntime, TrainedModel v1alpha1."""
 
     name = "kserve"
     services = frozenset({kinds.INFERENCE_SERVICE})
     runtimes = frozenset({kinds.SERVING_RUNTIME, kinds.CLUSTER_SERVING_RUNTIME})
-    models: frozenset[Kind] = frozenset()
+    models = held = frozenset({kinds.TRAINED_MODEL})
 
     def crds(self) -> Sequence[Manifest]:
         """Return the definitions of its kinds."""
@@ -35,7 +35,15 @@ class KServeDialect:
         Raises:
             Invalid: Every error at once.
         """
-        return service.parse(manifest)
+        return service.parse(manifest, catalog)
+
+    def holder(self, manifest: Manifest) -> ObjectRef:
+        """Return the InferenceService whose predictor holds a TrainedModel."""
+        return trained.holder(manifest)
+
+    def held_status(self, found: HeldStatus) -> Mapping[str, Json]:
+        """Return a TrainedModel's status."""
+        return trained.status(found)
 
     def write(self, meant: InferenceService) -> tuple[Manifest, ...]:
         """Return the InferenceService that means ``meant``.

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 
 from servery_sdk.errors import FieldError, FieldErrorKind
 from servery_sdk.manifests import Manifest
-from servery_sdk.model import Component, ComponentKind, ModelFormat, Protocol, RuntimeRequest
+from servery_sdk.model import Component, ComponentKind, HeldModel, ModelFormat, Protocol, RuntimeRequest
 
 from servery_dialect_kserve import kinds
 from servery_dialect_kserve.extension import Extension, container_errors, overlay
 from servery_dialect_kserve.kinds import FRAMEWORKS
+from servery_dialect_kserve.trained import is_multi_model
 
 
 class Predictor(Extension):
@@ -88,7 +89,14 @@ class Predictor(Extension):
                 detail="confidential models: not supported by Servery yet",
             )
 
-    def component(self, of_service: Mapping[str, str], *, traffic_percent: int) -> Component:
+    @property
+    def is_multi_model(self) -> bool:
+        """Return whether its models come from TrainedModels."""
+        return is_multi_model(self.spec, self.model_field)
+
+    def component(
+        self, of_service: Mapping[str, str], *, traffic_percent: int, held: tuple[HeldModel, ...] | None
+    ) -> Component:
         """Return what it means."""
         return Component(
             **self.shared(of_service),
@@ -98,6 +106,7 @@ class Predictor(Extension):
             env={"INFERENCE_SERVICE_NAME": self.name},
             field_path=f"{self.path}.{self.model_field or 'containers'}",
             traffic_percent=traffic_percent,
+            held=held,
         )
 
     def request(self) -> RuntimeRequest:

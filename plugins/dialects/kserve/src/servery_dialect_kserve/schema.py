@@ -188,6 +188,47 @@ SERVICE = record(
     "spec",
 )
 
+TRAINED_MODEL = record(
+    "A model that a predictor holds beside others.",
+    {
+        "apiVersion": TEXT,
+        "kind": TEXT,
+        "metadata": {"type": "object"},
+        "spec": record(
+            "Which model, and where.",
+            {
+                "inferenceService": string("The InferenceService whose predictor holds it.", minLength=1),
+                "model": record(
+                    "The model.",
+                    {
+                        "storageUri": string("Where it is, such as s3://bucket/prefix.", minLength=1),
+                        "framework": string("Its format, such as sklearn.", minLength=1),
+                        "memory": {
+                            "x-kubernetes-int-or-string": True,
+                            "description": "What it needs of the predictor's memory, such as 256Mi.",
+                        },
+                    },
+                    "storageUri",
+                    "framework",
+                    "memory",
+                ),
+            },
+            "inferenceService",
+            "model",
+        ),
+        "status": record(
+            "What is.",
+            {
+                "observedGeneration": {"type": "integer", "format": "int64"},
+                "conditions": CONDITIONS,
+                "url": string("Where users ask it from outside."),
+                "address": record("Where the cluster asks it.", {"url": TEXT}),
+            },
+        ),
+    },
+    "spec",
+)
+
 RUNTIME = record(
     "How models of some formats are served.",
     {

@@ -10,12 +10,13 @@ from servery_sdk import schema as structural
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid, unsupported
 from servery_sdk.kinds import SERVICE_ACCOUNT
 from servery_sdk.manifests import Json, Manifest, Namespace, ObjectRef
-from servery_sdk.model import AutoscalerClass, ComponentKind, InferenceService
+from servery_sdk.model import AutoscalerClass, Catalog, ComponentKind, InferenceService
 
 from servery_dialect_kserve import kinds, schema
 from servery_dialect_kserve.companions import ART, GONE, Explainer, Transformer
 from servery_dialect_kserve.kinds import FRAMEWORKS, INFERENCE_SERVICE
 from servery_dialect_kserve.predictor import Predictor
+from servery_dialect_kserve.trained import held
 
 _MODES = {"Standard": "raw", "RawDeployment": "raw", "Knative": "knative", "Serverless": "knative"}
 _COMPONENTS = tuple(f"spec.{kind}" for kind in (Predictor.kind, Transformer.kind, Explainer.kind))
@@ -30,7 +31,7 @@ _NOT_YET: Mapping[str, str] = {
 _GONE = "KServe serves these no more; explain with art, or with containers such as servery/explainer-shap"
 
 
-def parse(manifest: Manifest) -> InferenceService:
+def parse(manifest: Manifest, catalog: Catalog) -> InferenceService:
     """Return what ``manifest`` means.
 
     Raises:
@@ -53,7 +54,7 @@ def parse(manifest: Manifest) -> InferenceService:
     if errors:
         # A schema's error and a rule's may say the same.
         raise Invalid(sorted({str(error): error for error in errors}.values(), key=lambda error: error.path))
-    return _service(manifest)
+    return _service(manifest, catalog)
 
 
 def references(manifest: Manifest) -> frozenset[ObjectRef]:
@@ -73,8 +74,12 @@ def references(manifest: Manifest) -> frozenset[ObjectRef]:
 def _fetches(component: Manifest) -> bool:
     models = [component.get(name) for name in (*FRAMEWORKS, "model", ART)]
     uris = [model.get("storageUri") for model in models if isinstance(model, dict)]
-    return bool(component.get("storageUris")) or any(
-        isinstance(uri, str) and not uri.startswith("pvc://") for uri in uris
+    # A model that does not say where it is comes with TrainedModels, which do.
+    is_elsewhere = any(model.get("storageUri") is None for model in models if isinstance(model, dict))
+    return (
+        is_elsewhere
+        or bool(component.get("storageUris"))
+        or any(isinstance(uri, str) and not uri.startswith("pvc://") for uri in uris)
     )
 
 
@@ -128,16 +133,21 @@ def _companions(manifest: Manifest) -> Iterator[Transformer | Explainer]:
             yield reader(manifest, host)
 
 
-def _service(manifest: Manifest) -> InferenceService:
+def _service(manifest: Manifest, catalog: Catalog) -> InferenceService:
     metadata = manifest["metadata"]
     predictor, companions = Predictor(manifest), tuple(_companions(manifest))
     labels = metadata.get("labels") or {}
+    ref = ObjectRef(INFERENCE_SERVICE, Namespace(predictor.namespace), metadata["name"])
     is_first = all(companion.kind is not ComponentKind.TRANSFORMER for companion in companions)
     return InferenceService(
-        ref=ObjectRef(INFERENCE_SERVICE, Namespace(predictor.namespace), metadata["name"]),
+        ref=ref,
         metadata={**metadata, "namespace": predictor.namespace, "annotations": _annotations(predictor)},
         components=(
-            predictor.component(labels, traffic_percent=100 if is_first else 0),
+            predictor.component(
+                labels,
+                traffic_percent=100 if is_first else 0,
+                held=held(ref, catalog) if predictor.is_multi_model else None,
+            ),
             *(companion.component(labels) for companion in companions),
         ),
         owned_labels={kinds.SERVICE_LABEL: metadata["name"]},

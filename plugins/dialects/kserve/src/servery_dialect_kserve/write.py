@@ -23,6 +23,7 @@ from servery_sdk.runtimes import MODEL_DIR
 
 from servery_dialect_kserve import companions, kinds, payload_logger
 from servery_dialect_kserve.kinds import INFERENCE_SERVICE, MAIN_CONTAINER
+from servery_dialect_kserve.trained import ALONE
 
 _NAME = "KServe"
 _MODES = {"raw": "Standard", "knative": "Knative"}
@@ -75,6 +76,8 @@ def _unsayable(component: Component) -> Iterator[str]:
         yield "pods that each replica leads"
     if component.batching is not None and not component.batching.is_in_front:
         yield "batching in the model server"
+    if component.held is None and _would_hold(component):
+        yield "a model without a source, other than one that its server finds by itself: there it holds TrainedModels"
     if component.scaling.initial_replicas not in {None, component.scaling.min_replicas}:
         yield f"{component.scaling.initial_replicas} replicas to begin with, other than minReplicas"
     if component.disruption_budget not in _BUDGETS:
@@ -92,6 +95,13 @@ def _unsayable(component: Component) -> Iterator[str]:
         yield f"{key} of the pod"
     for key in sorted(component.container.keys() - openapi.CONTAINER.keys()):
         yield f"{key} of the container"
+
+
+def _would_hold(component: Component) -> bool:
+    """Return whether the predictor that is written would be one of many models."""
+    request = component.runtime
+    is_alone = request is None or (request.format is not None and request.format.name in ALONE)
+    return component.kind is ComponentKind.PREDICTOR and not is_alone and not component.artifacts
 
 
 def _runtime_errors(component: Component) -> Iterator[FieldError]:

@@ -81,6 +81,8 @@ def _unsayable(component: Component) -> Iterator[str]:
         yield "a server of gRPC alone: the first port of its Service is REST's"
     if component.logging is not None:
         yield "payload logging"
+    if component.held is not None:
+        yield "models that come and go while it runs"
     if component.timeout_seconds is not None:
         yield f"how long a request may take ({component.timeout_seconds} seconds)"
     if component.container_concurrency:

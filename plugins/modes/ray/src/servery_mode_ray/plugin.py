@@ -71,6 +71,11 @@ def _objections(plan: DeploymentPlan) -> Iterator[str]:
                 f"{workload.component}: its first port is {workload.ports[0].name} (gRPC), and Ray Serve's proxy speaks "
                 "HTTP/1.1; let the first port be the server's REST port, or choose mode raw or knative"
             )
+        if workload.held is not None:
+            yield (
+                f"{workload.component}: models that come and go are loaded by an agent in the server's own pod, and Ray "
+                "Serve's replicas have none; choose mode raw or knative"
+            )
         yield from (f"{workload.component}: {objection}" for objection in _scaling_objections(workload.scaling))
         if not _is_rolling(workload.strategy):
             yield (

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 
 from servery_sdk.manifests import Json, Manifest, ObjectRef
-from servery_sdk.model import Batching, Catalog, Component, InferenceService, PayloadLogging
+from servery_sdk.model import Batching, Catalog, Component, InferenceService, PayloadLogging, Selection
 
+from servery_controller.planning import held
 from servery_controller.planning.credentials import Credentials, credentials
 from servery_controller.planning.settings import PlanningSettings
 
@@ -21,12 +22,14 @@ SPOOL_PATH = "/var/spool/servery-agent"
 
 def needs_agent(component: Component) -> bool:
     """Return whether what is asked of ``component`` is done on the way to it."""
-    return component.logging is not None or (component.batching is not None and component.batching.is_in_front)
+    is_batched = component.batching is not None and component.batching.is_in_front
+    return is_batched or component.logging is not None or component.held is not None
 
 
 def agent(
     service: InferenceService,
     component: Component,
+    selection: Selection | None,
     main: Manifest,
     port: Json,
     granted: Credentials,
@@ -36,7 +39,9 @@ def agent(
 
     Source: KServe pkg/webhook/admission/pod/agent_injector.go; its names, port, flags and probe.
     """
-    args = [*_batching(component.batching), *_logging(service, component, component.logging, settings)]
+    models = held.held(service, component, selection, main, settings)
+    pulling = [] if models is None else [*held.agent_args(models, service, selection, settings)]
+    args = [*pulling, *_batching(component.batching), *_logging(service, component, component.logging, settings)]
     args += ["--component-port", str(port), *_grpc_port(main)]
     made: dict[str, Json] = {
         "name": AGENT,
@@ -62,6 +67,9 @@ def agent(
     }
     if "securityContext" in main:
         made["securityContext"] = main["securityContext"]
+    if models is not None:
+        made["volumeMounts"] = held.agent_mounts()
+        made["env"] += held.agent_variables(settings)
     return made
 
 

@@ -25,6 +25,7 @@ from servery_sdk.model import (
 )
 from servery_sdk.model.service import AutoscalerClass
 
+from servery_controller.planning import held
 from servery_controller.planning.agent import AGENT_PORT, needs_agent, speaks_http2
 from servery_controller.planning.pod import DEFAULT_PORT, adapted_labels, given, pod, with_accelerators, workers
 from servery_controller.planning.selection import select_runtime
@@ -112,6 +113,7 @@ def _workload(
         batching=component.batching,
         disruption_budget=component.disruption_budget,
         reads_pods=component.reads_pods,
+        held=held.held(service, component, selection, spec["containers"][0], settings),
     )
 
 
@@ -219,6 +221,11 @@ def _explanations(
             if container in workload.pod.get("initContainers", ()):
                 role = f"runs first: {' '.join(container.get('args', ()))}"
             yield f"container {container['name']} ({container.get('image', 'no image')}): {role}"
+        if workload.held is not None:
+            names = ", ".join(model.ref.name for model in workload.held.assigned) or "none yet"
+            yield f"{workload.component}: models come and go, each with a manifest of its own; now {names}"
+            for away in workload.held.turned_away:
+                yield f"{workload.component}: model {away.model.ref.name} is turned away: {away.message}"
         if workload.workers is not None:
             yield f"{workload.component}: each pod leads {workload.workers.count} workers"
         if workload.kind is ComponentKind.TRANSFORMER:

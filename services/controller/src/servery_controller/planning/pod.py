@@ -12,6 +12,7 @@ from servery_sdk.model import Adaptation, Catalog, Component, InferenceService, 
 from servery_sdk.quantities import parse
 from servery_sdk.runtimes import MODEL_DIR
 
+from servery_controller.planning import held
 from servery_controller.planning.agent import SPOOL_VOLUME, agent, granted_to, needs_agent
 from servery_controller.planning.credentials import credentials
 from servery_controller.planning.errors import NoPlan
@@ -114,17 +115,24 @@ def _assembled(
     spec = _over(fill(own, metadata, where=where), overlay, component, selection)
     containers = _containers(recipe, metadata, component, selection, where)
     account = ObjectRef(kinds.SERVICE_ACCOUNT, service.ref.namespace, spec.get("serviceAccountName") or "default")
-    added = storage(component.artifacts, settings, credentials(catalog, account))
+    given_credentials = credentials(catalog, account)
+    added = storage(component.artifacts, settings, given_credentials)
+    if component.held is not None:
+        added = replace(added, mounts=(*added.mounts, held.main_mount()))
     containers = [
         _equipped(container, component, added, is_main=index == 0, answers=recipe.answers)
         for index, container in enumerate(containers)
     ]
     if recipe.answers and needs_agent(component):
         main, granted = containers[0], granted_to(component, catalog, account)
-        containers.append(agent(service, component, main, _port(main), granted, settings))
+        containers.append(agent(service, component, selection, main, _port(main), granted, settings))
         had = {volume["name"] for volume in (*spec.get("volumes", ()), *added.volumes)}
         volumes = [{"name": SPOOL_VOLUME, "emptyDir": {}}, *(v for v in granted.volumes if v["name"] not in had)]
         spec["volumes"] = [*spec.get("volumes", ()), *volumes]
+        models = held.held(service, component, selection, main, settings)
+        if models is not None:
+            containers.append(held.daemon(settings, given_credentials, main.get("securityContext")))
+            added = replace(added, volumes=(*added.volumes, *held.volumes(models, given_credentials)))
     spec = {**_POD_DEFAULTS, **spec, "containers": containers}
     if added.init_containers:
         spec["initContainers"] = [*added.init_containers, *spec.get("initContainers", ())]
@@ -228,11 +236,12 @@ def _containers(
 def _equipped(container: Manifest, component: Component, added: Storage, *, is_main: bool, answers: bool) -> Manifest:
     made = dict(container)
     if is_main:
-        promised = [{"name": name, "value": value} for name, value in component.env.items()]
+        told = {**component.env, **(held.MAIN_VARIABLES if component.held is not None else {})}
+        promised = [{"name": name, "value": value} for name, value in told.items()]
         made["env"] = merge({"env": promised}, {"env": made.get("env", [])})["env"]
         made.setdefault("imagePullPolicy", "IfNotPresent")
-        if told := [f"--{flag}={value}" for flag, value in component.flags.items() if given(made, flag) is None]:
-            made["args"] = [*(made.get("args") or ()), *told]
+        if flags := [f"--{flag}={value}" for flag, value in component.flags.items() if given(made, flag) is None]:
+            made["args"] = [*(made.get("args") or ()), *flags]
         if component.default_resources:
             made["resources"] = _with_defaults(made.get("resources") or {}, component.default_resources)
         if answers:

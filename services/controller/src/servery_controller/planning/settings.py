@@ -33,6 +33,8 @@ class PlanningSettings:
         agent_image: Of the sidecar that requests pass by where a manifest asks for that.
         agent_resources: Of it.
         log_url: Where payloads are logged where a manifest does not say it.
+        assignments_address: ``host:port`` of the controller, which tells agents what their pods should hold; without,
+            only the mounted ConfigMap does.
         storage_schemes: URI schemes that the installed providers know; ``pvc`` is planning's own.
         automount_service_account_token: False puts ``automountServiceAccountToken: false`` where a pod is silent.
     """
@@ -53,6 +55,7 @@ class PlanningSettings:
     agent_image: str = f"servery/agent:{VERSION}"
     agent_resources: Manifest = field(default_factory=lambda: _AGENT_RESOURCES)
     log_url: str = "http://default-broker"
+    assignments_address: str = ""
     storage_schemes: frozenset[str] = frozenset(
         {
             "abfs",

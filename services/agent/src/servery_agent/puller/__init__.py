@@ -1,0 +1,1 @@
+"""Several models behind one server: brought, loaded, unloaded and let go as they are assigned."""
