@@ -1,6 +1,7 @@
 """Tokens per second through the server, beside transformers' own loop: the same tiny model and prompts, one core, one run.
 
-Run: ``uv run --group torch python bench/generation.py [--texts 32] [--tokens 128] [--hidden 64] [--rounds 3]``. The peer is
+Run: ``uv run --group torch python bench/generation.py [--texts 32] [--tokens 128] [--hidden 64] [--rounds 3]``, or with
+``--backend vllm`` in the environment of ``tox -e vllm``: then the peer is vLLM's own server. Else the peer is
 ``generate`` on all prompts as one left-padded batch, in a process of its own on the core that the server has; and the
 library's continuous batching. The server is asked for all texts at once, whole and streamed, by a client on the others.
 All take turns, and every text of the server is compared with that of ``generate``. On a machine that has other things
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -113,7 +114,8 @@ def on_server_core() -> None:
 
 def environment() -> dict[str, str]:
     """Return what both sides get: one thread."""
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    of_vllm = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", **of_vllm}
 
 
 class Peer:
@@ -152,26 +154,46 @@ class Peer:
         self._process.communicate()
 
 
+def servery(directory: str, port: int, *flags: str) -> list[str]:
+    """Return the command of our server."""
+    return [
+        *(sys.executable, "-m", "servery_predictor.cli", "--model_name=tiny", f"--model_dir={directory}"),
+        *(f"--http_port={port}", "--host=127.0.0.1", "--enable-grpc=false", *flags),
+    ]
+
+
+VLLM = ("--dtype=float32", "--enforce-eager", "--max-model-len=1024", "--no-enable-prefix-caching")
+"""What both servers tell vLLM. A prompt that is asked again shall be read again."""
+
+
+def vllm(directory: str, port: int) -> list[str]:
+    """Return the command of vLLM's own server."""
+    return [
+        # Its command of that name asks for the distribution "vllm", which the build for the CPU is not.
+        *(sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", f"--model={directory}"),
+        "--served-model-name=tiny",
+        *(f"--port={port}", "--host=127.0.0.1", *VLLM),
+    ]
+
+
 @contextmanager
-def server(directory: str) -> Iterator[tuple[str, int]]:
-    """Run the server on one core; yields its address and process id once it is ready."""
+def server(command: Callable[[int], list[str]]) -> Iterator[tuple[str, int]]:
+    """Run a server on one core; yields its address and process id once it is ready."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "servery_predictor.cli", "--runtime=huggingface", "--model_name=tiny"),
-            *(f"--model_dir={directory}", f"--http_port={port}", "--host=127.0.0.1", "--enable-grpc=false"),
-        ],
+        command(port),
         preexec_fn=on_server_core,
         env=environment(),
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
+        for _ in range(6000):
             try:
-                urllib.request.urlopen(f"{url}/v2/models/tiny/ready", timeout=5)
+                urllib.request.urlopen(f"{url}/v1/models", timeout=5)
                 break
             except OSError:
                 if process.poll() is not None:
@@ -184,9 +206,10 @@ def server(directory: str) -> Iterator[tuple[str, int]]:
 
 
 def busy_seconds(pid: int) -> float:
-    """Return the processor seconds that a process has used."""
+    """Return the processor seconds that a process has used, and those below it that live: vLLM's engine is one."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(busy_seconds(int(one)) for one in below)
 
 
 async def ask(url: str, prompts: list[str], tokens: int, *, is_streamed: bool) -> list[str]:
@@ -197,7 +220,7 @@ async def ask(url: str, prompts: list[str], tokens: int, *, is_streamed: bool) -
 
         async def one(prompt: str) -> str:
             body = json.dumps({**common, "prompt": prompt}).encode()
-            answer = await client.request("POST", f"{url}/v1/completions", body=body)
+            answer = await client.request("POST", f"{url}/v1/completions", headers=_JSON, body=body)
             if answer.status != 200:
                 raise SystemExit(answer.body.decode())
             return answer.body.decode()
@@ -228,6 +251,63 @@ def served(url: str, pid: int, prompts: list[str], tokens: int, *, is_streamed: 
     return took, [text_of(body, tokens, is_streamed=is_streamed) for body in bodies]
 
 
+Taken = dict[str, list[Took]]
+Equal = dict[str, list[float]]
+_JSON = ((b"content-type", b"application/json"),)
+WAYS = ((False, ""), (True, ", streamed"))
+
+
+def beside_transformers(directory: str, prompts: list[str], tokens: int, rounds: int) -> tuple[Taken, Equal]:
+    """Return the rounds of the library and of our server over it, and which of our texts are the library's."""
+    took: Taken = {"generate": []}
+    equal: Equal = {}
+    alone = Peer("generate_batch", directory, prompts, tokens)
+    took["generate_batch"] = [alone.round() for _ in range(rounds)]
+    alone.close()
+    peer = Peer("generate", directory, prompts, tokens)
+    os.sched_setaffinity(0, os.sched_getaffinity(0) - {SERVER_CORE} or {SERVER_CORE})
+    with server(lambda port: servery(directory, port, "--runtime=huggingface", "--backend=huggingface")) as (url, pid):
+        for number in range(-1, rounds):
+            # In turns: what else the machine does changes in time. The first round warms.
+            found = {"generate": peer.round()}
+            for is_streamed, streamed in WAYS:
+                way = f"servery{streamed}"
+                found[way], texts = served(url, pid, prompts, tokens, is_streamed=is_streamed)
+                equal.setdefault(way, []).append(sum(map(operator.eq, texts, peer.texts)) / len(prompts))
+            if number >= 0:
+                for way, one in found.items():
+                    took.setdefault(way, []).append(one)
+    peer.close()
+    return took, equal
+
+
+def beside_vllm(directory: str, prompts: list[str], tokens: int, rounds: int) -> tuple[Taken, Equal]:
+    """Return the rounds of vLLM's own server and of ours over its engine, and which of our texts are its.
+
+    One after the other, twice: an engine that only waits takes some of the core from the other.
+    """
+    commands = {
+        "vllm": lambda port: vllm(directory, port),
+        "servery": lambda port: servery(directory, port, "--runtime=vllm", *VLLM),
+    }
+    took: Taken = {name + streamed: [] for name in commands for _, streamed in WAYS}
+    equal: Equal = {}
+    wanted: list[str] = []
+    os.sched_setaffinity(0, os.sched_getaffinity(0) - {SERVER_CORE} or {SERVER_CORE})
+    for _ in range(2):
+        for name, command in commands.items():
+            with server(command) as (url, pid):
+                for number in range(-1, rounds):
+                    for is_streamed, streamed in WAYS:
+                        one, texts = served(url, pid, prompts, tokens, is_streamed=is_streamed)
+                        wanted = wanted or texts
+                        share = sum(map(operator.eq, texts, wanted)) / len(prompts)
+                        equal.setdefault(name + streamed, []).append(share)
+                        if number >= 0:
+                            took[name + streamed].append(one)
+    return took, equal
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -235,11 +315,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--backend", choices=("huggingface", "vllm"), default="huggingface")
     options = parser.parse_args()
     drawn = random.Random(0)
     prompts = [" ".join(drawn.choices(WORDS, k=drawn.randint(3, 20))) for _ in range(options.texts)]
+    packages = ("transformers", "torch", "uvloop", *(("vllm-cpu",) if options.backend == "vllm" else ()))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(", ".join(f"{package} {version(package)}" for package in ("transformers", "torch", "uvloop")))
+    print(", ".join(f"{package} {version(package)}" for package in packages))
     print(
         f"Llama of 2 layers, width {options.hidden}; {options.texts} texts of {options.tokens} tokens at once, one core\n"
     )
@@ -250,34 +332,22 @@ def main() -> None:
             check=True,
             capture_output=True,
         )
-        took: dict[str, list[Took]] = {"generate": []}
-        equal: dict[str, list[float]] = {}
-        alone = Peer("generate_batch", directory, prompts, options.tokens)
-        took["generate_batch"] = [alone.round() for _ in range(options.rounds)]
-        alone.close()
-        peer = Peer("generate", directory, prompts, options.tokens)
-        os.sched_setaffinity(0, os.sched_getaffinity(0) - {SERVER_CORE} or {SERVER_CORE})
-        with server(directory) as (url, pid):
-            for number in range(-1, options.rounds):
-                # In turns: what else the machine does changes in time. The first round warms.
-                rounds = {"generate": peer.round()}
-                for way, is_streamed in (("servery", False), ("servery, streamed", True)):
-                    rounds[way], texts = served(url, pid, prompts, options.tokens, is_streamed=is_streamed)
-                    same = sum(map(operator.eq, texts, peer.texts))
-                    equal.setdefault(way, []).append(same / len(prompts))
-                if number >= 0:
-                    for way, one in rounds.items():
-                        took.setdefault(way, []).append(one)
-        peer.close()
+        compare = beside_vllm if options.backend == "vllm" else beside_transformers
+        took, equal = compare(directory, prompts, options.tokens, options.rounds)
+    base, *_ = took
     for way, found in took.items():
         for of in ("by_clock", "by_core"):
             rates = [options.texts * options.tokens / getattr(one, of) for one in found]
-            pairs = zip(found, took["generate"], strict=True)
-            ratio = statistics.median(getattr(base, of) / getattr(one, of) for one, base in pairs)
+            ours, theirs = ([getattr(one, of) for one in each] for each in (found, took[base]))
+            if options.backend == "vllm":
+                # Not taken in turns: the n-th of one has nothing to do with the n-th of the other.
+                ratio = statistics.median(theirs) / statistics.median(ours)
+            else:
+                ratio = statistics.median(first / one for one, first in zip(ours, theirs, strict=True))
             each = ", ".join(f"{rate:,.0f}" for rate in rates)
-            print(f"{way:18} {ratio:5.0%} of generate; tokens for each second {of.replace('_', ' the ')}: {each}")
+            print(f"{way:18} {ratio:5.0%} of {base}; tokens for each second {of.replace('_', ' the ')}: {each}")
     for way, shares in equal.items():
-        print(f"{way:18} {min(shares):5.0%} of its texts are those of generate, in the worst round")
+        print(f"{way:18} {min(shares):5.0%} of its texts are those of {base}, in the worst round")
 
 
 if __name__ == "__main__":

@@ -8,30 +8,22 @@ load is an HTTP/2 client of our own, for ``grpcio``'s costs more than what is me
 from __future__ import annotations
 
 import argparse
-import asyncio
-import multiprocessing
 import os
 import platform
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
-import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from multiprocessing.queues import Queue
 from pathlib import Path
 
 import grpc
 import joblib
 import numpy as np
-import uvloop
-from servery_http.http2 import frames
-from servery_http.http2.frames import Setting
-from servery_http.http2.headers import encode
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 from sklearn.datasets import load_iris
 from sklearn.svm import SVC
@@ -39,17 +31,8 @@ from sklearn.svm import SVC
 ROWS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 SERVER_CORE = min(os.sched_getaffinity(0))
-HEAD = encode(
-    (
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", METHOD.encode()),
-        (b":authority", b"bench"),
-        (b"te", b"trailers"),
-        (b"content-type", b"application/grpc"),
-        (b"user-agent", b"grpc-bench"),
-    )
-)
+CLIENT_CORES = os.sched_getaffinity(0) - {SERVER_CORE} or {SERVER_CORE}
+LOAD = Path(__file__).with_name("grpc_load.py")
 
 KSERVE = """
 import sys, joblib, numpy as np
@@ -84,95 +67,29 @@ def message(*, raw: bool) -> bytes:
     return request.SerializeToString()
 
 
-class Asker(asyncio.Protocol):
-    """One connection that calls again as soon as it is answered."""
-
-    def __init__(self, request: bytes, size: int, latencies: list[float]) -> None:
-        self._request, self._size, self._latencies = request, size, latencies
-        self._buffer = b""
-        self._next = 1
-        self._received = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # a stream's transport
-        large = 2**31 - 1
-        settings = frames.settings({Setting.INITIAL_WINDOW_SIZE: large, Setting.HEADER_TABLE_SIZE: 0})
-        room = frames.window_update(0, large - frames.DEFAULT_WINDOW_BYTES)
-        transport.write(frames.PREFACE + settings + room)  # type: ignore[attr-defined]  # likewise
-        self._ask()
-
-    def _ask(self) -> None:
-        self._received = 0
-        self._asked = time.perf_counter()
-        self._transport.write(
-            frames.headers(self._next, HEAD, end=False)
-            + frames.frame(frames.DATA, frames.END_STREAM, self._next, self._request)
-        )
-        self._next += 2
-
-    def data_received(self, data: bytes) -> None:
-        buffer = self._buffer + data
-        at = 0
-        while len(buffer) - at >= frames.HEADER_BYTES:
-            high, low, kind, flags, _ = frames.HEADER.unpack_from(buffer, at)
-            end = at + frames.HEADER_BYTES + (high << 16 | low)
-            if end > len(buffer):
-                break
-            payload, at = buffer[at + frames.HEADER_BYTES : end], end
-            if kind == frames.DATA:
-                self._received += len(payload)
-            elif kind == frames.HEADERS and flags & frames.END_STREAM:
-                if self._received != self._size:
-                    raise SystemExit(f"an answer of {self._received} bytes in place of {self._size}: {payload!r}")
-                self._latencies.append(time.perf_counter() - self._asked)
-                self._ask()
-            elif kind == frames.SETTINGS and not flags & frames.ACK:
-                self._transport.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
-            elif kind == frames.PING and not flags & frames.ACK:
-                self._transport.write(frames.frame(frames.PING, frames.ACK, 0, payload))
-            elif kind in {frames.GOAWAY, frames.RST_STREAM}:
-                raise SystemExit(f"the server ends it: {payload!r}")
-        self._buffer = buffer[at:]
-
-
-async def ask(port: int, request: bytes, size: int, connections: int, seconds: float) -> list[float]:
-    """Return the latency in seconds of each answer."""
-    loop = asyncio.get_running_loop()
-    latencies: list[float] = []
-    prefixed = struct.pack(">BI", 0, len(request)) + request
-    made = [
-        await loop.create_connection(lambda: Asker(prefixed, size, latencies), "127.0.0.1", port)
-        for _ in range(connections)
-    ]
-    await asyncio.sleep(0.3)
-    latencies.clear()
-    await asyncio.sleep(seconds)
-    answered = latencies[:]
-    for transport, _ in made:
-        transport.abort()
-    return answered
-
-
-def client(port: int, request: bytes, size: int, connections: int, seconds: float, results: Queue[list[float]]) -> None:
-    """Be one client process."""
-    os.sched_setaffinity(0, os.sched_getaffinity(0) - {SERVER_CORE} or {SERVER_CORE})
-    results.put(uvloop.run(ask(port, request, size, connections, seconds)))
-
-
 def measure(port: int, request: bytes, connections: int, seconds: float) -> tuple[float, float, float]:
     """Return answers per second, and the median and 99th percentile of their latency in milliseconds."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         size = len(channel.unary_unary(METHOD)(request, wait_for_ready=True, timeout=60)) + 5
     processes = min(3, connections)
     shares = [connections // processes + (number < connections % processes) for number in range(processes)]
-    context = multiprocessing.get_context("spawn")
-    results: Queue[list[float]] = context.Queue()
-    clients = [context.Process(target=client, args=(port, request, size, share, seconds, results)) for share in shares]
-    for process in clients:
-        process.start()
-    latencies = sorted(latency for _ in clients for latency in results.get(timeout=60 + seconds))
-    for process in clients:
-        process.join()
+    with tempfile.NamedTemporaryFile() as sent:
+        sent.write(request)
+        sent.flush()
+        # Processes of a program that imports little: what a fork of this one would have to import takes seconds.
+        asked = [sys.executable, LOAD, f"--port={port}", f"--request={sent.name}", f"--size={size}"]
+        clients = [
+            subprocess.Popen(
+                [*asked, f"--connections={share}", f"--seconds={seconds}"],
+                stdout=subprocess.PIPE,
+                preexec_fn=lambda: os.sched_setaffinity(0, CLIENT_CORES),  # no threads yet
+            )
+            for share in shares
+        ]
+        told = [client.communicate(timeout=60 + seconds)[0] for client in clients]
+    if any(client.returncode for client in clients):
+        raise SystemExit("a client failed")
+    latencies = sorted(latency for each in told for latency in array("d", each))
     median, late = latencies[len(latencies) // 2], latencies[len(latencies) * 99 // 100]
     return len(latencies) / seconds, median * 1000, late * 1000
 

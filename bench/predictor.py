@@ -3,9 +3,11 @@
 Run: ``uv run python bench/predictor.py [--seconds 2] [--connections 1 16 64 256] [--peers kserve mlserver triton]``.
 Needs ``wrk`` and ``uv``.
 
-All servers run at once on core 0 and wait; ``wrk`` asks one of them at a time from the other cores, the servers by
-turns in each of three repetitions, so that what else the machine does meets all alike. Figures are medians; a ratio is
-the median of the repetitions' ratios. Each peer has a virtual environment of its own, made at the first run below
+All servers run at once on core 0 and wait; ``wrk``, and for gRPC the client of ``grpc_front.py``, asks one of them at a
+time from the other cores, the servers by turns in each of three repetitions, so that what else the machine does meets
+all alike. Figures are medians; a ratio is the median of the repetitions' ratios. Beside what a client sees stands the
+processor time, user and system, that the server's processes had for each request: where other work is on the core, it
+is the figure that suffers least. Each peer has a virtual environment of its own, made at the first run below
 ``~/.cache/servery-bench``. Triton is the binary of the ``nvidia-pytriton`` wheel with its Python backend and dynamic
 batching; one process is its server and one its model, both on the one core.
 """
@@ -27,18 +29,22 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import joblib
 import numpy as np
+from grpc_front import measure, message
 from sklearn.datasets import load_iris
 from sklearn.svm import SVC
+from up import cpu_seconds, family
 
 ROWS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
 CACHE = Path.home() / ".cache" / "servery-bench"
 REPETITIONS = 3
+GRPC = "gRPC"
 SERVER_CORE = min(os.sched_getaffinity(0))
 CLIENT_CORES = ",".join(map(str, sorted(os.sched_getaffinity(0) - {SERVER_CORE}))) or str(SERVER_CORE)
 
@@ -274,11 +280,12 @@ def serving(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What wrk saw in one repetition."""
+    """What a client saw in one repetition; ``cpu_us`` is what the server worked for each request."""
 
     rate: float
     p50_ms: float
     p99_ms: float
+    cpu_us: float = 0.0
 
 
 def ask(port: int, case: Case, connections: int, seconds: int, scratch: Path, cores: str) -> Measured:
@@ -322,36 +329,77 @@ def machine() -> str:
     )
 
 
+def ask_grpc(port: int, connections: int, seconds: int) -> Measured:
+    """Return what the client of ``grpc_front.py`` sees of one server, contents typed.
+
+    Raises:
+        SystemExit: An answer was not as long as the first, or the server ended a connection.
+    """
+    rate, p50, p99 = measure(port, message(raw=False), connections, seconds)
+    return Measured(rate=rate, p50_ms=p50, p99_ms=p99)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A server that waits to be asked."""
+
+    pid: int
+    http: int
+    grpc: int
+
+    def worked(self, ask: Callable[[int], Measured], seconds: int) -> Measured:
+        """Return what ``ask`` sees in so many seconds, and what the server's processes worked meanwhile."""
+        before = self._cpu_seconds()
+        found = ask(seconds)
+        return replace(found, cpu_us=(self._cpu_seconds() - before) / (found.rate * seconds) * 1e6)
+
+    def _cpu_seconds(self) -> float:
+        return sum(map(cpu_seconds, family(self.pid)))
+
+
 def against_peers(names: Sequence[str], counts: Sequence[int], seconds: int, scratch: Path) -> None:
     """Print one table for each kind of request."""
     data = load_iris()
     model = scratch / "model"
     model.mkdir()
     joblib.dump(SVC(gamma="scale").fit(data.data, data.target), model / "model.joblib")
-    ports = {name: free_port() for name in ("servery", *names)}
     with contextlib.ExitStack() as stack:
-        for name, port in ports.items():
-            started, variables = command(name, model, port, free_port(), scratch)
-            stack.enter_context(serving(name, started, variables, ready(port), {SERVER_CORE}))
-        for case in cases().values():
-            asked = [name for name in ports if name == "servery" or case.name not in PEERS[name].lacks]
-            print(f"\n{case.name}: requests/s, p50 and p99 in ms, times Servery's rate\n")
+        servers: dict[str, Running] = {}
+        for name in ("servery", *names):
+            http, grpc = free_port(), free_port()
+            started, variables = command(name, model, http, grpc, scratch)
+            process = stack.enter_context(serving(name, started, variables, ready(http), {SERVER_CORE}))
+            servers[name] = Running(pid=process.pid, http=http, grpc=grpc)
+        for kind in (*cases(), GRPC):
+            asked = [name for name in servers if name == "servery" or kind not in PEERS[name].lacks]
+            print(f"\n{kind}: requests/s, p50 and p99 in ms, µs of the core for each, times Servery's rate\n")
             print("| connections | " + " | ".join(asked) + " |")
             print("| --- |" + " --- |" * len(asked))
             for count in counts:
                 found: dict[str, list[Measured]] = {name: [] for name in asked}
                 for _ in range(REPETITIONS):
                     for name in asked:
-                        ask(ports[name], case, count, 1, scratch, CLIENT_CORES)
-                        found[name].append(ask(ports[name], case, count, seconds, scratch, CLIENT_CORES))
+                        server = servers[name]
+                        one = (
+                            partial(ask_grpc, server.grpc, count)
+                            if kind == GRPC
+                            else partial(_ask, server.http, cases()[kind], count, scratch)
+                        )
+                        one(1)
+                        found[name].append(server.worked(one, seconds))
                 print(f"| {count} | " + " | ".join(_cell(found, name) for name in asked) + " |", flush=True)
 
 
+def _ask(port: int, case: Case, connections: int, scratch: Path, seconds: int) -> Measured:
+    return ask(port, case, connections, seconds, scratch, CLIENT_CORES)
+
+
 def _cell(found: Mapping[str, Sequence[Measured]], name: str) -> str:
-    rate, p50, p99 = (
-        statistics.median(getattr(one, field) for one in found[name]) for field in ("rate", "p50_ms", "p99_ms")
+    rate, p50, p99, cpu = (
+        statistics.median(getattr(one, field) for one in found[name])
+        for field in ("rate", "p50_ms", "p99_ms", "cpu_us")
     )
-    cell = f"{rate:,.0f}, {p50:.2g}/{p99:.2g}"
+    cell = f"{rate:,.0f}, {p50:.3g}/{p99:.3g}, {cpu:.0f}"
     if name == "servery":
         return cell
     ratio = statistics.median(

@@ -3,9 +3,14 @@
 Run: ``uv run python bench/workers.py [--workers 4] [--seconds 3] [--megabytes 300]``. Needs ``wrk`` and ``taskset``.
 
 One worker has a core, several have one each. ``wrk`` has the cores that are left, or shares all where none is left (it
-says which); then it takes from several workers what it does not take from one, and so the ratio on a quick model is that
-of the machine, not of the server. The heavy model takes 0.3 ms a row, beside which ``wrk`` is nothing. Both servers run
-at once and are asked by turns; a ratio is the median of the repetitions' ratios.
+says which); then it takes from several workers what it does not take from one, and so the ratio of rates on a quick model
+is that of the machine, not of the server. What the server itself costs is told apart: the processor time, user and
+system, of all its processes for each request. A second of a core divided by it is what a core can answer, and the last
+column is the bound that follows: what several workers give, each with a core to itself and connections dealt out evenly,
+of what one gives. It holds what workers cost each other (caches, the kernel, locks of memory), and not a load that is
+dealt out unevenly: the shares of the workers say how even it was. Each worker has as many connections as the one alone:
+with fewer, fewer requests would share a call of the model, and each cost more. The heavy model takes 0.3 ms a row, beside which
+``wrk`` is nothing. Both servers run at once and are asked by turns; a ratio is the median of the repetitions' ratios.
 
 Memory is asked of ``/proc/PID/smaps_rollup`` after every worker has answered: PSS counts a page of k processes as 1/k in
 each, so that the sum counts each page once; USS is what one process has alone. The model's own part is what a large
@@ -20,19 +25,19 @@ import re
 import shutil
 import statistics
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
-from predictor import REPETITIONS, ask, cases, free_port, machine, predictor, ready, serving
+from predictor import REPETITIONS, Measured, Running, ask, cases, free_port, machine, predictor, ready, serving
 from sklearn.datasets import load_iris
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
-from up import family
+from up import cpu_seconds, family
 
 HEAVY_ROWS = 40_000
 _ROW_BYTES = 10 * 8
@@ -76,7 +81,11 @@ def cores(workers: int) -> Cores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How ``wrk`` asks."""
+    """How ``wrk`` asks.
+
+    Attributes:
+        connections: To each worker.
+    """
 
     connections: int
     seconds: int
@@ -84,23 +93,52 @@ class Load:
 
 
 def throughput(name: str, model: Path, workers: int, load: Load, scratch: Path) -> None:
-    """Print the rates of one worker and of several, and their ratio."""
-    where = cores(workers)
-    ports = {count: free_port() for count in (1, workers)}
-    rates: dict[int, list[float]] = {count: [] for count in ports}
-    case = cases()["v2 JSON"]
+    """Print what one worker and several answer, what a request costs them, and their ratios."""
+    where, case = cores(workers), cases()["v2 JSON"]
+    found: dict[int, list[Measured]] = {1: [], workers: []}
+    shares: list[list[float]] = []
     with ExitStack() as stack:
-        for count, port in ports.items():
-            command = predictor(model, port, free_port(), f"--workers={count}")
-            on = set(where.servers[:count])
-            stack.enter_context(serving(f"{count} workers", command, {}, ready(port), on))
+        servers = {
+            count: stack.enter_context(started(model, count, set(where.servers[:count]))) for count in (1, workers)
+        }
         for _ in range(load.repetitions):
-            for count, port in ports.items():
-                ask(port, case, load.connections, 1, scratch, where.load)
-                rates[count].append(ask(port, case, load.connections, load.seconds, scratch, where.load).rate)
-    ratio = statistics.median(many / one for one, many in zip(rates[1], rates[workers], strict=True))
-    one, many = (statistics.median(rates[count]) for count in (1, workers))
-    print(f"| {name} | {one:,.0f} | {many:,.0f} | {ratio:.2f} |", flush=True)
+            for count, server in servers.items():
+
+                def one(seconds: int, port: int = server.http, connections: int = count * load.connections) -> Measured:
+                    return ask(port, case, connections, seconds, scratch, where.load)
+
+                one(1)
+                # Its own process only watches the workers.
+                before = {pid: cpu_seconds(pid) for pid in family(server.pid) if pid != server.pid}
+                found[count].append(server.worked(one, load.seconds))
+                if count > 1:
+                    shares.append(_shares(before))
+    pairs = list(zip(found[1], found[workers], strict=True))
+    alone, together = (statistics.median(one.cpu_us for one in found[count]) for count in (1, workers))
+    rates = " | ".join(f"{statistics.median(one.rate for one in found[count]):,.0f}" for count in (1, workers))
+    times = statistics.median(many.rate / one.rate for one, many in pairs)
+    bound = statistics.median(workers * one.cpu_us / many.cpu_us for one, many in pairs)
+    even = ", ".join(f"{statistics.median(each):.0%}" for each in zip(*shares, strict=True))
+    print(
+        f"| {name} | {rates} | {times:.2f} | {alone:.0f}, {1e6 / alone:,.0f}/s | {together:.0f}, {1e6 / together:,.0f}/s "
+        f"| {even} | {bound:.2f} |",
+        flush=True,
+    )
+
+
+def _shares(before: Mapping[int, float]) -> list[float]:
+    """Return each worker's part of what all worked since, the busiest first."""
+    worked = sorted((cpu_seconds(pid) - seconds for pid, seconds in before.items()), reverse=True)
+    return [one / sum(worked) for one in worked]
+
+
+@contextmanager
+def started(model: Path, workers: int, on: set[int]) -> Iterator[Running]:
+    """Run a server of so many workers on some cores until the block ends."""
+    http, grpc = free_port(), free_port()
+    command = predictor(model, http, grpc, f"--workers={workers}")
+    with serving(f"{workers} workers", command, {}, ready(http), on) as process:
+        yield Running(pid=process.pid, http=http, grpc=grpc)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +156,9 @@ class Memory:
 
 def memory(model: Path, workers: int, scratch: Path) -> Memory:
     """Return what a server needs once all its workers have answered."""
-    port = free_port()
-    command = predictor(model, port, free_port(), f"--workers={workers}")
-    with serving("memory", command, {}, ready(port), os.sched_getaffinity(0)) as process:
-        ask(port, cases()["v2 JSON"], 16 * workers, 2, scratch, cores(workers).load)
-        found = [_rollup(pid) for pid in family(process.pid)]
+    with started(model, workers, os.sched_getaffinity(0)) as server:
+        ask(server.http, cases()["v2 JSON"], 16 * workers, 2, scratch, cores(workers).load)
+        found = [_rollup(pid) for pid in family(server.pid)]
     return Memory(
         pss=sum(one["Pss"] for one in found), uss=[one["Private_Clean"] + one["Private_Dirty"] for one in found]
     )
@@ -155,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seconds", type=int, default=3, help="of one repetition")
-    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--connections", type=int, default=64, help="to each worker")
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--megabytes", type=int, default=300, help="of the large model")
     options = parser.parse_args()
@@ -170,8 +206,14 @@ def main() -> None:
         f"workers on cores {', '.join(map(str, where.servers))}; the load on {where.load}, "
         + ("apart from them" if where.apart else "which it shares with them: there are no others")
     )
-    print(f"v2 JSON, 2 rows, {options.connections} connections, {options.seconds} s by {options.repetitions}\n")
-    print(f"| model | 1 worker, requests/s | {options.workers} workers | times |\n| --- | --- | --- | --- |")
+    print(
+        f"v2 JSON, 2 rows, {options.connections} connections to each worker, {options.seconds} s by {options.repetitions}\n"
+    )
+    each = "µs of a core for each, and what a core answers"
+    print(
+        f"| model | 1 worker, requests/s | {options.workers} workers | times | 1 worker: {each} | {options.workers} workers "
+        f"| their shares | times, on cores of their own |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
+    )
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         data = load_iris()

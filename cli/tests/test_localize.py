@@ -122,6 +122,7 @@ FOREIGN = Runtime(
     model_class="x:Y",
     image="servery/predictor-acme:1",
     local_images=("servery/predictor-acme", "acme/server"),
+    local_programs=("acme.serve",),
     local_flags={"port": "grpc_port", "rest_api_port": "http_port", "path": "model_dir", "threads": "", "acme": ""},
 )
 
@@ -136,9 +137,11 @@ FOREIGN = Runtime(
         ({"command": ["serve", "--port=9", "--path", "/m/1", "now"], "args": ["go"]},
          ("--grpc_port=9", "--model_dir", "/models/1", "go")),
         ({"args": ["acme", "--port=9", "acme"]}, ("--grpc_port=9", "acme")),
+        ({"command": ["python", "-m", "acme.serve", "here", "--port", "9", "--new"], "args": ["--path", "/m", "go"]},
+         ("here", "--grpc_port", "9", "--new", "--model_dir", "/models", "go")),
         ({"image": "servery/predictor-acme:2", "command": ["--port=9"], "args": ["--port=9"]}, ("--port=9",)),
     ],
-    ids=["equals", "apart", "without-a-counterpart", "reference", "command", "program", "own-image"],
+    ids=["equals", "apart", "without-a-counterpart", "reference", "command", "program", "command-of-flags", "own-image"],
 )  # fmt: skip
 def test_flags_of_a_foreign_program_are_those_of_the_one_that_stands_in(container: Any, told: tuple[str, ...]) -> None:
     pod = {"metadata": {"name": "p"}, "spec": {"volumes": [{"name": "m", "hostPath": {"path": "/models"}}]}}

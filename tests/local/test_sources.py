@@ -1,15 +1,20 @@
-"""Models from S3, Google Cloud Storage and the Hugging Face hub, by stand-ins of those services on this machine."""
+"""Models from where people keep them, by stand-ins of those services on this machine, or by the services themselves."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from stand_ins.git import Repository, daemon_served
 from stand_ins.hub import Hub, hub_served
+from stand_ins.registry import Unavailable, registry_program, registry_served
 
 if TYPE_CHECKING:
     from conftest import Local
@@ -19,6 +24,7 @@ pytestmark = [pytest.mark.local, pytest.mark.timeout(300)]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MODEL = (EXAMPLES / "sklearn-iris" / "model" / "model.joblib").read_bytes()
 BUCKET, KEY = "kfserving-examples", "models/sklearn/1.0/model/model.joblib"
+REGISTRY = Path(__file__).parents[2] / "plugins" / "storage" / "oci" / "tests" / "registry"
 IRIS = [[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6]]
 
 
@@ -161,6 +167,42 @@ def test_gated_model_of_the_hub_answers_with_the_token_of_a_secret(
     path.write_text(GATED.format(repository=hub.repository, token=hub.token, url=hub.url))
     local.up(path)
     assert ask("sklearn-iris-hub", {"instances": IRIS}) == {"predictions": [1, 1]}
+
+
+def test_model_in_a_git_repository_answers(local: Local, ask: Callable[..., Any], tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    repository.commit({"README.md": b"Iris", "sklearn/iris/model.joblib": MODEL})
+    repository.run("tag", "v1", "main")
+    repository.commit({"README.md": b"The model moved"})
+    with daemon_served(tmp_path) as url:
+        path = tmp_path / "service.yaml"
+        manifest = (EXAMPLES / "from-storage" / "git.yaml").read_text()
+        path.write_text(manifest.replace("git://127.0.0.1:9418", url))
+        local.up(path)
+        assert ask("sklearn-iris-git", {"instances": IRIS}) == {"predictions": [1, 1]}
+
+
+def test_model_in_an_image_answers(
+    local: Local, ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        program = registry_program(REGISTRY)
+    except Unavailable as reason:
+        pytest.skip(f"{reason}: a model in an image is NOT tested")
+    monkeypatch.setenv("KSERVE_OCI_INSECURE_REGISTRY", "true")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo("models/model.joblib")
+        member.size = len(MODEL)
+        tar.addfile(member, io.BytesIO(MODEL))
+    layer = ("application/vnd.oci.image.layer.v1.tar+gzip", gzip.compress(buffer.getvalue()), {})
+    with registry_served(program, tmp_path) as registry:
+        registry.push("models/iris", [layer], tag="v1", config="application/vnd.oci.image.config.v1+json")
+        path = tmp_path / "service.yaml"
+        manifest = (EXAMPLES / "from-storage" / "oci.yaml").read_text()
+        path.write_text(manifest.replace("127.0.0.1:5000", registry.host))
+        local.up(path)
+        assert ask("sklearn-iris-oci", {"instances": IRIS}) == {"predictions": [1, 1]}
 
 
 def test_python_runtime_answers(local: Local, ask: Callable[..., Any]) -> None:

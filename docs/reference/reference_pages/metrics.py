@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
+from servery_agent.batcher.counts import Counts
 from servery_agent.metrics import Metrics as AgentMetrics
 from servery_predictor.batching.loop import Ran
 from servery_predictor.metrics import Metrics, known
@@ -50,6 +51,8 @@ def page() -> str:
 def _of_the_agent() -> list[list[str]]:
     metrics = AgentMetrics()
     metrics.observe(200, 0.0)
+    metrics.batches = Counts()
+    metrics.batches.on_apart("wrong")
     return [
         [
             f"`{family.name}{'_total' if family.type == 'counter' else ''}`",

@@ -6,90 +6,28 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import resource
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import grpc
 import pytest
+from agents import PATIENCE_SECONDS, Running, agent
 from behind import Behind, Peer, listening, ok, post, until
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from servery_http.client import Client
 
 MEBIBYTE = 1024 * 1024
-PATIENCE_SECONDS = 60
-
-
-@dataclass
-class Running:
-    """An agent's process."""
-
-    process: asyncio.subprocess.Process
-    port: int
-    metrics_port: int
-    clients: list[Peer] = field(default_factory=list)
-
-    @property
-    def resident_bytes(self) -> int:
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
-
-    async def connect(self) -> Peer:
-        self.clients.append(Peer(*await asyncio.open_connection("127.0.0.1", self.port)))
-        return self.clients[-1]
-
-    async def metric(self, name: str) -> float:
-        async with Client() as client:
-            text = (await client.request("GET", f"http://127.0.0.1:{self.metrics_port}/metrics")).body.decode()
-        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-        return float(found[1]) if found else 0.0
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @pytest.fixture
 async def behind() -> AsyncIterator[Behind]:
     async with listening() as behind:
         yield behind
-
-
-@contextlib.asynccontextmanager
-async def agent(*flags: str, **variables: str) -> AsyncIterator[Running]:
-    port, metrics_port = free_ports(2)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "servery_agent.cli", "--host=127.0.0.1"),
-        *(f"--port={port}", f"--metrics-port={metrics_port}", *flags),
-        env={**os.environ, **variables},
-        stderr=subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while b"agent listens" not in (line := await process.stderr.readline()):
-                assert line, "it ended before it listened"
-        drained = asyncio.create_task(process.stderr.read())
-        running = Running(process, port, metrics_port)
-        yield running
-        for client in running.clients:
-            client.cut()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-    await drained
 
 
 async def serve(behind: Behind) -> None:

@@ -11,12 +11,13 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from servery_agent.readiness import Readiness, WrongProbe, probe_of
+from servery_http.address import Address
 from servery_http.messages import Handler, Request, Response
 from servery_http.server import Server
 
 
 def readiness(probe: object, default_port: int = 0) -> Readiness:
-    return Readiness(probe_of(json.dumps(probe)), default_port)
+    return Readiness(probe_of(json.dumps(probe)), Address(port=default_port))
 
 
 class Site:

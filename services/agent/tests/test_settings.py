@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, get_args, get_origin
 
 import pytest
 from servery_agent import cli
-from servery_agent.cli import IDLE, NOT_YET, WrongFlags, settings_from
+from servery_agent.cli import IDLE, settings_from
 from servery_agent.settings import Settings
 
 FIELDS = sorted(Settings.model_fields)
-OTHER_VALUES = {"component_models": ("v2", "servery")}
 
 Run = Callable[..., Settings]
 
@@ -21,19 +21,29 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"SERVERY_AGENT_{name.upper()}", raising=False)
 
 
+def values(name: str) -> tuple[str, str]:
+    """Return two values of a field, the first of which is not its default."""
+    kind = Settings.model_fields[name].annotation
+    if kind is bool:
+        return "true", "false"
+    if get_origin(kind) is Literal:
+        return get_args(kind)[1], get_args(kind)[0]
+    return "11", "12"
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_field_has_its_flag_in_both_spellings_and_its_variable(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    field = Settings.model_fields[name]
-    one, other = OTHER_VALUES.get(name, ("true", "false") if field.annotation is bool else ("11", "12"))
-    by_flag = getattr(settings_from([f"--{name.replace('_', '-')}", one])[0], name)
-    assert by_flag != field.default
-    assert getattr(settings_from([f"--{name}={one}"])[0], name) == by_flag
-    monkeypatch.setenv(f"SERVERY_AGENT_{name.upper()}", one)
+    default = Settings.model_fields[name].default
+    value, other = values(name)
+    by_flag = getattr(settings_from([f"--{name.replace('_', '-')}", value])[0], name)
+    assert by_flag != default
+    assert getattr(settings_from([f"--{name}={value}"])[0], name) == by_flag
+    monkeypatch.setenv(f"SERVERY_AGENT_{name.upper()}", value)
     assert getattr(settings_from([])[0], name) == by_flag
     monkeypatch.setenv(f"SERVERY_AGENT_{name.upper()}", other)
-    assert getattr(settings_from([f"--{name}={one}"])[0], name) == by_flag
+    assert getattr(settings_from([f"--{name}={value}"])[0], name) == by_flag
 
 
 @pytest.mark.parametrize(
@@ -50,22 +60,39 @@ def test_variable_of_knative_is_heeded(variable: str, field: str, monkeypatch: p
     assert getattr(settings_from([f"--{field}=8"])[0], field) == 8
 
 
-def test_command_lines_of_kserves_injector_that_ask_for_nothing_more_are_accepted() -> None:
+def test_command_line_of_kserves_injector_is_understood() -> None:
     # Source: KServe pkg/webhook/admission/pod/agent_injector.go, its order.
-    more = ["--enable-puller=false", "--max-batchsize", "32", "--max-latency", "5000", "--log-mode", "all"]
-    more += [f"--{name.replace('_', '-')}=1" for name in IDLE] + ["--logger-tls-skip-verify"]
-    settings, probes = settings_from([*more, "--component-port", "8085", "--port", "9081"])
+    line = "--enable-puller=false --max-batchsize 32 --max-latency 5000 --log-url s3://bucket/logs --source-uri pod-1 "
+    line += "--log-mode all --inference-service sklearn --namespace default --endpoint default --component predictor "
+    line += "--log-store-path p --log-store-format parquet --log-marshaller-url http://localhost:9083/marshal "
+    line += "--log-batch-size 10 --log-batch-interval 1m30s --metadata-headers Foo,Bar --metadata-annotations a=b "
+    line += "--logger-ca-cert-file ca.crt --logger-tls-skip-verify false --workers 5 --component-port 8085 --port 9081"
+    settings, probes = settings_from(line.split())
     assert (settings.component_port, settings.port, probes) == (8085, 9081, None)
+    assert (settings.log_url, settings.source_uri, settings.log_store_format) == (
+        "s3://bucket/logs",
+        "pod-1",
+        "parquet",
+    )
+    assert (settings.log_batch_size, settings.log_batch_interval) == (10, 90.0)
+    assert settings.logger_tls_skip_verify is False
+    assert settings_from(["--logger-tls-skip-verify", "--log-url=x"])[0].logger_tls_skip_verify is True
 
 
-@pytest.mark.parametrize("flag", ["--enable-batcher=true", "--log-url=http://sink"])
-def test_flag_that_asks_for_what_is_not_here_is_an_error(flag: str) -> None:
-    with pytest.raises(WrongFlags, match=f"{flag.partition('=')[0]}: this agent does no .* yet"):
-        settings_from([flag])
+def test_flags_of_kserves_that_change_nothing_are_accepted() -> None:
+    settings, _ = settings_from([f"--{name.replace('_', '-')}=1" for name in IDLE])
+    assert settings == Settings()
+
+
+def test_flags_of_kserves_batcher_are_heeded() -> None:
+    settings, _ = settings_from(["--enable-batcher", "--max-batchsize", "8", "--max-latency", "50", "--timeout", "60"])
+    assert (settings.enable_batcher, settings.max_batchsize, settings.max_latency) == (True, 8, 50)
+    assert settings.batch_timeout_seconds == 60
+    assert settings_from(["--enable_batcher=true", "--max-batch-size=8"])[0].max_batchsize == 8
 
 
 def test_no_flag_is_both_a_setting_and_idle() -> None:
-    assert not (IDLE.keys() | NOT_YET.keys()) & Settings.model_fields.keys()
+    assert not IDLE.keys() & Settings.model_fields.keys()
 
 
 @pytest.mark.parametrize(
@@ -82,6 +109,8 @@ def test_probe_period_is_a_duration_of_gos(period: str, seconds: float | None) -
         pytest.param(["--ports=1"], "unrecognized arguments: --ports=1", id="an unknown flag"),
         pytest.param(["--port=x"], "--port: Input should be", id="a value of another type"),
         pytest.param(["--container-concurrency=-1"], "--container-concurrency: Input should be", id="too little"),
+        pytest.param(["--log-mode=none"], "--log-mode: Input should be 'all', 'request' or 'response'", id="no mode"),
+        pytest.param(["--log-batch-interval=soon"], "--log-batch-interval: Input should be", id="no interval"),
         pytest.param(["--probe-period=soon"], "'soon' is no duration", id="no duration"),
     ],
 )

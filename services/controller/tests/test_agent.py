@@ -1,15 +1,17 @@
-"""The agent in a component's pod. No dialect lets a manifest ask for it yet: payload logging is refused by its field."""
+"""The agent in a component's pod, as KServe's webhook would have put it there."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from servery_agent.cli import parser
+from servery_agent.cli import parser, settings_from
 from servery_controller.planning import PlanningSettings
 from servery_controller.planning.plan import plan
-from servery_sdk.manifests import Kind, Namespace, ObjectRef
+from servery_sdk import kinds
+from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import (
     Batching,
     Catalog,
@@ -24,12 +26,18 @@ from servery_sdk.model.service import LogMode
 SERVICE = ObjectRef(Kind("acme.io/v1", "Inference", "inferences"), Namespace("demo"), "iris")
 PORTS = [{"containerPort": 8085}, {"name": "metrics", "containerPort": 9090}]
 LOGGING = PayloadLogging(
-    url="http://sink", mode=LogMode.REQUEST, metadata_headers=("x-a", "x-b"), metadata_annotations=("team", "none")
+    url="http://sink",
+    mode=LogMode.REQUEST,
+    metadata_headers=("x-a", "x-b"),
+    metadata_annotations=("team", "none"),
+    marshaller_url="http://marshaller",
+    batch_size=10,
+    batch_interval="5s",
 )
 
 
-def planned(**more: Any) -> Workload:
-    main = {"name": "main", "image": "i", "ports": PORTS, "securityContext": {"runAsUser": 7}}
+def planned(catalog: Catalog | None = None, *, ports: Sequence[Manifest] = PORTS, **more: Any) -> Workload:
+    main = {"name": "main", "image": "i", "ports": ports, "securityContext": {"runAsUser": 7}}
     component = Component(
         kind=ComponentKind.PREDICTOR,
         name="predictor",
@@ -41,7 +49,7 @@ def planned(**more: Any) -> Workload:
     )
     metadata = {"name": "iris", "namespace": "demo", "annotations": {"team": "red", "other": "no"}}
     service = InferenceService(ref=SERVICE, metadata=metadata, owned_labels={"s": "iris"}, components=(component,))
-    return plan(service, Catalog(), PlanningSettings(agent_image="agent:1")).workloads[0]
+    return plan(service, catalog or Catalog(), PlanningSettings(agent_image="agent:1")).workloads[0]
 
 
 def test_component_whose_payloads_are_logged_is_asked_through_an_agent() -> None:
@@ -57,7 +65,8 @@ def test_component_whose_payloads_are_logged_is_asked_through_an_agent() -> None
     assert agent["ports"] == [{"name": "agent-port", "containerPort": 9081, "protocol": "TCP"}]
     assert agent["securityContext"] == main["securityContext"]
     assert agent["readinessProbe"]["httpGet"]["httpHeaders"] == [{"name": "K-Network-Probe", "value": "queue"}]
-    (probe,) = agent["env"]
+    probe, name = agent["env"]
+    assert name == {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     assert (probe["name"], json.loads(probe["value"])) == ("SERVING_READINESS_PROBE", main["readinessProbe"])
 
 
@@ -69,10 +78,57 @@ def test_agent_is_told_what_kserves_is() -> None:
         "inference_service": "iris",
         "namespace": "demo",
         "component": "predictor",
+        "endpoint": "default",
+        "source_uri": "$(POD_NAME)",
+        "log_spool_path": "/var/spool/servery-agent",
+        "log_batch_size": "10",
+        "log_batch_interval": "5s",
+        "log_marshaller_url": "http://marshaller",
         "metadata_headers": "x-a,x-b",
         "metadata_annotations": "team=red",
         "component_port": "8085",
     }
+
+
+def test_agent_that_batches_is_told_so_and_where_the_server_speaks_http2() -> None:
+    batching = Batching(max_batch_rows=8, max_latency_seconds=0.05, timeout_seconds=60, is_in_front=True)
+    ports = [{"containerPort": 8085}, {"name": "h2c", "containerPort": 8086}]
+    args = planned(batching=batching, ports=ports).pod["containers"][1]["args"]
+    settings, _ = settings_from(args)
+    assert (settings.enable_batcher, settings.max_batchsize, settings.max_latency) == (True, 8, 50)
+    assert (settings.batch_timeout_seconds, settings.component_port, settings.component_grpc_port) == (60, 8085, 8086)
+
+
+def test_batcher_without_bounds_leaves_them_to_the_agent() -> None:
+    args = planned(batching=Batching(is_in_front=True)).pod["containers"][1]["args"]
+    assert args == ["--enable-batcher", "--component-port", "8085"]
+
+
+def test_spool_outlives_the_container() -> None:
+    workload = planned(logging=LOGGING)
+    mount = {"name": "agent-spool", "mountPath": "/var/spool/servery-agent"}
+    assert workload.pod["containers"][1]["volumeMounts"] == [mount]
+    assert workload.pod["volumes"] == [{"name": "agent-spool", "emptyDir": {}}]
+
+
+def test_sink_that_nobody_names_is_the_installations() -> None:
+    args = planned(logging=PayloadLogging()).pod["containers"][1]["args"]
+    assert args[:2] == ["--log-url", "http://default-broker"]
+
+
+@pytest.mark.parametrize(("url", "is_granted"), [("s3://bucket/logs", True), ("http://sink", False)])
+def test_agent_that_logs_to_a_bucket_has_the_accounts_secrets(url: str, is_granted: bool) -> None:
+    account = ObjectRef(kinds.SERVICE_ACCOUNT, Namespace("demo"), "default")
+    secret = ObjectRef(kinds.SECRET, Namespace("demo"), "keys")
+    data = {"AWS_ACCESS_KEY_ID": "eA==", "AWS_SECRET_ACCESS_KEY": "eA==", "gcloud-application-credentials.json": "eA=="}
+    objects = {account: {"secrets": [{"name": "keys"}]}, secret: {"metadata": {"name": "keys"}, "data": data}}
+    workload = planned(Catalog(objects=objects), logging=PayloadLogging(url=url))
+    agent = workload.pod["containers"][1]
+    named = {variable["name"] for variable in agent["env"]}
+    assert ({"AWS_ACCESS_KEY_ID", "GOOGLE_APPLICATION_CREDENTIALS"} <= named) is is_granted
+    mounted = {mount["name"] for mount in agent["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in workload.pod["volumes"]}
+    assert ("user-gcp-sa" in mounted) is is_granted
 
 
 @pytest.mark.parametrize("more", [{}, {"batching": Batching(max_batch_rows=8)}], ids=["nothing asked", "batching"])

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from servery_controller import render
 from servery_controller.planning import NoPlan, NoRuntime, PlanningSettings
 from servery_controller.planning.merge import merge
 from servery_controller.planning.placeholders import fill
 from servery_controller.planning.selection import select_runtime
+from servery_controller.settings import Settings
 from servery_sdk import kinds
 from servery_sdk.errors import Invalid
 from servery_sdk.manifests import Kind, Namespace, ObjectRef
@@ -227,12 +229,45 @@ def test_several_sources_share_one_init_container(planned: Callable[..., Deploym
     assert init["volumeMounts"][0]["mountPath"] == "/mnt/models"
 
 
+def test_nodes_cache_is_the_init_containers_alone(installed: Plugins, make_service: Make) -> None:
+    catalog = render.catalog_from([], installed)
+    settings = PlanningSettings(storage_cache="/var/lib/models", storage_cache_bytes=10**9)
+    pod = render.plan(make_service(), catalog, installed, settings).workloads[0].pod
+    host = {"path": "/var/lib/models", "type": "DirectoryOrCreate"}
+    assert {"name": "storage-cache", "hostPath": host} in pod["volumes"]
+    (init,) = pod["initContainers"]
+    assert {"name": "storage-cache", "mountPath": "/var/cache/servery"} in init["volumeMounts"]
+    assert {"name": "SERVERY_STORAGE_CACHE", "value": "/var/cache/servery"} in init["env"]
+    assert {"name": "SERVERY_STORAGE_MAX_CACHE_BYTES", "value": "1000000000"} in init["env"]
+    assert "storage-cache" not in str(pod["containers"])
+
+
+def test_installations_word_on_safety_is_the_last(installed: Plugins, make_service: Make) -> None:
+    said = Settings(storage_settings="SERVERY_STORAGE_FORMATS=safetensors SERVERY_STORAGE_SIGNATURE_KEY='/a b'")
+    settings = said.planning(installed)
+    pod = render.plan(make_service(), render.catalog_from([], installed), installed, settings).workloads[0].pod
+    (init,) = pod["initContainers"]
+    assert init["env"][-2:] == [
+        {"name": "SERVERY_STORAGE_FORMATS", "value": "safetensors"},
+        {"name": "SERVERY_STORAGE_SIGNATURE_KEY", "value": "/a b"},
+    ]
+    assert "SERVERY_STORAGE" not in str(pod["containers"])
+
+
+@pytest.mark.parametrize("said", ["PATH=/tmp", "SERVERY_STORAGE_FORMATS", "SERVERY_STORAGE_FORMATS='"])
+def test_what_is_no_setting_of_the_storage_initializer_is_refused(said: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(storage_settings=said)
+
+
 def test_unknown_scheme_names_the_known_ones(planned: Callable[..., DeploymentPlan], make_service: Make) -> None:
     with pytest.raises(Invalid) as refused:
         planned(make_service(sklearn={"storageUri": "s4://b/m"}))
     assert str(refused.value) == (
         'spec.predictor.sklearn.storageUri: Unsupported value: "s4://b/m": '
-        'supported schemes: "file", "gs", "hf", "http", "https", "pvc", "s3"'
+        'supported schemes: "abfs", "abfss", "az", "azure", "file", "git", "git+http", "git+https", "git+ssh", "gs", "hdfs", '
+        '"hf", "http", "https", "mlflow-artifacts", "models", "modelscope", "oci", "oci+fetch", "pvc", '
+        '"runs", "s3", "swebhdfs", "wasb", "wasbs", "webhdfs"'
     )
 
 
@@ -391,6 +426,35 @@ def test_hub_secret_of_the_service_account_reaches_the_initializer(installed: Pl
         {"name": name, "valueFrom": {"secretKeyRef": {"name": "h", "key": name}}}
         for name in ("HF_TOKEN", "HF_ENDPOINT")
     ]
+
+
+@pytest.mark.parametrize(
+    ("uri", "keys"),
+    [
+        ("git://host/m.git", ("GIT_USERNAME", "GIT_PASSWORD")),
+        ("modelscope://acme/m", ("MODELSCOPE_API_TOKEN",)),
+        ("models:/iris/1", ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN")),
+    ],
+)
+def test_secret_whose_keys_are_variables_reaches_the_initializer(
+    installed: Plugins, make_service: Make, uri: str, keys: tuple[str, ...]
+) -> None:
+    secret = {"metadata": {"name": "h"}, "data": dict.fromkeys(keys, "eA==")}
+    container, _ = initializer(installed, make_service(sklearn={"storageUri": uri}), account("default", secret))
+    assert container["env"] == [{"name": key, "valueFrom": {"secretKeyRef": {"name": "h", "key": key}}} for key in keys]
+
+
+def test_secrets_of_hdfs_and_of_a_registry_are_mounted(installed: Plugins, make_service: Make) -> None:
+    hdfs = {"metadata": {"name": "h"}, "data": {"HDFS_NAMENODE": "eA=="}}
+    registry = {"metadata": {"name": "r"}, "data": {".dockerconfigjson": "e30="}}
+    container, volumes = initializer(installed, make_service(), account("default", hdfs, registry))
+    assert container["env"] == [{"name": "KSERVE_OCI_DOCKER_CONFIG", "value": "/mnt/oci-fetch-auth/config.json"}]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts["hdfs-secrets"] == "/var/secrets/kserve-hdfscreds"
+    assert mounts["oci-fetch-auth"] == "/mnt/oci-fetch-auth"
+    assert {"name": "hdfs-secrets", "secret": {"secretName": "h"}} in volumes
+    items = [{"key": ".dockerconfigjson", "path": "config.json"}]
+    assert {"name": "oci-fetch-auth", "secret": {"secretName": "r", "items": items}} in volumes
 
 
 def test_of_two_secrets_with_one_variable_the_last_counts(installed: Plugins, make_service: Make) -> None:

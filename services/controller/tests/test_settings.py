@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def test_precedence(
 def test_every_field_has_its_flag_variable_and_key(
     name: str, monkeypatch: pytest.MonkeyPatch, write: Callable[[str], Path]
 ) -> None:
-    given: Mapping[str, Any] = {"workers": 11, "http_port": 11, "lease_seconds": 11.0}
+    given: dict[str, Any] = {"workers": 11, "http_port": 11, "lease_seconds": 11.0, "storage_cache_bytes": 11}
+    given |= {"storage_settings": "SERVERY_STORAGE_FORMATS=any"}
     value = given.get(name, write("{}") if name == "config" else "x")
     expected = Path(value) if name.startswith(("config", "tls_")) else value
     assert getattr(load([f"--{name.replace('_', '-')}={value}"]), name) == expected

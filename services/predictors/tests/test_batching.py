@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from servery_predictor.batching.loop import Batcher
-from servery_predictor.batching.policy import Waiting, next_batch
 from servery_predictor.errors import ModelFailed, QueueFull
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
+from servery_sdk.protocol.gathering import Waiting, next_batch
 from servery_sdk.serving import InputError
 
 

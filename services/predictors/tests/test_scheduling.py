@@ -12,10 +12,10 @@ from batches import HeldExecutor, ask, numbers
 from hypothesis import given
 from hypothesis import strategies as st
 from servery_predictor.batching.loop import Batcher
-from servery_predictor.batching.policy import Patience, Waiting, hold_seconds, next_batch
 from servery_predictor.errors import ModelFailed
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
+from servery_sdk.protocol.gathering import Patience, Waiting, hold_seconds, next_batch
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import Any
 import misbehaving
 import pytest
 from misbehaving import Ask, Fault, Locating, Misbehaving, served
+from servery_sdk.storage import Location, StorageEntry
 from servery_storage import assembly, carrier
 from servery_storage.engine import Engine, FetchFailed
 from servery_storage.place import RECORD_PREFIX
@@ -176,6 +177,30 @@ async def test_redirects_are_followed_and_loops_end(site: Misbehaving, target: P
     site.rule = once("/llm/config.json", Fault(status=302, headers={"location": "/llm/config.json"}), times=10**6)
     with pytest.raises(FetchFailed, match="more than 10 redirects"):
         await fetch(make_engine(site), target.with_name("again"))
+
+
+async def test_key_of_ones_own_stays_with_its_host(site: Misbehaving, target: Path) -> None:
+    """A header's name does not say that it is a secret."""
+
+    class Keyed(Locating):
+        def locate(self, entry: StorageEntry) -> Location:
+            located = super().locate(entry)
+            return Location(url=located.url, headers={**located.headers, "x-api-key": "secret"})
+
+    here = site.url.replace("127.0.0.1", "localhost")
+    site.objects["/elsewhere"] = MODEL["/llm/config.json"]
+    site.rule = once("/llm/config.json", Fault(status=307, headers={"location": f"{here}/elsewhere"}))
+    await fetch(make_engine(site, Keyed(site.url, site.objects)), target)
+    (sent,) = [ask for ask in site.asked if ask.path == "/elsewhere"]
+    assert "x-api-key" not in sent.headers
+    assert "if-match" in sent.headers
+
+
+async def test_signature_in_a_uri_is_not_said(site: Misbehaving, target: Path) -> None:
+    uri = "bad://x/nothing?sv=2024&sig=c2VjcmV0&X-Amz-Signature=abc"
+    with pytest.raises(FetchFailed, match=r"bad://x/nothing\?sv=2024&sig=…&X-Amz-Signature=…") as failed:
+        await make_engine(site).fetch(uri, target, JsonLines(io.StringIO()))
+    assert "c2VjcmV0" not in str(failed.value)
 
 
 async def test_trickle_is_given_up_for_a_new_connection(site: Misbehaving, target: Path) -> None:

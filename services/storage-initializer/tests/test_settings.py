@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,11 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_variable_counts_before_the_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     default = Settings.model_fields[name].default
     assert getattr(Settings(), name) == default
-    monkeypatch.setenv(f"SERVERY_STORAGE_{name.upper()}", "17")
-    assert getattr(Settings(), name) == (Path if default is None else type(default))(
-        17 if isinstance(default, int | float) else "17"
-    )
+    other = str(list(type(default))[-1]) if isinstance(default, StrEnum) else "17"
+    monkeypatch.setenv(f"SERVERY_STORAGE_{name.upper()}", other)
+    found = getattr(Settings(), name)
+    assert found == (Path if default is None else type(default))(other)
+    assert found != default
 
 
 def test_command_heeds_its_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A stand-in of Google Cloud Storage on this machine: the two calls of its JSON API that reading needs."""
+"""A stand-in of Google Cloud Storage on this machine: the calls of its JSON API that reading and putting need."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import google_crc32c
 from servery_sdk.digests import DigestAlgorithm, digest_of
 
 
@@ -24,6 +25,7 @@ class Buckets:
     """Objects by ``bucket/name``, each with its generation; ``failures`` are answered first.
 
     Attributes:
+        made: Buckets that objects may be put into by the API.
         token: Who sends another is refused; empty lets everybody read.
         packed: Objects that are stored as gzip, and sent unpacked.
     """
@@ -33,6 +35,7 @@ class Buckets:
     packed: set[str] = field(default_factory=set)
     objects: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     failures: list[int] = field(default_factory=list)
+    made: set[str] = field(default_factory=set)
     generations: Iterator[int] = field(default_factory=partial(itertools.count, 1))
 
     def put(self, path: str, content: bytes) -> None:
@@ -81,6 +84,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._object(f"{found[1]}/{unquote(found[2])}", query)
         else:
             self._fail(404)
+
+    def do_POST(self) -> None:
+        """Source: "Objects: insert", ``uploadType=multipart``."""
+        body = self.rfile.read(int(self.headers["content-length"]))
+        found = re.fullmatch(r"/upload/storage/v1/b/([^/]+)/o", urlsplit(self.path).path)
+        if found is None or found[1] not in self._buckets.made:
+            self._fail(404)
+            return
+        boundary = re.search(r'boundary="?([^";]+)', self.headers["content-type"])
+        assert boundary is not None
+        _, described, content, _ = body.split(b"--" + boundary[1].strip("'").encode())
+        name = json.loads(described.partition(b"\r\n\r\n")[2])["name"]
+        data = content.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+        self._buckets.put(f"{found[1]}/{name}", data)
+        crc32c = base64.b64encode(google_crc32c.Checksum(data).digest()).decode()
+        self._send(json.dumps({"name": name, "bucket": found[1], "size": str(len(data)), "crc32c": crc32c}).encode())
 
     def _list(self, bucket: str, prefix: str) -> None:
         if not any(path.startswith(bucket) for path in self._buckets.objects):

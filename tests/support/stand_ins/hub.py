@@ -118,7 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"content-length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing."""
@@ -130,6 +131,9 @@ class _HubHandler(_Handler):
     Source: the hub's API, ``/api/models/{repository}/revision/{revision}`` and ``/api/models/{repository}/tree/{commit}``
     with ``Link`` to the next page, and ``/{repository}/resolve/{commit}/{path}``; its errors by ``X-Error-Code``.
     """
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)

@@ -138,6 +138,8 @@ def _program(container: Manifest, runtimes: tuple[Runtime, ...]) -> tuple[str, .
         return (sys.executable, "-m", "servery_agent.cli")
     if repository(image) in STORAGE_IMAGES:
         return (sys.executable, "-c", "from servery_storage.cli import main; main()")
+    if repository(image) in AGENT_IMAGES:
+        return (sys.executable, "-m", "servery_agent.cli")
     if repository(image) == RAY_IMAGE:
         if find_spec("ray") is None:
             raise ErrImageNotLocal(
@@ -168,6 +170,9 @@ def _told(container: Manifest, runtimes: tuple[Runtime, ...]) -> Iterator[str]:
         yield from arguments
         return
     command = [str(word) for word in container.get("command", ())]
+    program = next((index for index, word in enumerate(command, 1) if word in runtime.local_programs), None)
+    if program is not None:
+        command, arguments = command[:program], command[program:] + arguments
     wanted: str | None = None
     for index, word in enumerate((*command, *arguments)):
         is_flag = word.startswith("-")

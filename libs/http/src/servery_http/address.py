@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ _P = TypeVar("_P", bound=asyncio.Protocol)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A TCP port of ``host``, or the Unix socket ``path``, which counts where it is given."""
+    """A TCP port of ``host``, by TLS where there is a context; or the Unix socket ``path``, which counts where it is given."""
 
     host: str = "127.0.0.1"
     port: int = 0
     path: Path | None = None
+    tls: ssl.SSLContext | None = None
 
     async def connect(self, protocol: Callable[[], _P]) -> _P:
         """Return the protocol of a new connection.
@@ -28,7 +30,7 @@ class Address:
         loop = asyncio.get_running_loop()
         if self.path is not None:
             return (await loop.create_unix_connection(protocol, str(self.path)))[1]
-        return (await loop.create_connection(protocol, self.host, self.port))[1]
+        return (await loop.create_connection(protocol, self.host, self.port, ssl=self.tls))[1]
 
     def __str__(self) -> str:
         return str(self.path) if self.path is not None else f"{self.host}:{self.port}"

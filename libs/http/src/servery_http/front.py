@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from servery_http.heads import CHUNKED, Head, Heads
 from servery_http.incoming import Incoming
 from servery_http.limits import Limits
 from servery_http.manners import Manner, wrapped
@@ -38,7 +39,7 @@ _READ_AHEAD_BYTES = 64 * 1024
 _CORK_BYTES = 64 * 1024
 _LINGER_SECONDS = 0.25
 _NO_CONTENT = frozenset({204, 304})
-_LOOKED_AT = frozenset({b"expect", b"content-length"})
+_LOOKED_AT = frozenset({b"expect", b"content-length", b"transfer-encoding"})
 
 
 def encode(response: Response, *, close: bool, head: bool = False) -> bytes:
@@ -64,6 +65,7 @@ def error(status: int, message: str) -> Response:
     return Response(status, json.dumps({"error": message}).encode())
 
 
+_NO_HEAD = Head("", b"", "", b"", "1.1", [], [], keep_alive=False, expect_continue=False, body_bytes=0)
 _GOING_AWAY = error(503, "the server is shutting down")
 
 
@@ -78,53 +80,33 @@ class _Exchange:
 
     __slots__ = (
         "begun",
-        "body",
         "complete",
         "cycle",
-        "expect_continue",
         "handler",
-        "headers",
+        "head",
         "incoming",
         "keep_alive",
-        "method",
-        "path",
-        "query",
         "received_bytes",
-        "url",
-        "version",
+        "request",
     )
 
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        query: bytes,
-        url: bytes,
-        headers: list[tuple[bytes, bytes]],
-        *,
-        keep_alive: bool,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.query = query
-        self.url = url
-        self.headers = headers
+    def __init__(self, head: Head, *, keep_alive: bool) -> None:
+        self.head = head
         self.keep_alive = keep_alive
-        self.version = "1.1"
+        self.request = Request(head.method, head.path, head.query, head.headers, b"")
         self.handler: Handler | None = None
         self.cycle: RequestResponseCycle | None = None
-        self.body = b""
         self.complete = False
         self.begun = False
         self.incoming: Incoming | None = None
         self.received_bytes = 0
-        self.expect_continue = False
 
 
 class Front(asyncio.Protocol):
     """One connection. Answers leave in the order in which requests came."""
 
     hot: Router
+    heads: Heads
     limits: Limits
     manners: tuple[Manner, ...]
     looked_at: frozenset[bytes]
@@ -157,9 +139,12 @@ class Front(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_bytes = 0
+        self._body_bytes = 0
         self._expect_continue = False
         self._asked: list[bytes] = []
+        self._head: Head | None = None
         self._in_head = False
+        self._is_between = True
         self._refused = False
         self._closed = False
         self._corked = False
@@ -233,23 +218,40 @@ class Front(asyncio.Protocol):
         if self._refused:
             return
         self._corked = True
+        # Only where the parser waits for a first byte: it need not know of a request that it does not see.
+        is_first = self._is_between
+        known = self.heads.of(data) if is_first and not (self._closing or self._closed) else None
+        if known is not None:
+            self._begin(known)
+            if known.body_bytes:
+                self.on_body(data[known.size :])
+            self.on_message_complete()
+        else:
+            self._parse(data)
+            if is_first and self._is_between and self._head is not None:
+                self.heads.learn(data, self._head)
+        self._pump()
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._refuse(501, "this server does not switch protocols")
         except httptools.HttpParserError as broken:
             self._refuse(400, f"not an HTTP/1.1 request: {broken}")
-        self._pump()
 
     # What the parser calls.
 
     def on_message_begin(self) -> None:
         self._in_head = True
+        self._is_between = False
         self._url = b""
         self._headers = []
         self._header_bytes = 0
+        self._body_bytes = 0
         self._expect_continue = False
         self._asked = []
+        self._head = None
         self._deadline = self._loop.time() + self.limits.read_timeout_seconds
 
     def on_url(self, url: bytes) -> None:
@@ -265,8 +267,13 @@ class Front(asyncio.Protocol):
             return
         if name in self.looked_at:
             if name == b"content-length":
-                if int(value) > self.limits.max_body_bytes:
-                    self._refuse(413, f"the body has {int(value)} bytes, the limit is {self.limits.max_body_bytes}")
+                self._body_bytes = int(value)
+                if self._body_bytes > self.limits.max_body_bytes:
+                    self._refuse(
+                        413, f"the body has {self._body_bytes} bytes, the limit is {self.limits.max_body_bytes}"
+                    )
+            elif name == b"transfer-encoding":
+                self._body_bytes = CHUNKED
             elif name != b"expect":
                 self._asked.append(name)
             elif value.lower() == b"100-continue":
@@ -278,22 +285,31 @@ class Front(asyncio.Protocol):
         if self._refused or self._closed:
             return
         sent = self._parser.get_method()
-        method = _METHODS.get(sent) or sent.decode("ascii")
-        keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
-        keep_alive = keep_alive and not self._closing
         path, _, query = self._url.partition(b"?")
-        exchange = _Exchange(method, path.decode("latin-1"), query, self._url, self._headers, keep_alive=keep_alive)
-        exchange.expect_continue = self._expect_continue
-        if not keep_alive:
-            exchange.version = self._parser.get_http_version()
-        found = self.hot(method, exchange.path)
+        self._head = Head(
+            method=_METHODS.get(sent) or sent.decode("ascii"),
+            url=self._url,
+            path=path.decode("latin-1"),
+            query=query,
+            version=self._parser.get_http_version(),
+            headers=self._headers,
+            asked=self._asked,
+            keep_alive=self._parser.should_keep_alive() and not self._parser.should_upgrade(),
+            expect_continue=self._expect_continue,
+            body_bytes=self._body_bytes,
+        )
+        self._begin(self._head)
+
+    def _begin(self, head: Head) -> None:
+        exchange = _Exchange(head, keep_alive=head.keep_alive and not self._closing)
+        found = self.hot(head.method, head.path)
         if found is None:
             exchange.cycle = self._cycle(exchange)
         elif isinstance(found, Streamed):
             exchange.handler = found.handler
-            exchange.incoming = Incoming(self._read_no_more, self._read_again)
+            exchange.incoming = exchange.request.stream = Incoming(self._read_no_more, self._read_again)
         else:
-            exchange.handler = wrapped(found, self.manners, self._asked) if self._asked else found
+            exchange.handler = wrapped(found, self.manners, head.asked) if head.asked else found
         self._reading = exchange
         if self._current is None and not self._waiting and not self._flow.write_paused:
             self._start(exchange)
@@ -318,8 +334,9 @@ class Front(asyncio.Protocol):
             self._on_piece(exchange, exchange.incoming, body)
             return
         # Mostly a body comes in one piece, and then it is not copied.
-        exchange.body = exchange.body + body if exchange.body else body
-        if len(exchange.body) > self.limits.max_body_bytes:
+        request = exchange.request
+        request.body = request.body + body if request.body else body
+        if len(request.body) > self.limits.max_body_bytes:
             self._refuse(413, f"the body is longer than {self.limits.max_body_bytes} bytes")
 
     def _on_piece(self, exchange: _Exchange, incoming: Incoming, piece: bytes) -> None:
@@ -347,6 +364,8 @@ class Front(asyncio.Protocol):
         exchange, self._reading = self._reading, None
         if exchange is None:
             return
+        # Behind its last request a connection has nothing that may be read.
+        self._is_between = exchange.head.keep_alive
         exchange.complete = True
         if exchange.incoming is not None:
             exchange.incoming.end()
@@ -376,7 +395,7 @@ class Front(asyncio.Protocol):
             self._state.tasks.add(task)
             task.add_done_callback(self._state.tasks.discard)
             return
-        if exchange.expect_continue and not exchange.complete:
+        if exchange.head.expect_continue and not exchange.complete:
             self._send(_CONTINUE)
         if exchange.complete or exchange.incoming is not None:
             self._answer(exchange)
@@ -384,16 +403,7 @@ class Front(asyncio.Protocol):
     def _answer(self, exchange: _Exchange) -> None:
         assert exchange.handler is not None
         try:
-            answer = exchange.handler(
-                Request(
-                    exchange.method,
-                    exchange.path,
-                    exchange.query,
-                    exchange.headers,
-                    exchange.body,
-                    exchange.incoming,
-                )
-            )
+            answer = exchange.handler(exchange.request)
         except Exception:
             self._write(exchange, self._broken(exchange))
             return
@@ -460,12 +470,12 @@ class Front(asyncio.Protocol):
 
     def _broken(self, exchange: _Exchange, failure: BaseException | None = None) -> Response:
         # The rim of the process: a handler that raises is a bug, and its client must still hear something.
-        logger.error("handler failed", exc_info=failure or True, extra={"url": exchange.url.decode("latin-1")})
+        logger.error("handler failed", exc_info=failure or True, extra={"url": exchange.head.url.decode("latin-1")})
         return error(500, "internal error; the server's log has the traceback")
 
     def _write(self, exchange: _Exchange, response: Response) -> None:
         close = self._closing or not exchange.keep_alive
-        is_head = exchange.method == "HEAD"
+        is_head = exchange.head.method == "HEAD"
         self._state.total_requests += 1
         exchange.begun = True
         if response.stream is None:
@@ -483,7 +493,7 @@ class Front(asyncio.Protocol):
         close = self._closing or not exchange.keep_alive
         sized = header(response.headers, b"content-length") is not None
         # HTTP/1.0 knows no chunks: there the end of the connection is the end of the body.
-        chunked = not sized and exchange.version != "1.0"
+        chunked = not sized and exchange.head.version != "1.0"
         if chunked:
             response.headers = (*response.headers, (b"transfer-encoding", b"chunked"))
         self._send(encode(response, close=close))
@@ -511,6 +521,9 @@ class Front(asyncio.Protocol):
             self._pump()
 
     def _send(self, data: bytes) -> None:
+        if not self._corked and not self._out:
+            self._transport.write(data)
+            return
         self._out.append(data)
         self._out_bytes += len(data)
         if not self._corked or self._out_bytes > _CORK_BYTES:
@@ -548,16 +561,15 @@ class Front(asyncio.Protocol):
             self._deadline = self._loop.time() + self.limits.keep_alive_seconds
 
     def _cycle(self, exchange: _Exchange) -> RequestResponseCycle:
-        raw_path, _, query = exchange.url.partition(b"?")
-        path = raw_path.decode("latin-1")
+        head = exchange.head
         scope = {
             **self._scope,
-            "method": exchange.method,
-            "http_version": self._parser.get_http_version(),
-            "path": self._config.root_path + (unquote(path) if "%" in path else path),
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": exchange.headers,
+            "method": head.method,
+            "http_version": head.version,
+            "path": self._config.root_path + (unquote(head.path) if "%" in head.path else head.path),
+            "raw_path": head.path.encode("latin-1"),
+            "query_string": head.query,
+            "headers": head.headers.copy(),
             "state": self._app_state.copy(),
         }
         return RequestResponseCycle(
@@ -569,7 +581,7 @@ class Front(asyncio.Protocol):
             access_log=False,
             default_headers=self._state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=exchange.expect_continue,
+            expect_100_continue=head.expect_continue,
             keep_alive=exchange.keep_alive,
             on_response=self._on_cycle_complete,
         )
@@ -601,7 +613,7 @@ class Front(asyncio.Protocol):
                 later, self._later = self._later, None
                 self._state.tasks.discard(later)
                 later.cancel()
-        refusal = _Exchange("", "", b"", b"", [], keep_alive=False)
+        refusal = _Exchange(_NO_HEAD, keep_alive=False)
         refusal.handler = lambda _request: error(status, message)
         refusal.complete = True
         if refused is not None and refused in self._waiting:
@@ -644,6 +656,7 @@ def front(hot: Router, limits: Limits | None = None, manners: Iterable[Manner] =
     manners = tuple(manners)
     bound = {
         "hot": staticmethod(hot),
+        "heads": Heads(),
         "limits": limits or Limits(),
         "manners": manners,
         "looked_at": _LOOKED_AT.union(*(manner.headers for manner in manners)),

@@ -88,24 +88,30 @@ class Later:
             return
         self._is_over = True
         self._response = response
-        if self._waiter is not None:
-            self._waiter(response)
+        waiter, self._waiter = self._waiter, None
+        # Who can abandon it mostly holds it: neither should wait for the collector.
+        self._abandoned = None
+        if waiter is not None:
+            waiter(response)
 
     def then(self, waiter: Callable[[Response | None], None]) -> None:
         """Call ``waiter`` with the answer, which may be now, or with None when it was cancelled."""
-        self._waiter = waiter
         if self._is_over:
             waiter(self._response)
+        else:
+            self._waiter = waiter
 
     def cancel(self, msg: object = None) -> bool:
         """Give up, as one cancels a task."""
         if self._is_over:
             return False
         self._is_over = True
-        if self._abandoned is not None:
-            self._abandoned()
-        if self._waiter is not None:
-            self._waiter(None)
+        abandoned, self._abandoned = self._abandoned, None
+        waiter, self._waiter = self._waiter, None
+        if abandoned is not None:
+            abandoned()
+        if waiter is not None:
+            waiter(None)
         return True
 
     def __await__(self) -> Generator[Any, None, Response]:

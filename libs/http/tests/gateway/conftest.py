@@ -22,6 +22,9 @@ def pytest_asyncio_loop_factories(
 class Notes:
     """Statuses that were counted, and what a watcher saw."""
 
+    to_server = b"x-seen: on the way\r\n"
+    to_client = b"x-seen: on the way back\r\n"
+
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.seen: list[object] = []

@@ -60,7 +60,7 @@ def hasher(algorithm: DigestAlgorithm) -> Hasher:
     """Return a new hasher. ``hashlib``'s let other threads run meanwhile."""
     match algorithm:
         case DigestAlgorithm.CRC32C:
-            return google_crc32c.Checksum()  # type: ignore[no-untyped-call]  # it ships no types for it
+            return _Crc32c()
         case DigestAlgorithm.CRC32:
             return _Crc32()
         case _:
@@ -72,6 +72,19 @@ def digest_of(algorithm: DigestAlgorithm, content: Bytes) -> Digest:
     taken = hasher(algorithm)
     taken.update(content)
     return Digest(algorithm, taken.digest())
+
+
+class _Crc32c:
+    def __init__(self) -> None:
+        self._sum = google_crc32c.Checksum()  # type: ignore[no-untyped-call]  # it ships no types for it
+
+    def update(self, chunk: Bytes, /) -> None:
+        # Of a buffer that may be written to it takes nothing.
+        self._sum.update(bytes(chunk))  # type: ignore[no-untyped-call]
+
+    def digest(self) -> bytes:
+        taken: bytes = self._sum.digest()  # type: ignore[no-untyped-call]
+        return taken
 
 
 class _Crc32:

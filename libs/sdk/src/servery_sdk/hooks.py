@@ -12,6 +12,7 @@ import pluggy
 
 from servery_sdk.contract import Dialect, Mode
 from servery_sdk.model import Runtime
+from servery_sdk.payloads import PayloadSink
 from servery_sdk.storage import StorageProvider
 
 PROJECT = "servery"
@@ -40,4 +41,11 @@ def servery_runtimes() -> Iterable[Runtime]:  # type: ignore[empty-body]  # a ho
 def servery_storage_providers() -> Iterable[StorageProvider]:  # type: ignore[empty-body]  # a hookspec has no body
     """Contribute storage providers. Called once, when the storage initializer starts. Must not import the source's SDK:
     a provider does that when it is first asked for something.
+    """
+
+
+@hookspec
+def servery_payload_sinks() -> Iterable[PayloadSink]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Contribute places for payload logs. Called once, when what delivers an agent's log starts. Must not import the
+    place's SDK: a sink does that when it is opened.
     """

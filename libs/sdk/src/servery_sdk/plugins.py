@@ -12,6 +12,7 @@ from servery_sdk import hooks
 from servery_sdk.contract import Dialect, Mode
 from servery_sdk.errors import ServeryError
 from servery_sdk.model import Runtime
+from servery_sdk.payloads import PayloadSink
 from servery_sdk.storage import StorageProvider
 
 
@@ -27,6 +28,7 @@ class Plugins:
     modes: Mapping[str, Mode] = field(default_factory=dict)
     runtimes: Mapping[str, Runtime] = field(default_factory=dict)
     storage_providers: Mapping[str, StorageProvider] = field(default_factory=dict)
+    payload_sinks: Mapping[str, PayloadSink] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     """``hook:name`` to the distribution that contributes it."""
 
@@ -53,6 +55,7 @@ def load(manager: pluggy.PluginManager | None = None) -> Plugins:
         modes=_index(manager, "servery_modes", sources),
         runtimes=_index(manager, "servery_runtimes", sources),
         storage_providers=_index(manager, "servery_storage_providers", sources),
+        payload_sinks=_index(manager, "servery_payload_sinks", sources),
         sources=sources,
     )
 

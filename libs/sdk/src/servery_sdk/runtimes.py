@@ -23,6 +23,8 @@ def predictor(
     aliases: Iterable[str] = (),
     local_images: Iterable[str] = (),
     local_flags: Mapping[str, str] | None = None,
+    local_programs: Iterable[str] = (),
+    stand_in: str | None = None,
     options: Iterable[Option] = (),
     image: str | None = None,
     kind: ComponentKind = ComponentKind.PREDICTOR,
@@ -37,6 +39,8 @@ def predictor(
         aliases: Other runtimes' names that mean this one.
         local_images: Repositories of images that it stands in for on a machine without containers.
         local_flags: Flags of those images' programs that the predictor spells in another way, without dashes.
+        local_programs: Last words of those images' commands.
+        stand_in: Import string of what says which other runtime serves instead.
         options: What ``model_class`` takes as keywords.
         image: Where it is not ``servery/<kind>-<name>``.
         kind: Of the components that it serves.
@@ -52,6 +56,8 @@ def predictor(
         image=image,
         local_images=(image.rpartition(":")[0], *local_images),
         local_flags=local_flags or {},
+        local_programs=tuple(local_programs),
+        stand_in=stand_in,
         parts={
             kind: Part(
                 container={

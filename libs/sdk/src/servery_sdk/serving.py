@@ -75,6 +75,14 @@ class ThreadedModel(Protocol):
 
 
 @runtime_checkable
+class NamedModel(Protocol):
+    """A model that tells clients its own name."""
+
+    served_name: str
+    """Set before ``load``: the name under which the server knows it."""
+
+
+@runtime_checkable
 class ForkableModel(Protocol):
     """A model that may be loaded before worker processes part, and then shares its memory between them.
 
@@ -180,6 +188,7 @@ class Scheduling:
         max_requests: That may wait; None for the server's.
         parallel_calls: That may run at once; above 1, the model takes calls from several threads.
         together: A call of a model that gathers takes requests whatever their shapes and parameters, each as one row.
+        waits: A call waits for work that is done elsewhere, on the event loop perhaps: it is never made there.
     """
 
     max_rows: int | None = None
@@ -188,6 +197,7 @@ class Scheduling:
     max_requests: int | None = None
     parallel_calls: int = 1
     together: bool = False
+    waits: bool = False
 
 
 @runtime_checkable

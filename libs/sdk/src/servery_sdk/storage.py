@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -12,6 +13,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from servery_sdk.digests import Digest
 from servery_sdk.errors import Permanent, Transient
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,10 @@ class StorageUri:
 
     @classmethod
     def parse(cls, text: str) -> StorageUri:
-        """Return the parts of ``text``; a plain path has the scheme ``file``."""
-        if "://" not in text:
+        """Return the parts of ``text``; a plain path has the scheme ``file``. MLflow's URIs have one slash and no host:
+        ``models:/iris/1``.
+        """
+        if not _SCHEME.match(text):
             return cls("file", "", text.lstrip("/"), (), text)
         parts = urlsplit(text)
         return cls(
@@ -36,6 +41,22 @@ class StorageUri:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpack:
+    """Makes an object the part of the model that it holds as a tar archive, plain or compressed by gzip or zstd, instead
+    of a file.
+
+    Attributes:
+        order: A model's archives are unpacked from the lowest on; what a later one has replaces an earlier one's.
+        below: Only members below this directory are taken, by their path below it; empty takes all.
+        has_whiteouts: Names that begin with ``.wh.`` delete what earlier archives had, as in an image's layers.
+    """
+
+    order: int
+    below: str = ""
+    has_whiteouts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +70,8 @@ class StorageEntry:
         source: The provider's own key.
         digest: Of the whole object, where listing tells it.
         has_ranges: Whether the source sends a part of it.
+        unpack: It is an archive of some of the model's files; ``path`` is then no path of the model, and patterns speak
+            of the members.
     """
 
     path: str
@@ -57,6 +80,7 @@ class StorageEntry:
     version: str | None = None
     digest: Digest | None = None
     has_ranges: bool = True
+    unpack: Unpack | None = None
 
 
 def path_below(key: str, prefix: str) -> str | None:
@@ -100,6 +124,14 @@ def provider_of(uri: StorageUri, providers: Collection[StorageProvider]) -> Stor
     """Return who claims ``uri``, or else who answers for its scheme, or else None; the first of several."""
     found = [provider for provider in providers if isinstance(provider, Claiming) and provider.claims(uri)]
     return next(iter(found or (provider for provider in providers if uri.scheme in provider.schemes)), None)
+
+
+@runtime_checkable
+class Resolving(Protocol):
+    """A provider of names: what they name may lie with another provider."""
+
+    async def resolve(self, uri: StorageUri) -> StorageUri:
+        """Return where the model lies now: another provider's URI, or one of its own that resolves to itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

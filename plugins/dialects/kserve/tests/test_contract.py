@@ -161,7 +161,7 @@ class TestKServe(DialectContract):
                 "spec.explainer.storageUris[0].mountPath",
                 "spec.transformer.containers",
                 "spec.transformer.containers[1].image",
-                "spec.transformer.logger",
+                "spec.transformer.logger.mode",
                 "spec.transformer.maxReplicas",
                 "spec.transformer.model",
             ),

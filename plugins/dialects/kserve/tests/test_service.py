@@ -418,13 +418,25 @@ WRONG: list[Any] = [
     pytest.param(
         {**model(), "labels": ["a"]}, [f'{P}.labels: Invalid value: ["a"]: must be an object, found array'], id="labels"
     ),
+    pytest.param(
+        {**model(), "logger": {"mode": "none", "storage": {"path": "p"}}},
+        [
+            f'{P}.logger.mode: Unsupported value: "none": supported values: "all", "request", "response"',
+            f"{P}.logger.storage: Forbidden: not supported by Servery yet; a bucket in url is written to with the pod's "
+            "own service account",
+        ],
+        id="logger",
+    ),
+    pytest.param(
+        {**model(), "logger": {"url": "http://sink"}},
+        [f"{P}.logger.mode: Required value: all, request, response"],
+        id="logger-mode",
+    ),
     *(
         pytest.param(
             {**model(), field: value}, [f"{P}.{field}: Forbidden: {what}: not supported by Servery yet"], id=field
         )
         for field, value, what in (
-            ("logger", {"mode": "all"}, "payload logging"),
-            ("batcher", {}, "the agent's batcher (the model server batches by itself)"),
             ("workerSpec", {}, "multi-node serving"),
             ("storageContainerName", "x", "ClusterStorageContainers"),
         )

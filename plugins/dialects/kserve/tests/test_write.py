@@ -13,6 +13,7 @@ from servery_sdk.model import (
     Artifact,
     AutoscalerClass,
     Batching,
+    Catalog,
     Component,
     ComponentKind,
     Entry,
@@ -26,6 +27,7 @@ from servery_sdk.model import (
     StorageReference,
     Workers,
 )
+from servery_sdk.model.service import LogMode
 
 DIALECT = KServeDialect()
 REQUEST = RuntimeRequest(format=ModelFormat(name="sklearn"), field_path="x.runtime")
@@ -66,7 +68,6 @@ def refusals(service: InferenceService) -> list[tuple[str, str]]:
     [
         ({"workers": Workers(count=1)}, "pods that each replica leads"),
         ({"batching": Batching(max_batch_rows=1)}, "batching in the model server"),
-        ({"logging": PayloadLogging()}, "payload logging"),
         ({"scaling": Scaling(initial_replicas=3)}, "3 replicas to begin with, other than minReplicas"),
         ({"disruption_budget": {"minAvailable": 1}}, "a disruption budget"),
         (
@@ -148,6 +149,27 @@ def test_dialects_own_words_are_not_said_again() -> None:
     )
     (found,) = DIALECT.write(service)
     assert found["metadata"] == {"name": "iris", "namespace": "demo", "labels": {"team": "a"}}
+
+
+@pytest.mark.parametrize(
+    "logging",
+    [
+        PayloadLogging(),
+        PayloadLogging(
+            url="s3://bucket/logs",
+            mode=LogMode.RESPONSE,
+            metadata_headers=("X-A",),
+            metadata_annotations=("team",),
+            marshaller_url="http://marshaller",
+            batch_size=10,
+            batch_interval="5s",
+        ),
+    ],
+    ids=["the least", "all of it"],
+)
+def test_logger_that_is_written_means_the_same(logging: PayloadLogging) -> None:
+    (written,) = DIALECT.write(meant(replace(MODEL, logging=logging)))
+    assert DIALECT.parse(written, Catalog()).predictor.logging == logging
 
 
 def test_settings_are_annotations() -> None:

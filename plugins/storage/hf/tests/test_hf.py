@@ -4,8 +4,9 @@ import socket
 from typing import Any
 
 import pytest
+from servery_sdk.digests import DigestAlgorithm, digest_of
 from servery_sdk.errors import Permanent, ServeryError, Transient
-from servery_sdk.storage import StorageProvider, StorageUri
+from servery_sdk.storage import Refusal, StorageProvider, StorageUri
 from servery_sdk.testing import PrefixStorageContract, RemoteStorageContract, Source
 from servery_sdk.testing.storage import fetched, listed
 from servery_storage_hf.plugin import HuggingFaceProvider
@@ -265,13 +266,65 @@ def test_busy_hub_says_how_long_to_wait(model: Hub, headers: dict[str, str], sec
     assert refused.value.retry_after_seconds == seconds
 
 
-def test_store_that_cannot_be_reached_is_named(model: Hub) -> None:
+def test_large_file_is_asked_for_once_and_its_sum_is_known(model: Hub) -> None:
+    (entry,) = listed(HuggingFaceProvider(), "hf://acme/models/model.safetensors")
+    assert entry.digest == digest_of(DigestAlgorithm.SHA256, LARGE)
+    provider = HuggingFaceProvider()
+    model.seen.clear()
+    assert b"".join(fetched(provider, entry, offset=offset)[:100] for offset in (0, 100)) == LARGE[:200]
+    assert [host for host, _, _ in model.seen] == ["hub", "store", "store"]
+
+
+def test_signature_of_the_store_that_ran_out_is_found_anew(model: Hub) -> None:
+    now = [0.0]
+    provider = HuggingFaceProvider(clock=lambda: now[0])
+    (entry,) = listed(provider, "hf://acme/models/model.safetensors")
+    assert fetched(provider, entry) == LARGE
+    now[0] += 3600
+    model.refuse("/store/", 403, words="Request has expired")
+    with pytest.raises(Transient, match="the store's signature ran out"):
+        fetched(provider, entry)
+    model.seen.clear()
+    assert fetched(provider, entry) == LARGE
+    assert [host for host, _, _ in model.seen] == ["hub", "store"]
+
+
+def test_signature_that_another_range_found_anew_is_not_refused_for_good(model: Hub) -> None:
+    provider = HuggingFaceProvider()
+    (entry,) = listed(provider, "hf://acme/models/model.safetensors")
+    old = provider.locate(entry).url.replace("signature=x", "signature=old")
+    refusal = Refusal(url=old, status=403, reason="Forbidden", headers={}, body=b"")
+    assert isinstance(provider.refused(entry, refusal), Transient)
+
+
+def test_redirects_within_the_hub_are_followed_with_the_token(model: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", model.token)
+    (entry,) = listed(HuggingFaceProvider(), "hf://acme/models/model.safetensors")
+    path = f"/{entry.source.replace('@', '/resolve/')}"
+    model.refusals = [("/resolve/", (307, {"location": f"{path}?moved"}, b""))]
+    model.seen.clear()
+    assert fetched(HuggingFaceProvider(), entry) == LARGE
+    assert [(host, token) for host, _, token in model.seen] == [
+        ("hub", f"Bearer {model.token}"),
+        ("hub", f"Bearer {model.token}"),
+        ("store", None),
+    ]
+
+
+def test_redirects_without_an_end_are_given_up(model: Hub) -> None:
+    (entry,) = listed(HuggingFaceProvider(), "hf://acme/models/model.safetensors")
+    model.refusals = [("/resolve/", (307, {"location": "?again"}, b""))] * 9
+    with pytest.raises(Permanent, match="the hub redirects without an end"):
+        fetched(HuggingFaceProvider(), entry)
+
+
+def test_hub_that_went_silent_is_asked_again(model: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     (entry,) = listed(HuggingFaceProvider(), "hf://acme/models/model.safetensors")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        store = f"127.0.0.1:{taken.getsockname()[1]}"
-        model.store_url = f"http://{store}"
-        with pytest.raises(Transient, match=f"hf://{entry.source}: cannot reach {store}: ConnectError: "):
+        hub = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", f"http://{hub}")
+        with pytest.raises(Transient, match=f"hf://{entry.source}: cannot reach {hub}: ConnectError: "):
             fetched(HuggingFaceProvider(), entry)
 
 

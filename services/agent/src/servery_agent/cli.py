@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -15,47 +14,19 @@ from servery_sdk import logs
 from servery_sdk.errors import ErrorCode, ServeryError
 
 from servery_agent.asking import is_ready_within
+from servery_agent.durations import seconds_of
 from servery_agent.server import Agent
 from servery_agent.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_LOGGING, _BATCHING = "payload logging", "batching"
-NOT_YET: Mapping[str, tuple[str, str]] = {
-    "enable_batcher": (_BATCHING, "false"),
-    "log_url": (_LOGGING, ""),
-}
-"""Flags of KServe that ask for what this agent has not: what that is, and the value that does not ask for it."""
-
 IDLE: Mapping[str, str] = {
-    **dict.fromkeys(("max_batchsize", "max_latency", "timeout"), _BATCHING),
-    **dict.fromkeys(
-        (
-            "component",
-            "endpoint",
-            "inference_service",
-            "log_batch_interval",
-            "log_batch_size",
-            "log_marshaller_port",
-            "log_marshaller_url",
-            "log_mode",
-            "log_store_format",
-            "log_store_path",
-            "logger_ca_cert_file",
-            "logger_tls_skip_verify",
-            "metadata_annotations",
-            "metadata_headers",
-            "namespace",
-            "source_uri",
-            "workers",
-        ),
-        _LOGGING,
-    ),
+    "log_marshaller_port": "a server that KServe's agent asks itself at",
 }
-"""Flags of KServe that say more about those, and change nothing as long as nobody asks for them."""
+"""Flags of KServe that change nothing here, and why."""
 
-_DURATION = re.compile(r"-?(?:\d+(?:\.\d*)?(?:ns|us|µs|ms|s|m|h))+|-?\d+")
-_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_ALSO: Mapping[str, tuple[str, ...]] = {"batch_timeout_seconds": ("--timeout",), "max_batchsize": ("--max-batch-size",)}
+"""Other words for settings: KServe's, and the usual ones."""
 
 
 class WrongFlags(ServeryError):
@@ -74,9 +45,10 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of every setting, and of KServe's flags beside."""
     made = _Parser("servery-agent", description="Stand in front of a predictor.", allow_abbrev=False)
     for name, field in Settings.model_fields.items():
-        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
-        made.add_argument(*_spellings(name), dest=name, default=argparse.SUPPRESS, metavar=name.upper(), **switch)
-    for name in (*NOT_YET, *IDLE, "probe_period"):
+        is_switch: Mapping[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
+        spellings = (*_spellings(name), *_ALSO.get(name, ()))
+        made.add_argument(*spellings, dest=name, default=argparse.SUPPRESS, metavar=name.upper(), **is_switch)
+    for name in (*IDLE, "probe_period"):
         # A switch of KServe's may stand without its value.
         made.add_argument(
             *_spellings(name), dest=name, nargs="?", const="true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
@@ -92,12 +64,9 @@ def settings_from(arguments: Sequence[str] | None) -> tuple[Settings, float | No
     """Return what flags and environment say together, and how long ``--probe-period`` would have somebody ask.
 
     Raises:
-        WrongFlags: One is unknown, has a wrong value, or asks for what is not here.
+        WrongFlags: One is unknown, or has a wrong value.
     """
     given = vars(parser().parse_args(arguments))
-    for name, (what, harmless) in NOT_YET.items():
-        if given.get(name, harmless).lower() != harmless:
-            raise WrongFlags(f"--{name.replace('_', '-')}: this agent does no {what} yet")
     try:
         settings = Settings(**{name: value for name, value in given.items() if name in Settings.model_fields})
     except ValidationError as error:
@@ -112,14 +81,13 @@ def settings_from(arguments: Sequence[str] | None) -> tuple[Settings, float | No
 
 def _seconds(duration: str) -> float | None:
     """Return what a duration in Go's words says, None where it is negative: nobody asks."""
-    if not _DURATION.fullmatch(duration):
-        raise WrongFlags(f"--probe-period: {duration!r} is no duration, such as 10s or 500ms")
-    if duration.startswith("-"):
+    if duration.startswith("-") and (duration[1:].isdigit() or seconds_of(duration[1:]) is not None):
         return None
-    if duration.isdigit():
-        # A bare number counts nanoseconds in Go; only zero is allowed there.
-        return float(duration) * _UNIT_SECONDS["ns"]
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([a-zµ]+)", duration))
+    # A bare number counts nanoseconds in Go; only zero is allowed there.
+    seconds = float(duration) * 1e-9 if duration.isdigit() else seconds_of(duration)
+    if seconds is None:
+        raise WrongFlags(f"--probe-period: {duration!r} is no duration, such as 10s or 500ms")
+    return seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

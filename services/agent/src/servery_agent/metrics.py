@@ -10,6 +10,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from servery_http.gateway.server import Gateway
 
+from servery_agent.batcher.counts import Counts
+from servery_agent.payloads.ledger import Count
+from servery_agent.payloads.log import PayloadLog
 from servery_agent.puller.decider import State
 
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -20,6 +23,8 @@ class Metrics(Collector):
 
     Attributes:
         gateway: Whose connections and queue are shown, once there is one.
+        batches: What the batcher counts, where there is one.
+        log: Whose events are shown; all counts are 0 where payloads are not logged.
         models: How far the models are that are assigned, one by one; None where none are.
     """
 
@@ -28,6 +33,8 @@ class Metrics(Collector):
         self._by_seconds = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
         self.gateway: Gateway | None = None
+        self.batches: Counts | None = None
+        self.log: PayloadLog | None = None
         self.models: Callable[[], Iterable[State]] | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -53,6 +60,8 @@ class Metrics(Collector):
             requests.add_metric([str(status)], count)
         yield requests
         yield self._histogram()
+        if self.batches is not None:
+            yield from self.batches.families()
         models = GaugeMetricFamily(
             "servery_agent_models", "Models that are assigned, by how far they are.", labels=["state"]
         )
@@ -65,6 +74,7 @@ class Metrics(Collector):
             if self.gateway is not None:
                 gauge.add_metric([], value(self.gateway))
             yield gauge
+        yield from _of_log(self.log)
 
     def _histogram(self) -> Metric:
         histogram = HistogramMetricFamily(
@@ -85,3 +95,63 @@ _GAUGES: tuple[tuple[str, str, Callable[[Gateway], int]], ...] = (
     ("servery_agent_queue_requests", "Requests that wait for that.", lambda g: g.gate.waiting),
     ("servery_agent_connections", "Connections of clients that are open.", lambda g: g.connections),
 )
+
+_COUNTERS: tuple[tuple[str, str, tuple[tuple[str, Count], ...]], ...] = (
+    ("servery_agent_payload_events", "Events of the payload log that were accepted.", (("", Count.ACCEPTED),)),
+    (
+        "servery_agent_payload_events_delivered",
+        "Those that the sink has; one that was sent again counts again.",
+        (("", Count.DELIVERED),),
+    ),
+    (
+        "servery_agent_payload_events_dead",
+        "Those that the sink refused for good, put aside on disk.",
+        (("", Count.DEAD),),
+    ),
+    (
+        "servery_agent_payload_events_dropped",
+        "Events that are lost: memory or spool were full, the disk failed, the agent was killed, too many were refused.",
+        (
+            ("queue_full", Count.DROPPED_QUEUE_FULL),
+            ("spool_full", Count.DROPPED_SPOOL_FULL),
+            ("disk", Count.DROPPED_DISK),
+            ("crash", Count.DROPPED_CRASH),
+            ("dead_letters_full", Count.DEAD_LOST),
+        ),
+    ),
+    (
+        "servery_agent_payload_events_withheld",
+        "Events without their body: what is to be redacted in it could not be found.",
+        (("", Count.WITHHELD),),
+    ),
+    ("servery_agent_payload_spooled_bytes", "Written to the spool.", (("", Count.SPOOLED_BYTES),)),
+    ("servery_agent_payload_sink_failures", "Attempts to deliver that failed.", (("", Count.FAILED_ATTEMPTS),)),
+)
+_LOG_GAUGES: tuple[tuple[str, str, Callable[[PayloadLog], int]], ...] = (
+    (
+        "servery_agent_payload_sink_up",
+        "1 unless the last attempt to deliver failed.",
+        lambda log: 1 - log.ledger[Count.IS_FAILING],
+    ),
+    ("servery_agent_payload_queue_bytes", "In memory, on its way to the spool.", lambda log: log.records.held_bytes),
+    ("servery_agent_payload_spool_bytes", "In the spool, what it frees next included.", lambda log: log.spool_bytes),
+    ("servery_agent_payload_waiting_events", "Accepted, and not delivered yet.", lambda log: log.waiting),
+    (
+        "servery_agent_payload_deliverer_restarts",
+        "How often the process that delivers ended.",
+        lambda log: log.restarts,
+    ),
+)
+
+
+def _of_log(log: PayloadLog | None) -> Iterator[Metric]:
+    for name, meaning, counts in _COUNTERS:
+        labels = ["reason"] if len(counts) > 1 else []
+        counter = CounterMetricFamily(name, meaning, labels=labels)
+        for reason, count in counts:
+            counter.add_metric([reason] if labels else [], 0 if log is None else log.ledger[count])
+        yield counter
+    for name, meaning, value in _LOG_GAUGES:
+        gauge = GaugeMetricFamily(name, meaning)
+        gauge.add_metric([], 0 if log is None else value(log))
+        yield gauge

@@ -158,14 +158,13 @@ class Readiness:
     """Asks the component; who asks while that goes on is told the same.
 
     Args:
-        default_port: Of a probe that names none.
-        default_host: Likewise.
+        default: Host and port of a probe that names none.
     """
 
-    def __init__(self, probe: Probe, default_port: int, default_host: str = "127.0.0.1") -> None:
+    def __init__(self, probe: Probe, default: Address) -> None:
         self._ask: Callable[[float, Address], Awaitable[None]] = probe.ways[0].ask
         self._seconds = float(probe.timeout_seconds or 1)
-        self._default = Address(default_host, default_port)
+        self._default = default
         self._asking: asyncio.Task[bool] | None = None
         self._was_ready: bool | None = None
 

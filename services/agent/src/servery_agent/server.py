@@ -8,15 +8,21 @@ import logging
 import resource
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from servery_http.address import Address
 from servery_http.gateway.gate import Gate
 from servery_http.gateway.limits import GatewayLimits
+from servery_http.gateway.routes import Route
 from servery_http.gateway.server import Gateway
 from servery_http.messages import Handler, Request, Response
+from servery_http.rpc.watching import watch_none
 from servery_http.server import Server
 
+from servery_agent.batcher.front import Batcher
+from servery_agent.batcher.policy import BatchLimits
 from servery_agent.metrics import Metrics
+from servery_agent.payloads.log import PayloadLog
 from servery_agent.puller.pulling import Pulling
 from servery_agent.readiness import Readiness, probe_of
 from servery_agent.settings import Settings
@@ -32,6 +38,7 @@ class Agent:
 
     Raises:
         WrongProbe: The readiness probe is none.
+        Permanent: The payload log's folder is another agent's.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -42,7 +49,9 @@ class Agent:
         http2 = Address(settings.component_host, settings.component_grpc_port or port)
         readiness = None
         if settings.serving_readiness_probe:
-            readiness = Readiness(probe_of(settings.serving_readiness_probe), port, settings.component_host)
+            readiness = Readiness(probe_of(settings.serving_readiness_probe), Address(settings.component_host, port))
+        self.batcher = Batcher(_batch_limits(settings), rpc_upstream=http2) if settings.enable_batcher else None
+        self.log = PayloadLog(settings) if settings.log_url else None
         self.pulling = None
         if settings.enable_puller:
             self.pulling = pulling = Pulling(settings)
@@ -52,6 +61,9 @@ class Agent:
             host=settings.host,
             port=settings.port,
             rpc_upstream=http2,
+            routes=self._passing,
+            handlers={} if self.batcher is None else self.batcher.handlers,
+            watch_call=watch_none if self.log is None else self.log.capture.watch_call,
             gate=Gate(settings.container_concurrency or None, settings.max_queue_requests),
             limits=GatewayLimits(
                 max_body_bytes=settings.max_body_bytes,
@@ -65,12 +77,23 @@ class Agent:
             observe=self.metrics.observe,
         )
         self.metrics.gateway = self.gateway
+        if self.batcher is not None:
+            self.batcher.asks(self.gateway.ask)
+            self.metrics.batches = self.batcher.counts
+        self.metrics.log = self.log
         self._own = Server(self._route, host=settings.host, port=settings.metrics_port, drain_seconds=1.0)
 
     @property
     def metrics_port(self) -> int:
         """Port of ``/metrics``."""
         return self._own.port
+
+    def _passing(self, method: str, path: str) -> Route | None:
+        """Return what is done with a request on its way: batched, logged, both, or nothing."""
+        route = None if self.batcher is None else self.batcher.route(method, path)
+        if self.log is None:
+            return route
+        return replace(route or Route(), watch=self.log.capture.watch)
 
     def _route(self, _method: str, path: str) -> Handler | None:
         return self._tell_metrics if path == "/metrics" else None
@@ -80,6 +103,8 @@ class Agent:
 
     async def start(self) -> None:
         """Return once it accepts connections."""
+        if self.log is not None:
+            await self.log.start()
         await self._own.start()
         await self.gateway.start()
         if self.pulling is not None:
@@ -87,9 +112,15 @@ class Agent:
 
     async def stop(self) -> None:
         """Say not ready, finish what is in flight, close."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.drain_seconds
         if self.pulling is not None:
             await self.pulling.stop()
         await self.gateway.stop(self._settings.drain_seconds)
+        if self.batcher is not None:
+            self.batcher.close()
+        if self.log is not None:
+            await self.log.stop(deadline - loop.time())
         await self._own.stop()
 
     async def run(self) -> None:
@@ -107,6 +138,18 @@ class Agent:
         await asked.wait()
         logger.info("agent drains", extra={"requests": self.gateway.gate.inside})
         await self.stop()
+
+
+def _batch_limits(settings: Settings) -> BatchLimits:
+    # What is not positive is KServe's default, there as here.
+    default = BatchLimits()
+    return BatchLimits(
+        max_rows=settings.max_batchsize if settings.max_batchsize > 0 else default.max_rows,
+        max_wait_seconds=settings.max_latency / 1000 if settings.max_latency > 0 else default.max_wait_seconds,
+        timeout_seconds=settings.batch_timeout_seconds or None,
+        busy_batches=settings.busy_batches,
+        max_requests=settings.max_queue_requests,
+    )
 
 
 def _with_models(readiness: Readiness | None, pulling: Pulling) -> Callable[[], Awaitable[bool]]:

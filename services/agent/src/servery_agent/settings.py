@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from servery_agent.durations import GoSeconds
+
 _PREFIX = "SERVERY_AGENT_"
 
 
@@ -108,11 +110,107 @@ class Settings(BaseSettings):
     max_connections: int = 16 * 1024
     """Connections of clients at once; one more is refused with 503."""
 
+    enable_batcher: bool = False
+    """Ask the component for many requests at once. Also KServe's flag of that name, as the next three are."""
+
+    max_batchsize: int = 32
+    """Rows, or instances, of a batch; a request is never split. 0 or less for the default, as KServe has it."""
+
+    max_latency: float = 5000.0
+    """Milliseconds that a request may wait for others, which it does only while the component is busy. 0 or less for the default."""
+
+    batch_timeout_seconds: float = Field(default=0.0, ge=0)
+    """From a batch's call to its answer; then 504. 0 for as long as any request may take. Also ``--timeout``, KServe's field."""
+
+    busy_batches: int = Field(default=1, ge=1)
+    """Batches of one model, not full, that may be with the component while others gather; full ones go at once."""
+
     serving_readiness_probe: str = Field(default="", validation_alias=_as_knative("serving_readiness_probe"))
     """A Kubernetes probe in JSON, asked when a client sends ``K-Network-Probe: queue``. Also Knative's variable of that name."""
 
     drain_seconds: float = 30.0
     """How long requests in flight may take after SIGTERM; the agent ends with the last of them."""
+
+    log_url: str = ""
+    """Where payloads are logged to; empty for nowhere. ``http``, ``https``, ``file``, and what sinks are installed for."""
+
+    log_mode: Literal["all", "request", "response"] = "all"
+    """Which half of an exchange is logged."""
+
+    source_uri: str = ""
+    """CloudEvents' ``source``; KServe gives the pod's name. Empty for ``http://localhost:<port>/``."""
+
+    inference_service: str = ""
+    """Name of the service, for the log."""
+
+    namespace: str = ""
+    """Its namespace, for the log."""
+
+    component: str = ""
+    """Its component, for the log: ``predictor``."""
+
+    endpoint: str = ""
+    """KServe's ``default`` or ``canary``, for the log."""
+
+    metadata_headers: str = ""
+    """Names of the request's headers that are logged, with commas between them; in any case."""
+
+    metadata_annotations: str = ""
+    """Annotations that are logged: ``name=value``, with commas between them."""
+
+    log_content_mode: Literal["binary", "structured"] = "binary"
+    """How CloudEvents are sent by HTTP."""
+
+    log_sampling: float = Field(default=1.0, ge=0)
+    """Share of the exchanges that is logged; decided by the id, so the same everywhere. 1 for all."""
+
+    log_redact: str = ""
+    """JSON paths, with spaces between them, whose values are left out: ``$.instances[*].name $..ssn``."""
+
+    log_max_body_bytes: int = Field(default=1024 * 1024, ge=0)
+    """Of a body; the rest is left out, and the event says ``truncated``."""
+
+    workers: int = Field(default=5, ge=1)
+    """Events that are on their way to an HTTP sink at once."""
+
+    log_timeout_seconds: float = Field(default=30.0, gt=0)
+    """For one event or object."""
+
+    logger_ca_cert_file: str = ""
+    """Certificates to trust for ``https``, in ``/etc/tls/logger`` or by their whole path; empty for the system's."""
+
+    logger_tls_skip_verify: bool = False
+    """Take any certificate of the sink."""
+
+    log_store_path: str = ""
+    """Folder of objects, behind the namespace, the service and the component."""
+
+    log_store_format: Literal["json", "jsonl", "csv", "parquet"] = "json"
+    """How objects are written. ``json`` is KServe's: one object, or an array where there are more."""
+
+    log_batch_size: int = Field(default=1, ge=1)
+    """Events of an object, at most."""
+
+    log_batch_interval: GoSeconds = 0.0
+    """How long an event waits for others of its object; ``10s``, or seconds. 0 for ten seconds where a size says to wait."""
+
+    log_batch_bytes: int = Field(default=16 * 1024 * 1024, ge=1)
+    """Of an object's bodies, about."""
+
+    log_marshaller_url: str = ""
+    """Who writes objects instead, as KServe asks it. KServe's own address, ``http://localhost:9083/marshal``, is nobody."""
+
+    log_spool_path: Path = Path("/tmp/servery-agent/payloads")  # noqa: S108  # the one folder that a container can write to
+    """Folder where events wait; of this agent alone. A volume that outlives the container keeps them with it."""
+
+    log_spool_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Of that folder; what comes when it is full is dropped, and counted."""
+
+    log_dead_letter_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
+    """Of events that the sink refused for good, kept there too; the oldest go."""
+
+    log_queue_bytes: int = Field(default=32 * 1024 * 1024, ge=0)
+    """Of events in memory on their way to that folder; what is more is dropped, and counted."""
 
     @property
     def storage_daemon(self) -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, FilePath, ValidationError
+from pydantic import Field, FilePath, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -24,6 +25,8 @@ from servery_sdk.model import RouteParent
 from servery_sdk.plugins import Plugins
 
 from servery_controller.planning import PlanningSettings
+
+_STORAGE = "SERVERY_STORAGE_"
 
 
 def pod_namespace() -> str:
@@ -75,6 +78,17 @@ class Settings(BaseSettings):
     storage_image: str | None = None
     """Image of the storage initializer; the release's where none is given."""
 
+    storage_cache: str = ""
+    """Directory of each node where fetched objects are kept for the node's other pods, which must be theirs to write
+    (`install -d -m 0777`); empty keeps none."""
+
+    storage_cache_bytes: int = 0
+    """Of all objects that a node keeps; the least recently used go first. 0 is no bound."""
+
+    storage_settings: str = ""
+    """Settings of every storage initializer, which no service changes, such as
+    ``SERVERY_STORAGE_PICKLE_POLICY=refuse SERVERY_STORAGE_FORMATS=safetensors``."""
+
     agent_image: str | None = None
     """Image of the agent beside components that need one; the release's where none is given."""
 
@@ -105,6 +119,12 @@ class Settings(BaseSettings):
     lease_seconds: float = 15.0
     """How long a silent leader is still believed."""
 
+    @field_validator("storage_settings")
+    @classmethod
+    def _are_variables(cls, value: str) -> str:
+        _variables(value)
+        return value
+
     def planning(self, plugins: Plugins) -> PlanningSettings:
         """Return the part that planning reads."""
         namespace, _, name = self.gateway.partition("/")
@@ -118,6 +138,9 @@ class Settings(BaseSettings):
             route_parent=RouteParent(gateway_namespace=namespace, gateway_name=name, ingress_class=self.ingress_class),
             storage_schemes=schemes or defaults.storage_schemes,
             storage_image=self.storage_image or defaults.storage_image,
+            storage_cache=self.storage_cache,
+            storage_cache_bytes=self.storage_cache_bytes,
+            storage_env=_variables(self.storage_settings),
             agent_image=self.agent_image or defaults.agent_image,
             assignments_address=self.assignments_address
             or f"servery-controller.{self.lease_namespace}.svc:{self.assignments_port}",
@@ -134,6 +157,23 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return where settings come from, what counts most first; flags come before all of it."""
         return init_settings, env_settings, _ConfigFile(settings_cls, {})
+
+
+def _variables(text: str) -> dict[str, str]:
+    """Return the variables that ``text`` sets, as a shell reads it.
+
+    Raises:
+        ValueError: It sets another variable than the storage initializer's, or none.
+    """
+    found = {}
+    for word in shlex.split(text):
+        name, sign, value = word.partition("=")
+        if not sign or not name.startswith(_STORAGE):
+            raise ValueError(
+                f"{word!r} is no setting of the storage initializer, such as {_STORAGE}FORMATS=safetensors"
+            )
+        found[name] = value
+    return found
 
 
 class _ConfigFile(InitSettingsSource):

@@ -31,11 +31,10 @@ class Asking(Later):
         *,
         explain: bool = False,
     ) -> None:
+        super().__init__()
         self._asked = asked
         self._encode = encode
-        super().__init__()
-        call = plane.submit(asked, self._on_outcome, protocol=protocol, explain=explain)
-        self._abandoned = call.cancel
+        self._abandoned = plane.submit(asked, self._on_outcome, protocol=protocol, explain=explain).cancel
 
     def _on_outcome(self, outcome: Outcome) -> None:
         if isinstance(outcome, ServeryError):

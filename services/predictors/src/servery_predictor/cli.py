@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,6 +44,9 @@ IGNORED = {
 """Flags of KServe that change nothing here, and why: manifests that set them go on working."""
 
 
+_UNSPELLED = frozenset({OptionKind.LEFTOVER, OptionKind.UNKNOWN})
+"""Options that are no flag of their own."""
+
 _KSERVES = {"threads": ["--nthread"]}
 """Other names that KServe's servers have for a setting."""
 
@@ -75,7 +79,7 @@ def parser(options: Sequence[Option] = ()) -> argparse.ArgumentParser:
         made.add_argument(*_spellings(name), dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     own = made.add_argument_group("of the runtime")
     for option in options:
-        if option.kind is OptionKind.LEFTOVER:
+        if option.kind in _UNSPELLED:
             continue
         own.add_argument(
             *(spelling for name in (option.name, *option.aliases) for spelling in _spellings(name)),
@@ -100,30 +104,49 @@ def settings_from(arguments: Sequence[str] | None) -> tuple[Settings, Options]:
         WrongFlags: One is unknown or has a wrong value.
     """
     name = vars(parser().parse_known_args(arguments)[0]).get("runtime") or os.environ.get(_variable("runtime"), "")
-    runtime = _installed().get(name)
+    asked = _installed().get(name)
+    runtime = _standing_in(asked, arguments)
     options = runtime.options if runtime is not None else ()
     made = parser(options)
     known, unknown = made.parse_known_args(arguments)
     given = vars(known)
     ignored = {**IGNORED, **{option.name: option.meaning for option in options if option.is_ignored}}
-    rest = next((option.name for option in options if option.kind is OptionKind.LEFTOVER), None)
-    if rest is not None:
+    rest = next((option for option in options if option.kind in _UNSPELLED), None)
+    passed: tuple[str, ...] = tuple(unknown)
+    if rest is not None and rest.kind is OptionKind.LEFTOVER:
         # What means nothing here may mean something to the program, which has KServe's own parser.
         passed = (*unknown, *(f"--{flag}={given[flag]}" for flag in sorted(ignored.keys() & given)))
         ignored = {}
-    elif unknown and runtime is not None:
+    elif unknown and rest is None and runtime is not None:
         # Of a runtime that is not here nobody knows the flags; that it is missing is the better complaint.
         made.error(f"unrecognized arguments: {' '.join(unknown)}")
     for flag in sorted(ignored.keys() & given):
         logger.warning("flag changes nothing", extra={"flag": f"--{flag}", "reason": ignored[flag]})
     try:
-        settings = Settings(**{name: value for name, value in given.items() if name in Settings.model_fields})
+        told = {name: value for name, value in given.items() if name in Settings.model_fields}
+        if runtime is not None and runtime is not asked:
+            told["runtime"] = runtime.name
+        settings = Settings(**told)
     except ValidationError as error:
         raise WrongFlags(
             "; ".join(f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in error.errors())
         ) from error
     values = _values([option for option in options if option.kind in _READERS and not option.is_ignored], given)
-    return settings, values if rest is None else {**values, rest: passed}
+    return settings, values if rest is None else {**values, rest.name: passed}
+
+
+def _standing_in(runtime: Runtime | None, arguments: Sequence[str] | None) -> Runtime | None:
+    """Return the runtime that serves in the place of ``runtime``: mostly itself."""
+    if runtime is None or runtime.stand_in is None:
+        return runtime
+    module, _, attribute = runtime.stand_in.partition(":")
+    given = vars(parser(runtime.options).parse_known_args(arguments)[0])
+    names = (*(option.name for option in runtime.options), "model_dir")
+    told = {name: given.get(name, os.environ.get(_variable(name))) for name in names}
+    flags = {name: text for name, text in told.items() if text is not None}
+    artifact = Path(flags.pop("model_dir", Settings.model_fields["model_dir"].default))
+    name = getattr(import_module(module), attribute)(flags, artifact)
+    return runtime if name is None else find_runtime(name)
 
 
 def _values(options: Sequence[Option], given: Mapping[str, str]) -> Mapping[str, str | int | bool]:

@@ -136,8 +136,17 @@ class _Distribution:
 
     def observe(self, value: float) -> None:
         """Count one value."""
-        self._numbers[bisect_left(self._bounds, value)] += 1.0
-        self._numbers[-1] += value
+        numbers = self._numbers
+        numbers[bisect_left(self._bounds, value)] += 1.0
+        numbers[-1] += value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count several values, which mostly fall into one bucket or two."""
+        bounds, numbers = self._bounds, self._numbers
+        buckets = [bisect_left(bounds, value) for value in values]
+        for bucket in set(buckets):
+            numbers[bucket] += buckets.count(bucket)
+        numbers[-1] += sum(values)
 
 
 _Series = TypeVar("_Series", _Value, _Distribution)

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Protocol, TypeAlias, cast
 
 from servery_sdk.documents import Document, DocumentModel, Reply
-from servery_sdk.errors import ErrorCode, ServeryError
+from servery_sdk.errors import ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError
 from servery_sdk.serving import DecoupledModel, Overrides
 
-from servery_predictor.batching.tickets import Outcome, Ticket
+from servery_predictor.batching.tickets import Ability, Outcome, Ticket
 from servery_predictor.errors import ModelNotReady, QueueFull, TooLate
 from servery_predictor.extensions.offered import Offered
 from servery_predictor.metrics import Metrics
@@ -74,7 +74,13 @@ class DataPlane:
         if self.repository.holds_many:
             return not self.draining
         states = {entry.state for entry in self.repository.entries()}
-        return not self.draining and ModelState.LOADED in states <= {ModelState.LOADED, ModelState.PENDING}
+        is_loaded = ModelState.LOADED in states <= {ModelState.LOADED, ModelState.PENDING}
+        return not self.draining and is_loaded and self.live
+
+    @property
+    def live(self) -> bool:
+        """Whether a new process would do no better: what a model's engine lost when it died, only loading brings back."""
+        return self.repository.failure is None
 
     async def infer(self, request: InferRequest, *, protocol: str, explain: bool = False) -> InferResponse:
         """Return the model's answer with the outputs that were asked for.
@@ -117,7 +123,7 @@ class DataPlane:
             code = "CANCELLED"
             raise
         finally:
-            _count(self.metrics, document.model, document.wire, code, time.perf_counter() - started)
+            self.metrics.answered(document.model, document.wire, code, time.perf_counter() - started)
 
     async def _reply(self, document: Document, version: str | None) -> Reply:
         entry = self.repository.ready(document.model, version)
@@ -151,16 +157,17 @@ class DataPlane:
         Args:
             explain: Ask not for the answer but for what it comes from.
         """
-        call = Call(self.metrics, request, done, protocol)
-        trace = self.offered.tracer.begin(request, call.started) if self._tracing[0] else None
+        call = Call(request, done, self.metrics, protocol)
+        trace = self.offered.tracer.begin(request, call.came) if self._tracing[0] else None
         if trace is not None:
             call.trace(lambda outcome: self.offered.tracer.end(trace, outcome))
         try:
             batcher = self.repository.batcher(request.model, request.version)
-            ability = self.repository.explainer(request.model, request.version) if explain else None
-            call.ticket = batcher.enqueue(request, call.finish, ability)
+            if explain:
+                call.ability = self.repository.explainer(request.model, request.version)
+            batcher.enqueue(call)
             if trace is not None:
-                self.offered.tracer.follow(call.ticket, trace)
+                self.offered.tracer.follow(call, trace)
         except ServeryError as failure:
             call.finish(failure)
         return call
@@ -170,26 +177,30 @@ class DataPlane:
         return Parts(self, request, protocol)
 
 
-class Call:
-    """One request on its way through the plane."""
+class Call(Ticket):
+    """One request on its way through the plane: a place in the model's queue whose outcome is counted."""
 
-    __slots__ = ("_done", "_metrics", "_protocol", "_request", "started", "ticket")
+    __slots__ = ("_metrics", "_protocol")
 
-    def __init__(self, metrics: Metrics, request: InferRequest, done: Callable[[Outcome], None], protocol: str) -> None:
-        self.ticket: Ticket | None = None
+    def __init__(
+        self,
+        request: InferRequest,
+        done: Callable[[Outcome], None],
+        metrics: Metrics,
+        protocol: str,
+        ability: Ability | None = None,
+    ) -> None:
+        super().__init__(request, done, ability)
         self._metrics = metrics
-        self._request = request
-        self._done = done
         self._protocol = protocol
-        self.started = time.perf_counter()
 
     def finish(self, outcome: Outcome) -> None:
-        """Count the outcome and hand it on."""
-        if self._request.outputs and isinstance(outcome, InferResponse):
-            outcome = _asked(outcome, self._request)
-        self._count(outcome.code if isinstance(outcome, ServeryError) else "OK")
-        done = self._done
-        self._let_go()
+        """Count the outcome and hand it on, unless nobody waits any more."""
+        if self.is_over:
+            return
+        if self.request.outputs and isinstance(outcome, InferResponse):
+            outcome = _asked(outcome, self.request)
+        done = self._over(outcome.code if isinstance(outcome, ServeryError) else "OK")
         done(outcome)
 
     def trace(self, end: Callable[[Outcome], None]) -> None:
@@ -204,28 +215,16 @@ class Call:
 
     def cancel(self) -> None:
         """Give up: nobody waits any more."""
-        if self.ticket is not None and not self.ticket.is_over:
-            self.ticket.cancel()
-            self._count("CANCELLED")
-            self._let_go()
+        if not self.is_over:
+            self._over("CANCELLED")
 
-    def _let_go(self) -> None:
-        # The ticket and who asked know the call, too: a circle would keep each request's tensors until the garbage
-        # collector comes, which is seldom, and can be gigabytes.
-        self.ticket = None
-        self._done = _nobody
-
-    def _count(self, code: str) -> None:
-        _count(self._metrics, self._request.model, self._protocol, code, time.perf_counter() - self.started)
-
-
-def _count(metrics: Metrics, model: str, protocol: str, code: str, seconds: float) -> None:
-    # An unknown name is the client's invention and would be a label without bounds.
-    model = "" if code == ErrorCode.NOT_FOUND else model
-    metrics.requests.labels(model, protocol, code).inc()
-    metrics.request_seconds.labels(model, protocol).observe(seconds)
-    if code != "OK":
-        metrics.failed_seconds.labels(model).inc(seconds)
+    def _over(self, code: str) -> Callable[[Outcome], None]:
+        self.is_over = True
+        self._metrics.answered(self.request.model, self._protocol, code, time.perf_counter() - self.came)
+        # Who asked knows the call, too: a circle would keep each request's tensors until the garbage collector comes,
+        # which is seldom, and can be gigabytes.
+        done, self._done = self._done, _nobody
+        return done
 
 
 async def _kept(pieces: AsyncGenerator[bytes, None], users: Users) -> AsyncGenerator[bytes, None]:
@@ -264,19 +263,19 @@ class Parts:
             self._call = plane.submit(request, self._only, protocol=protocol)
             return
         # What it asks for is taken from each response, not from the empty one that stands for them all.
-        self._call = Call(plane.metrics, replace(request, outputs=()), self._over, protocol)
-        answer = partial(self._answer, model)
+        whole, answer = replace(request, outputs=()), partial(self._answer, model)
+        self._call = Call(whole, self._over, plane.metrics, protocol, answer)
         try:
-            self._call.ticket = batcher.enqueue(request, self._call.finish, answer)
+            batcher.enqueue(self._call)
         except ServeryError as failure:
             self._call.finish(failure)
 
     def _only(self, outcome: Outcome) -> None:
         self._parts.put_nowait((outcome, True))
 
-    def _answer(self, model: DecoupledModel, request: InferRequest) -> InferResponse:
-        model.stream(request, lambda answer, is_last: self._tell((answer, is_last)))
-        return InferResponse(model=request.model, outputs=())
+    def _answer(self, model: DecoupledModel, _: InferRequest) -> InferResponse:
+        model.stream(self._request, lambda answer, is_last: self._tell((answer, is_last)))
+        return InferResponse(model=self._request.model, outputs=())
 
     def _tell(self, part: Part) -> None:
         self._loop.call_soon_threadsafe(self._parts.put_nowait, part)

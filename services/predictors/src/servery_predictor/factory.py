@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
+from servery_sdk.applications import ApplicationModel
 from servery_sdk.documents import AnyModel
 from servery_sdk.model import Runtime
 from servery_sdk.routes import Host, Listener
@@ -16,6 +17,7 @@ from servery_sdk.serving import (
     Model,
     ModelProgram,
     ModelStore,
+    NamedModel,
     ReservedStore,
     RoutedModel,
     ThreadedModel,
@@ -57,7 +59,7 @@ class ModelFactory:
         made = self._model_class
         stored: Mapping[str, MakeModel] = made.stored(artifact, **self._options) if isinstance(made, ModelStore) else {}
         return {
-            model: partial(self._empty, make)
+            model: partial(self._empty, model, make)
             for model, make in (stored or {name: partial(made, **self._options)}).items()
         }
 
@@ -71,10 +73,10 @@ class ModelFactory:
         # Of a store's models, each says that it lies in the store.
         stored: Mapping[str, MakeModel] = made.stored(folder, **self._options) if isinstance(made, ModelStore) else {}
         if name in stored:
-            return folder, partial(self._empty, stored[name])
+            return folder, partial(self._empty, name, stored[name])
         if self.program(name, folder / name) is not None:
             raise LoadError(f"model {name!r} is a program of its own, which serves alone")
-        return folder / name, partial(self._empty, partial(made, **self._options))
+        return folder / name, partial(self._empty, name, partial(made, **self._options))
 
     def program(self, name: str, artifact: Path) -> RunProgram | None:
         """Return what runs the program that ``artifact`` is, and tells what makes its models; None where it is none."""
@@ -89,7 +91,7 @@ class ModelFactory:
         """
         made = self._model_class
         found: Mapping[str, MakeModel] = made.reserved(artifact) if isinstance(made, ReservedStore) else {}
-        return {model: partial(self._empty, make) for model, make in found.items()}
+        return {model: partial(self._empty, model, make) for model, make in found.items()}
 
     def listeners(self, artifact: Path, host: Host) -> Sequence[Listener]:
         """Return the paths of the runtime's own.
@@ -100,8 +102,15 @@ class ModelFactory:
         made = self._model_class
         return made.listeners(artifact, host) if isinstance(made, RoutedModel) else ()
 
-    def _empty(self, make: MakeModel) -> AnyModel:
+    @property
+    def brings_application(self) -> bool:
+        """Whether its models answer OpenAI's paths themselves."""
+        return isinstance(self._model_class, ApplicationModel)
+
+    def _empty(self, name: str, make: MakeModel) -> AnyModel:
         model = make()
+        if isinstance(model, NamedModel):
+            model.served_name = name
         if isinstance(model, ThreadedModel):
             model.threads = self._threads
         return model

@@ -43,7 +43,7 @@ _EMPTY_FINAL = "triton_enable_empty_final_response"
 
 
 def server_live(_: pb.ServerLiveRequest, plane: DataPlane) -> pb.ServerLiveResponse:
-    return pb.ServerLiveResponse(live=True)
+    return pb.ServerLiveResponse(live=plane.live)
 
 
 def server_ready(_: pb.ServerReadyRequest, plane: DataPlane) -> pb.ServerReadyResponse:

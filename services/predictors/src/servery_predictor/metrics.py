@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
+from servery_sdk.errors import ErrorCode
 
 from servery_predictor.batching.loop import Ran
 from servery_predictor.counting import Counter, Family, Gauge, Histogram, Labels, Shelves
@@ -113,6 +114,15 @@ class Metrics:
         """Yield names alone, which the registry keeps apart from others'; not KServe's, whose package claims it."""
         yield from (metric for metric in self.collect() if metric.name != _KSERVES)
 
+    def answered(self, model: str, protocol: str, code: str, seconds: float) -> None:
+        """Count one request, answered or given up."""
+        if code != "OK":
+            # An unknown name is the client's invention and would be a label without bounds.
+            model = "" if code == ErrorCode.NOT_FOUND else model
+            self.failed_seconds.labels(model).inc(seconds)
+        self.requests.labels(model, protocol, code).inc()
+        self.request_seconds.labels(model, protocol).observe(seconds)
+
     def ran(self, model: str, ran: Ran) -> None:
         """Count one call of a model."""
         self.batch_rows.labels(model).observe(ran.rows)
@@ -120,9 +130,7 @@ class Metrics:
         self.predict_seconds.labels(model).observe(ran.seconds)
         self.batch_sizes.add(model, ran.rows, ran.seconds)
         self.shared_seconds.labels(model).inc(ran.seconds * len(ran.waits))
-        observe = self.queue_seconds.labels(model).observe
-        for seconds in ran.waits:
-            observe(seconds)
+        self.queue_seconds.labels(model).observe_all(ran.waits)
 
 
 class BatchSizes:

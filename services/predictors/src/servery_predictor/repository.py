@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from servery_sdk.applications import ApplicationModel
 from servery_sdk.documents import AnyModel, DocumentModel
 from servery_sdk.errors import ServeryError
 from servery_sdk.manifests import Json
 from servery_sdk.model import ModelState
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
+from servery_sdk.protocol.gathering import Patience
 from servery_sdk.routes import Host, Listener
 from servery_sdk.serving import (
     ClosableModel,
@@ -36,7 +38,6 @@ from servery_sdk.serving import (
 
 from servery_predictor.batching.calls import Called
 from servery_predictor.batching.loop import Batcher
-from servery_predictor.batching.policy import Patience
 from servery_predictor.batching.tickets import Ticket
 from servery_predictor.errors import ModelNotReady, UnknownModel
 from servery_predictor.factory import MakeModel, ModelFactory, RunProgram
@@ -244,6 +245,23 @@ class Repository:
         return found
 
     @property
+    def brings_application(self) -> bool:
+        """Whether models answer OpenAI's paths themselves."""
+        return self._factory.brings_application
+
+    def applications(self) -> tuple[tuple[Entry, ApplicationModel], ...]:
+        """Return the loaded models that do, by name."""
+        if not self.brings_application:
+            return ()
+        loaded: list[tuple[Entry, object]] = [(entry, entry.model) for entry in self.entries()]
+        return tuple((entry, model) for entry, model in loaded if isinstance(model, ApplicationModel))
+
+    @property
+    def failure(self) -> str | None:
+        """Why a model that was loaded will never answer again; None while all will."""
+        return next((why for _, model in self.applications() if (why := model.failure()) is not None), None)
+
+    @property
     def holds_documents(self) -> bool:
         """Whether requests reach any model as they come."""
         return any(entry.takes_documents for entry in self._entries.values())
@@ -262,6 +280,8 @@ class Repository:
         entry = self.entry(name, version)
         if entry.state is ModelState.LOADED and isinstance(entry.model, DocumentModel):
             return await entry.model.is_ready()
+        if isinstance(entry.model, ApplicationModel) and entry.model.failure() is not None:
+            return False
         return entry.state is ModelState.LOADED
 
     def ready(self, name: str, version: str | None = None) -> Entry:
@@ -366,7 +386,7 @@ class Repository:
             executor = ThreadPoolExecutor(1, thread_name_prefix=f"model-{entry.name}")
             try:
                 model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry, overrides)
-                if isinstance(model, DocumentModel):
+                if isinstance(model, DocumentModel | ApplicationModel):
                     await model.begin()
             except (LoadError, Unimplemented) as error:
                 executor.shutdown(wait=False)
@@ -426,6 +446,7 @@ class Repository:
             max_requests=max_requests,
             timeout_seconds=self.timeout_seconds,
             parallel_calls=wishes.parallel_calls,
+            waits=wishes.waits,
             on_batch=partial(self._metrics.ran, entry.name),
             on_wait=self._metrics.queue_requests.labels(entry.name).set,
             on_call=self._on_call,

@@ -31,6 +31,7 @@ from servery_predictor.dataplane import DataPlane
 from servery_predictor.events import Events
 from servery_predictor.extensions import routes as extension_routes
 from servery_predictor.extensions.generate import GenerateRoutes
+from servery_predictor.mounted import Mounted
 from servery_predictor.openai_api import errors as openai_errors
 from servery_predictor.openai_api import models as openai_models
 from servery_predictor.openai_api.routes import OpenAIRoutes
@@ -76,7 +77,9 @@ class HotRoutes:
         self._more = more or _no_more
         self._generate = GenerateRoutes(plane)
         # A server has few models and clients repeat one path: a dictionary beats the expressions.
-        self._known: dict[str, Handler] = dict(OpenAIRoutes(plane).by_path())
+        self._known: dict[str, Handler] = (
+            {} if plane.repository.brings_application else dict(OpenAIRoutes(plane).by_path())
+        )
 
     def __call__(self, method: str, path: str) -> Handler | None:
         """Return the handler of an inference request, or of one of ``more``; None for all others."""
@@ -185,7 +188,7 @@ def _no_more(_: str, __: str) -> None:
 
 
 def _v1_response(outcome: InferResponse, _: InferRequest) -> Response:
-    return Response(body=v1.encode_response(outcome))
+    return Response(200, v1.encode_response(outcome))
 
 
 def _v1_explanation(outcome: InferResponse, _: InferRequest) -> Response:
@@ -197,9 +200,10 @@ def _v2_response(outcome: InferResponse, asked: InferRequest) -> Response:
 
 
 def _written(encoded: v2.Encoded) -> Response:
-    if encoded.json_length is None:
-        return Response(body=encoded.body)
-    return Response(200, encoded.body, _BINARY, ((JSON_LENGTH, b"%d" % encoded.json_length),))
+    body, json_length = encoded
+    if json_length is None:
+        return Response(200, body)
+    return Response(200, body, _BINARY, ((JSON_LENGTH, b"%d" % json_length),))
 
 
 def _json_length(request: Request) -> int | None:
@@ -235,7 +239,7 @@ def application(plane: DataPlane, routes: Iterable[Route] = ()) -> FastAPI:
 
     @app.get("/v1/models")
     async def v1_models() -> dict[str, Any]:
-        listed = openai_models.listed(repository)
+        listed = await openai_models.listed(repository)
         return {"models": [entry.name for entry in repository.entries()], **(listed if listed["data"] else {})}
 
     @app.get("/v1/models/{model}", responses=_ERRORS)
@@ -247,12 +251,12 @@ def application(plane: DataPlane, routes: Iterable[Route] = ()) -> FastAPI:
 
     @app.get("/openai/v1/models")
     async def openai_listed() -> dict[str, Any]:
-        return openai_models.listed(repository)
+        return await openai_models.listed(repository)
 
     @app.get("/openai/v1/models/{model}", responses=_ERRORS)
     async def openai_model(model: str) -> Any:
         try:
-            return openai_models.card(repository.entry(model))
+            return await openai_models.found(repository, model)
         except ServeryError as failure:
             answer = openai_errors.response(failure)
             return HttpResponse(answer.body, answer.status, media_type="application/json")
@@ -264,8 +268,8 @@ def application(plane: DataPlane, routes: Iterable[Route] = ()) -> FastAPI:
         return {"name": "servery", "version": VERSION, "extensions": plane.offered.names(is_rest=True)}
 
     @app.get("/v2/health/live")
-    async def live() -> dict[str, bool]:
-        return {"live": True}
+    async def live() -> Any:
+        return JSONResponse({"live": plane.live}, 200 if plane.live else 503)
 
     @app.get("/v2/health/ready", responses=_ERRORS)
     async def ready() -> Any:
@@ -324,6 +328,9 @@ def application(plane: DataPlane, routes: Iterable[Route] = ()) -> FastAPI:
     async def metrics() -> HttpResponse:
         return HttpResponse(generate_latest(plane.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    if repository.brings_application:
+        # The last, so it gets what nothing here answers.
+        app.mount("/", Mounted(plane))
     app.openapi = _with_inference(app.openapi, api_description.paths(routes))  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

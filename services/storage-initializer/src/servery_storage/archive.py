@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-import shutil
-import stat
+import contextlib
+import lzma
+import struct
 import tarfile
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from servery_sdk.errors import Permanent
+import zstandard
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
+from servery_storage.streams import BUFFER_BYTES, Reader, is_compressed, plain, write
+from servery_storage.tars import Tar
+from servery_storage.tree import BadArchive, Bounds, Tree
+from servery_storage.zips import unzip
 
-
-class BadArchive(Permanent):
-    """The archive is broken or wants what it may not."""
+_TARS = (
+    ".tar",
+    *(f".{suffix}" for suffix in ["tar.gz", "tgz", "tar.zst", "tzst", "tar.bz2", "tbz2", "tbz", "tar.xz", "txz"]),
+)
+SUFFIXES = (*_TARS, ".zip", ".gz")
+BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zstandard.ZstdError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    # tarfile's and zipfile's own, of what no archive has: numbers that are none, members without an end.
+    ValueError,
+    OverflowError,
+    RecursionError,
+    NotImplementedError,
+)
 
 
 def is_archive(path: Path) -> bool:
@@ -22,53 +45,66 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def unpack(archive: Path, target: Path, *, max_bytes: int) -> None:
-    """Unpack ``archive`` into the empty directory ``target``.
+def unpack(archive: Path, target: Path, bounds: Bounds, *, folds_case: bool = False) -> None:
+    """Unpack ``archive`` into the empty directory ``target``; what is compressed by gzip alone is one file.
 
     Raises:
-        BadArchive: Not an archive, a member outside the target, a link out, a device, or more than ``max_bytes``.
+        BadArchive: Not an archive, a member outside the target, a link out, a device, or more than ``bounds`` allow.
     """
+    tree, name = Tree(target, bounds, folds_case=folds_case), archive.name.lower()
+    with said_of(archive.name):
+        tree.opens(archive)
+        if name.endswith(".zip"):
+            unzip(archive, tree)
+            return
+        with reading(archive, tree) as reader:
+            if name.endswith(_TARS):
+                _untar(reader, tree)
+            elif not is_compressed(archive):
+                raise BadArchive("failed to unpack: it is not compressed by gzip, or by anything else")
+            else:
+                path = archive.name[: -len(".gz")]
+                tree.file(path, lambda descriptor: _expand(reader, tree, path, descriptor))
+
+
+def _untar(reader: Reader, tree: Tree) -> None:
+    tar = Tar(reader)
+    for member in tar:
+        tree.charge(member.name, member.size)
+        path = _relative(member.name)
+        if path or not member.isdir():
+            tar.put(member, path, _relative(member.linkname) if member.islnk() else member.linkname, tree)
+    tree.check_links()
+
+
+def _expand(reader: Reader, tree: Tree, path: str, descriptor: int) -> None:
+    while chunk := reader.read(BUFFER_BYTES):
+        tree.grow(path, len(chunk))
+        write(descriptor, chunk)
+
+
+@contextlib.contextmanager
+def reading(archive: Path, tree: Tree) -> Iterator[Reader]:
+    """Yield what is compressed in ``archive``, as much of it as ``tree`` may take."""
+    with plain(archive) as stream:
+        yield Reader(stream, max_bytes=tree.may_expand_to_bytes, too_much=tree.too_much)
+
+
+@contextlib.contextmanager
+def said_of(name: str) -> Iterator[None]:
+    """Raise whatever is wrong within as a ``BadArchive`` that names the archive; what the disk says, as it is."""
     try:
-        if archive.name.lower().endswith(".zip"):
-            _unzip(archive, target, max_bytes)
-        else:
-            _untar(archive, target, max_bytes)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        yield
+    except BadArchive as error:
+        raise BadArchive(f"{name}: {error}") from error
+    except BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise BadArchive(f"{archive.name}: failed to unpack: {error}") from error
+        raise BadArchive(f"{name}: failed to unpack: {error}") from error
 
 
-def _untar(archive: Path, target: Path, max_bytes: int) -> None:
-    budget = max_bytes
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            budget = _charged(archive, member.name, member.size, budget, max_bytes)
-            # The "data" filter refuses absolute names, "..", links out of the target and devices.
-            tar.extract(member, target, filter="data")
-
-
-def _unzip(archive: Path, target: Path, max_bytes: int) -> None:
-    budget = max_bytes
-    with zipfile.ZipFile(archive) as zipped:
-        for member in zipped.infolist():
-            budget = _charged(archive, member.filename, member.file_size, budget, max_bytes)
-            path = (target / member.filename).resolve()
-            if not path.is_relative_to(target.resolve()):
-                raise BadArchive(f"{archive.name}: {member.filename!r} would be written outside the model's directory")
-            if stat.S_ISLNK(member.external_attr >> 16):
-                raise BadArchive(f"{archive.name}: {member.filename!r} is a link; zip archives may not hold links")
-            if member.is_dir():
-                path.mkdir(parents=True, exist_ok=True)
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with zipped.open(member) as source, path.open("wb") as sink:
-                shutil.copyfileobj(source, sink)
-
-
-def _charged(archive: Path, name: str, size: int, budget: int, max_bytes: int) -> int:
-    if size > budget:
-        raise BadArchive(
-            f"{archive.name}: more than {max_bytes} bytes unpacked, at {name!r}; raise the bound if it is right"
-        )
-    return budget - size
+def _relative(name: str) -> str:
+    """Return a name as it is below the root, without what tar writes for that and for folders."""
+    while name.startswith("./"):
+        name = name[2:]
+    return "" if name == "." else name.rstrip("/")

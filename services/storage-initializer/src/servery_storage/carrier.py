@@ -29,7 +29,7 @@ SLOW_SECONDS = 30.0
 SLOW_BYTES_PER_SECOND = 1024
 """A piece that comes at less for ``SLOW_SECONDS`` is asked for anew."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_OF_ITS_HOST = ("authorization", "cookie", "x-amz-", "proxy-authorization")
+_FOR_ANY_HOST = frozenset({"accept-encoding", "if-match", "range", "user-agent"})
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 
@@ -248,8 +248,8 @@ def _refusal(url: str, answer: Answer, body: bytes) -> Refusal:
 
 
 def _sent_on(url: str, answer: Answer, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """Return where a redirect leads, and the headers to take along: credentials are for the host that they were for."""
+    """Return where a redirect leads, and the headers to take along: whatever may be a credential stays with its host."""
     further = urljoin(url, answer.headers["location"])
     if urlsplit(further)[:2] != urlsplit(url)[:2]:
-        headers = {name: value for name, value in headers.items() if not name.startswith(_OF_ITS_HOST)}
+        headers = {name: value for name, value in headers.items() if name in _FOR_ANY_HOST}
     return further, headers

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -19,6 +21,7 @@ from servery_storage.progress import JsonLines, Progress, TerminalBars
 from servery_storage.settings import Settings
 from servery_storage.trust import trust_mounted_bundle
 
+TEMPORARY = ".servery-temporary"
 USAGE = "usage: servery-storage-initializer SRC DST [SRC DST …]"
 
 
@@ -30,15 +33,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2)
     settings = Settings()
     pairs = [(given[index], Path(given[index + 1])) for index in range(0, len(given), 2)]
-    trust_mounted_bundle(os.environ)
     try:
-        asyncio.run(_run(Engine(plugins.load().storage_providers, settings), pairs, Patterns.of(os.environ)))
+        with _temporary_files(pairs[0][1]):
+            trust_mounted_bundle(os.environ)
+            asyncio.run(_run(Engine(plugins.load().storage_providers, settings), pairs, Patterns.of(os.environ)))
     except ServeryError as error:
         print(error, file=sys.stderr)  # noqa: T201  # the last line of the log is what kubectl shows
         if settings.termination_log.exists():
             with contextlib.suppress(OSError):
                 settings.termination_log.write_text(str(error))
         raise SystemExit(1) from error
+
+
+@contextlib.contextmanager
+def _temporary_files(target: Path) -> Iterator[None]:
+    """See that there is a directory of temporary files: in a pod whose root is read-only, only the model's volume can be
+    written, and some sources need one, as a repository of git.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        directory = target / TEMPORARY
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.tempdir = str(directory)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = None
+            shutil.rmtree(directory, ignore_errors=True)
+    else:
+        yield
 
 
 async def _run(engine: Engine, pairs: Sequence[tuple[str, Path]], patterns: Patterns) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from servery_sdk import logs, plugins
 
+from servery_storage import sums
 from servery_storage.daemon import serve as served
 from servery_storage.engine import Engine
 from servery_storage.settings import Settings
@@ -22,6 +23,14 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Models on th
 @app.callback()
 def main() -> None:
     """Models on this node."""
+
+
+@app.command("sum")
+def write_sums(
+    directory: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The model's folder.")],
+) -> None:
+    """Write SHA256SUMS into a model's folder: a fetch then sees that each file is what it was."""
+    typer.echo(sums.write(directory))
 
 
 @app.command()

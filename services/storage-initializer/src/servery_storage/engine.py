@@ -9,33 +9,62 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+import re
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from servery_sdk.errors import ErrorCode, Permanent, ServeryError, Transient
-from servery_sdk.storage import Addressed, StorageEntry, StorageProvider, StorageUri, Streamed, provider_of
+from servery_sdk.storage import (
+    Addressed,
+    Resolving,
+    StorageEntry,
+    StorageProvider,
+    StorageUri,
+    Streamed,
+    provider_of,
+)
 
-from servery_storage import names
+from servery_storage import formats, names, policies, sums
 from servery_storage.archive import is_archive, unpack
 from servery_storage.assembly import Assembly
 from servery_storage.backoff import delay_seconds
 from servery_storage.cache import Cache
+from servery_storage.layers import unpack_layers
 from servery_storage.lock import held
 from servery_storage.mover import Mover
 from servery_storage.patterns import Patterns
 from servery_storage.place import Record, listing_of, place
 from servery_storage.plan import Piece
 from servery_storage.progress import Progress
-from servery_storage.settings import Settings
+from servery_storage.settings import Formats, Settings, SignaturePolicy
 from servery_storage.staging import Staging
+from servery_storage.tree import Bounds
 
 _T = TypeVar("_T")
 
 
+_SECRET = re.compile(r"([?&](?:sig|[\w-]*(?:signature|token|credential|key))=)[^&\s'\"]+", re.IGNORECASE)
+"""What a URI's query holds that no log may: a shared access signature, a presigned URL's."""
+
+
 class FetchFailed(Permanent):
     """The model could not be fetched; says the URI, the object and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """One fetch: what, from where, to where, and whom to tell."""
+
+    provider: StorageProvider
+    source: str
+    target: Path
+    patterns: Patterns
+    entries: Sequence[StorageEntry]
+    progress: Progress
 
 
 class Engine:
@@ -56,6 +85,7 @@ class Engine:
         self._providers = providers
         self._settings = settings
         self._cache = Cache(settings.cache, max_bytes=settings.max_cache_bytes) if settings.cache else None
+        self._policies = policies.of(settings)
         self._sleep = sleep
 
     async def fetch(
@@ -72,37 +102,38 @@ class Engine:
         """
         try:
             uri = StorageUri.parse(source)
-            provider = self._provider(uri)
+            uri, provider = await self._resolved(uri)
             entries = await self._listed(provider, uri, patterns)
+            if (
+                self._settings.formats is Formats.SAFETENSORS
+                and self._settings.signature_policy is SignaturePolicy.NONE
+            ):
+                # Who signed the model signed these as well: then they go when that is checked.
+                patterns = patterns.but(formats.left_out(entry.path for entry in entries))
+                entries = [entry for entry in entries if entry.unpack or patterns.wants(entry.path)]
             progress.begin(source, entries)
-            await self._brought(provider, source, entries, target, progress)
+            await self._brought(_Wish(provider, source, target, patterns, entries, progress))
         except (ServeryError, OSError) as error:
             code = error.code if isinstance(error, ServeryError) else ErrorCode.INTERNAL
             raise FetchFailed(_said(source, error), code=code) from error
         progress.end(source)
 
-    async def _brought(
-        self,
-        provider: StorageProvider,
-        source: str,
-        entries: Sequence[StorageEntry],
-        target: Path,
-        progress: Progress,
-    ) -> None:
-        listing = listing_of(entries)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        record = Record.path(source, target)
-        staging = Staging(source, target)
+    async def _brought(self, wish: _Wish) -> None:
+        listing = listing_of(wish.entries, wish.patterns)
+        kept = listing_of(wish.entries, wish.patterns, *(policy.terms for policy in self._policies))
+        wish.target.parent.mkdir(parents=True, exist_ok=True)
+        record = Record.path(wish.source, wish.target)
+        staging = Staging(wish.source, wish.target)
         async with held(staging.directory):
             earlier = Record.read(record)
-            if earlier is not None and earlier.still_holds(listing, target):
+            if earlier is not None and earlier.still_holds(kept, wish.target):
                 staging.remove()
                 return
             try:
-                names.check(entries, folds_case=staging.folds_case())
-                staging.begin(entries, self._settings.piece_bytes)
-                await self._fetched(provider, staging, entries, listing, progress)
-                root = await _in_thread(lambda: self._unpacked(staging, entries))
+                names.check(wish.entries, folds_case=staging.folds_case())
+                staging.begin(wish.entries, self._settings.piece_bytes)
+                await self._fetched(wish, staging, listing)
+                root = await _in_thread(lambda: self._checked(wish, staging))
             except Transient:
                 raise  # The next process goes on from what is there.
             except (ServeryError, OSError):
@@ -110,28 +141,30 @@ class Engine:
                 raise
             finally:
                 staging.close()
-            await _in_thread(lambda: _placed(root, target, record, listing, earlier))
+            await _in_thread(lambda: _placed(root, wish.target, record, kept, earlier))
             staging.remove()
 
-    async def _fetched(
-        self,
-        provider: StorageProvider,
-        staging: Staging,
-        entries: Sequence[StorageEntry],
-        listing: str,
-        progress: Progress,
-    ) -> None:
+    async def _fetched(self, wish: _Wish, staging: Staging, listing: str) -> None:
         """See that every entry is whole in ``staging``: from this node's cache, or from its source."""
-        missing = [entry for entry in entries if not staging.is_whole(entry)]
+        missing = [entry for entry in wish.entries if not staging.is_whole(entry)]
         cache = self._cache
         if cache is None or not listing:
-            await self._moved(provider, staging, missing, progress)
+            await self._moved(wish, staging, missing)
             return
-        keys = {entry: Cache.key(provider.name, entry) for entry in missing}
-        async with held(cache.lock_of(listing), lambda: progress.waits("another process fetches the same model")):
-            fetched = await _in_thread(lambda: _taken(cache, keys, staging, progress))
-            await self._moved(provider, staging, fetched, progress)
+        keys = {entry: Cache.key(wish.provider.name, entry) for entry in missing}
+        async with held(cache.lock_of(listing), lambda: wish.progress.waits("another process fetches the same model")):
+            fetched = await _in_thread(lambda: _taken(cache, keys, staging, wish.progress))
+            await self._moved(wish, staging, fetched)
             await _in_thread(lambda: _given(cache, {keys[entry]: staging.path(entry) for entry in fetched}))
+
+    async def _resolved(self, uri: StorageUri) -> tuple[StorageUri, StorageProvider]:
+        """Return where the model lies, and who reads it there."""
+        while isinstance(provider := self._provider(uri), Resolving):
+            found = await self._tried(partial(provider.resolve, uri))
+            if found == uri:
+                break
+            uri = found
+        return uri, provider
 
     def _provider(self, uri: StorageUri) -> StorageProvider:
         found = provider_of(uri, self._providers.values())
@@ -143,7 +176,7 @@ class Engine:
 
     async def _listed(self, provider: StorageProvider, uri: StorageUri, patterns: Patterns) -> list[StorageEntry]:
         async def collect() -> list[StorageEntry]:
-            return [entry async for entry in provider.list(uri) if patterns.wants(entry.path)]
+            return [entry async for entry in provider.list(uri) if entry.unpack or patterns.wants(entry.path)]
 
         entries = await self._tried(collect)
         if not entries:
@@ -156,16 +189,11 @@ class Engine:
         if needed > free:
             raise Permanent(f"the model needs {needed} bytes more, and the volume of {staging.files} has {free} free")
 
-    async def _moved(
-        self,
-        provider: StorageProvider,
-        staging: Staging,
-        entries: Sequence[StorageEntry],
-        progress: Progress,
-    ) -> None:
+    async def _moved(self, wish: _Wish, staging: Staging, entries: Sequence[StorageEntry]) -> None:
         self._check_space(staging, entries)
+        provider = wish.provider
         if isinstance(provider, Addressed):
-            mover = Mover(provider, staging, self._settings, progress.advance)
+            mover = Mover(provider, staging, self._settings, wish.progress.advance)
             await _in_thread(lambda: mover.run(entries), mover.stop)
             return
         assert isinstance(provider, Streamed)
@@ -173,7 +201,7 @@ class Engine:
 
         async def one(entry: StorageEntry) -> None:
             async with slots:
-                await self._streamed(stream, entry, staging, progress)
+                await self._streamed(stream, entry, staging, wish.progress)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -214,15 +242,34 @@ class Engine:
                 await self._sleep(delay_seconds(tries, error, first_seconds=first, jitter=jitter))
         return await attempt()
 
-    def _unpacked(self, staging: Staging, entries: Sequence[StorageEntry]) -> Path:
-        only = staging.files / entries[0].path
-        if len(entries) != 1 or not is_archive(only):
+    def _checked(self, wish: _Wish, staging: Staging) -> Path:
+        """Return where the model is whole, and as the policies want it."""
+        root = self._unpacked(wish, staging)
+        verified = {entry.path for entry in wish.entries if entry.digest is not None and root == staging.files}
+        sums.check(root, but=verified, wants=wish.patterns.wants)
+        for policy in self._policies:
+            policy.check(root)
+        return root
+
+    def _unpacked(self, wish: _Wish, staging: Staging) -> Path:
+        entries = wish.entries
+        only, has_layers = staging.files / entries[0].path, any(entry.unpack for entry in entries)
+        if not has_layers and (len(entries) != 1 or not is_archive(only)):
             return staging.files
         inside = staging.directory / "unpacked"
         if inside.exists():
             shutil.rmtree(inside)
         inside.mkdir()
-        unpack(only, inside, max_bytes=self._settings.max_unpacked_bytes)
+        folds_case = staging.folds_case()
+        bounds = Bounds(
+            max_bytes=self._settings.max_unpacked_bytes,
+            max_members=self._settings.max_unpacked_files,
+            max_ratio=self._settings.max_unpacked_ratio,
+        )
+        if has_layers:
+            unpack_layers(entries, staging.files, inside, bounds, wants=wish.patterns.wants, folds_case=folds_case)
+        else:
+            unpack(only, inside, bounds, folds_case=folds_case)
         return inside
 
 
@@ -278,4 +325,4 @@ def _said(source: str, error: ServeryError | OSError) -> str:
     words = str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         words = f"the disk is full: {words}"
-    return words if source in words else f"{source}: {words}"
+    return _SECRET.sub(r"\1…", words if source in words else f"{source}: {words}")

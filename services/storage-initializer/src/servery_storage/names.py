@@ -47,17 +47,27 @@ def wrong(path: str) -> str | None:
     parts = path.split("/")
     if "\0" in path or any(part in {"", ".", ".."} for part in parts) or _DRIVE.match(path):
         return f"{path!r} would be written outside the model's directory, or is no file's name"
+    if not path.isascii() and not _is_utf8(path):
+        return f"{path!r} is not UTF-8"
     if "\\" in path:
         return f"{path!r} has a backslash, which some readers take for a folder's end"
     if len(parts) > MAX_DEPTH:
         return f"it lies {len(parts)} folders deep; {MAX_DEPTH} are allowed"
-    if any(len(part.encode(errors="surrogateescape")) > MAX_NAME_BYTES for part in parts):
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
         return f"a part of {path[:80]!r}… is longer than {MAX_NAME_BYTES} bytes"
-    if len(path.encode(errors="surrogateescape")) > MAX_PATH_BYTES:
+    if len(path.encode()) > MAX_PATH_BYTES:
         return f"{path[:80]!r}… is longer than {MAX_PATH_BYTES} bytes"
     if any(ord(letter) < 32 for letter in path):
         return f"{path!r} has a control character"
     return None
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _folders(path: str) -> Iterator[str]:

@@ -6,9 +6,10 @@ Source: KServe's STORAGE_ALLOW_PATTERNS and STORAGE_IGNORE_PATTERNS, JSON lists 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from glob import escape
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,10 @@ class Patterns:
             _listed(environment.get("STORAGE_ALLOW_PATTERNS", "")),
             _listed(environment.get("STORAGE_IGNORE_PATTERNS", "")),
         )
+
+    def but(self, paths: Iterable[str]) -> Patterns:
+        """Return the same without some files."""
+        return replace(self, ignore=(*self.ignore, *map(escape, paths)))
 
     def wants(self, path: str) -> bool:
         """Return whether the file at the relative ``path`` is wanted."""

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from servery_sdk.storage import StorageEntry
 
+from servery_storage.patterns import Patterns
+
 RECORD_PREFIX = ".servery-fetched-"
 """No suffix: runtimes look for their model file by its own."""
 
@@ -67,12 +69,14 @@ class Record:
         )
 
 
-def listing_of(entries: Sequence[StorageEntry]) -> str:
-    """Return a sum that differs where the objects do, or nothing where one has neither version nor digest."""
+def listing_of(entries: Sequence[StorageEntry], patterns: Patterns, *terms: str) -> str:
+    """Return a sum that differs where the objects do, what of them is wanted, or the ``terms`` that they are let through
+    by; nothing where one has neither version nor digest.
+    """
     if any(entry.version is None and entry.digest is None for entry in entries):
         return ""
     told = sorted([entry.path, entry.source, entry.size_bytes, entry.version, str(entry.digest)] for entry in entries)
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([patterns.allow, patterns.ignore, told, *terms]).encode()).hexdigest()
 
 
 def place(root: Path, target: Path, record: Path, earlier: Record | None) -> None:

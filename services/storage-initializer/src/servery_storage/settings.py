@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SignaturePolicy(StrEnum):
+    """Whether a model must be signed."""
+
+    NONE = "none"
+    REQUIRE = "require"
+
+
+class PicklePolicy(StrEnum):
+    """What becomes of a model with a pickle that would do harm."""
+
+    OFF = "off"
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
+class Formats(StrEnum):
+    """Which files of weights are taken."""
+
+    ANY = "any"
+    SAFETENSORS = "safetensors"
 
 
 class Settings(BaseSettings):
@@ -44,6 +67,36 @@ class Settings(BaseSettings):
 
     max_unpacked_bytes: int = 512 * 1024**3
     """Upper bound on what an archive holds."""
+
+    max_unpacked_files: int = 100_000
+    """Upper bound on an archive's files, links and folders."""
+
+    max_unpacked_ratio: int = 200
+    """Upper bound on what an archive holds, in times its own size; 16 MiB are always allowed."""
+
+    signature_policy: SignaturePolicy = SignaturePolicy.NONE
+    """With ``require``, a model is placed only if whom the next settings name has signed all of its files."""
+
+    signature_key: Path | None = None
+    """The signer's public key, PEM."""
+
+    signature_certificates: Path | None = None
+    """Certificates that the signer's must lead to, PEM, one or more; for ``model.sig``."""
+
+    signature_identity: str = ""
+    """Who must have signed by Sigstore, such as a mail address or a workflow's URL; for ``model.sig``."""
+
+    signature_issuer: str = ""
+    """Who must have vouched for ``signature_identity``: an OpenID Connect issuer's URL."""
+
+    signature_trust_config: Path | None = None
+    """What Sigstore itself is trusted by; without it, the public instance's is fetched."""
+
+    pickle_policy: PicklePolicy = PicklePolicy.OFF
+    """Whether a model with a pickle that would run what is known to do harm, or that cannot be read, is refused."""
+
+    formats: Formats = Formats.ANY
+    """With ``safetensors``, pickles are left out where the same weights are there as safetensors, else refused."""
 
     termination_log: Path = Path("/dev/termination-log")
     """Where the reason of a failure is left, if the file is there."""

@@ -6,12 +6,13 @@ import asyncio
 
 from servery_http.front import error
 from servery_http.gateway.gate import Gate
-from servery_http.gateway.heads import AnswerHead, BadHead, RequestHead
+from servery_http.gateway.heads import AnswerHead, BadHead, Known, RequestHead
 from servery_http.gateway.limits import GatewayLimits
 from servery_http.gateway.upstream import Pool, Upstream
 from servery_http.messages import Later, Request, Response, header
 
-_OURS = frozenset({b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade"})
+_OURS = frozenset({b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade", b"x-request-id"})
+_NOT_KEPT = _OURS - {b"x-request-id"} | {b"content-type"}
 
 
 class Asking(Later):
@@ -32,7 +33,9 @@ class Asking(Later):
         "is_sent",
     )
 
-    def __init__(self, pool: Pool, gate: Gate, request: Request, limits: GatewayLimits) -> None:
+    def __init__(
+        self, pool: Pool, gate: Gate, request: Request, limits: GatewayLimits, known: Known[RequestHead]
+    ) -> None:
         super().__init__(self._give_up)
         self._pool, self._gate, self._limits = pool, gate, limits
         self._request = request
@@ -44,7 +47,7 @@ class Asking(Later):
         self._timer: asyncio.TimerHandle | None = None
         self.is_sent = True
         try:
-            self.head = RequestHead(_raw(request))
+            self.head = known(_raw(request))
         except BadHead as bad:
             self.answer(error(500, f"the request cannot be passed on: {bad}"))
             return
@@ -60,7 +63,10 @@ class Asking(Later):
         if self._timer is not None:
             self._timer.cancel()
         if seconds is not None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._end, error(status, message))
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._on_late, status, message)
+
+    def _on_late(self, status: int, message: str) -> None:
+        self._end(error(status, message))
 
     def _let_in(self) -> None:
         self._is_inside = True
@@ -101,8 +107,12 @@ class Asking(Later):
         upstream.begin(self)
         passed = self.head.passed
         identified = header(self._request.headers, b"x-request-id")
-        tail = b"127.0.0.1\r\n" + (b"x-request-id: %b\r\n" % identified if identified else b"") + b"\r\n"
-        upstream.transport.write(b"".join((passed, tail, self._request.body)))
+        tail = b"127.0.0.1\r\n" + (b"x-request-id: %b\r\n" % identified if identified else b"")
+        body = self._request.body
+        if body or not self.head.is_repeatable:
+            tail += b"content-length: %d\r\n" % len(body)
+        # Long bodies are not copied once more.
+        upstream.transport.writelines((b"".join((passed, tail, b"\r\n")), body))
 
     def on_unreachable(self, why: str) -> None:
         if self._is_inside and self._upstream is None:
@@ -124,7 +134,7 @@ class Asking(Later):
     def on_answer(self, answer: AnswerHead, body: bytes) -> None:
         self._upstream = None
         fields = answer.fields()
-        kept = tuple(field for field in fields if field[0] not in _OURS and field[0] != b"content-type")
+        kept = tuple(field for field in fields if field[0] not in _NOT_KEPT)
         self._end(Response(answer.status, body, header(fields, b"content-type") or b"application/octet-stream", kept))
 
     def on_answer_head(self, answer: AnswerHead) -> None:
@@ -148,9 +158,8 @@ class Asking(Later):
 
 
 def _raw(request: Request) -> bytes:
+    # Without what differs from one request to the next, so that what it means is known.
     query = b"?" + request.query if request.query else b""
     lines = [b"%b %b%b HTTP/1.1" % (request.method.encode(), request.path.encode("latin-1"), query)]
     lines += [name + b": " + value for name, value in request.headers if name not in _OURS]
-    if request.body or request.method not in {"GET", "HEAD", "OPTIONS"}:
-        lines.append(b"content-length: %d" % len(request.body))
     return b"\r\n".join(lines) + b"\r\n\r\n"

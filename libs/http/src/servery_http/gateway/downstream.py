@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from servery_http.front import encode, error
 from servery_http.gateway.chunks import LAST, BadChunks, Chunks, chunk
-from servery_http.gateway.heads import CHUNKED, AnswerHead, BadHead, RequestHead
+from servery_http.gateway.heads import CHUNKED, AnswerHead, BadHead, RequestHead, fields_of
 from servery_http.gateway.routes import Answer, Watcher
 from servery_http.gateway.upstream import Upstream
 from servery_http.messages import Later, Request, Response, header
@@ -350,7 +350,8 @@ class Downstream(asyncio.Protocol):
         body = self._ahead[0] if len(self._ahead) == 1 else b"".join(self._ahead)
         if self.head.length == CHUNKED:
             body = (chunk(body) if body else b"") + (LAST if self.is_sent else b"")
-        upstream.transport.write(b"".join((self.head.passed, self._by, self._id, b"\r\n\r\n", body)))
+        told = b"\r\n\r\n" if self._watcher is None else b"\r\n%b\r\n" % self._watcher.to_server
+        upstream.transport.write(b"".join((self.head.passed, self._by, self._id, told, body)))
         self._ahead = []
         self._ahead_bytes = 0
         if self._is_paused:
@@ -460,6 +461,8 @@ class Downstream(asyncio.Protocol):
     def _head_of(self, answer: AnswerHead, framed: bytes) -> bytes:
         if not answer.has_request_id:
             framed += b"x-request-id: " + self._id + b"\r\n"
+        if self._watcher is not None:
+            framed += self._watcher.to_client
         if self._is_last():
             framed += b"connection: close\r\n"
         elif self.head.is_old:
@@ -499,6 +502,8 @@ class Downstream(asyncio.Protocol):
         fields = head.fields()
         if head.request_id is None:
             fields.append((b"x-request-id", self._id))
+        if self._watcher is not None:
+            fields += fields_of(self._watcher.to_server)
         try:
             answering = answer(Request(head.method, head.path, head.query, fields, b"".join(self._ahead)))
         except Exception:
@@ -553,6 +558,8 @@ class Downstream(asyncio.Protocol):
             self._watcher.on_answer_piece(response.body)
         if header(response.headers, b"x-request-id") is None:
             response.headers = (*response.headers, (b"x-request-id", self._id))
+        if self._watcher is not None:
+            response.headers = (*response.headers, *fields_of(self._watcher.to_client))
         close = self._is_last()
         if self.head.is_old and not close:
             response.headers = (*response.headers, (b"connection", b"keep-alive"))

@@ -109,6 +109,7 @@ class RequestHead:
     """
 
     __slots__ = (
+        "_fields",
         "_raw",
         "expects",
         "is_head",
@@ -135,6 +136,7 @@ class RequestHead:
             raise BadHead(405, "this is no forward proxy: CONNECT is refused")
         kept, meant, named = _sorted(block)
         self._raw = block
+        self._fields: Fields | None = None
         self.route: Route | None = None
         self.method = method.decode("ascii")
         path, _, query = target.partition(b"?")
@@ -170,8 +172,10 @@ class RequestHead:
         self.passed = b"\r\n".join(lines)
 
     def fields(self) -> Fields:
-        """Return every header as it came, names in lower case."""
-        return _fields(self._raw)
+        """Return every header as it came, names in lower case; the list is the caller's own."""
+        if self._fields is None:
+            self._fields = fields_of(self._raw)
+        return self._fields.copy()
 
 
 class AnswerHead:
@@ -211,7 +215,7 @@ class AnswerHead:
 
     def fields(self) -> Fields:
         """Return every header as it came, names in lower case."""
-        return _fields(self._raw)
+        return fields_of(self._raw)
 
 
 def _sorted(block: bytes) -> tuple[list[bytes], dict[bytes, list[bytes]], set[bytes]]:
@@ -254,7 +258,8 @@ def _expects(meant: dict[bytes, list[bytes]]) -> bool:
     return bool(expected)
 
 
-def _fields(block: bytes) -> Fields:
+def fields_of(block: bytes) -> Fields:
+    """Return the headers of lines that end in CR LF each, names in lower case."""
     return [
         (name.lower(), value.strip(b" \t"))
         for name, _, value in (line.partition(b":") for line in block.split(b"\r\n")[:-1])

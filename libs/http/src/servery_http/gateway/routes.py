@@ -11,7 +11,15 @@ from servery_http.messages import Later, Request, Response
 
 
 class Watcher(Protocol):
-    """Sees one exchange go by. It is called on the loop, between a read and a write, and must not keep them waiting."""
+    """Sees one exchange go by. It is called on the loop, between a read and a write, and must not keep them waiting.
+
+    Attributes:
+        to_server: Header lines, each with its end, that the request goes on with.
+        to_client: Likewise of the answer; read after ``on_answer_head``.
+    """
+
+    to_server: bytes
+    to_client: bytes
 
     def on_request_piece(self, piece: bytes) -> None:
         """See a piece of the request's body."""

@@ -20,6 +20,7 @@ from servery_http.gateway.upstream import Pool
 from servery_http.messages import Later, Request, Response
 from servery_http.rpc.calls import Handlers
 from servery_http.rpc.front import CallLimits, RpcFront
+from servery_http.rpc.watching import WatchCall, watch_none
 from servery_http.server import bound
 
 _BACKLOG = 4096
@@ -42,6 +43,7 @@ class Gateway:
         rpc_upstream: Where HTTP/2 goes; ``upstream`` without.
         sock: Bound already; instead of ``host`` and ``port``.
         routes: What else is done with which requests.
+        watch_call: Makes the watcher of a call that goes on to ``rpc_upstream``.
         gate: Bounds what is with ``upstream`` at once.
         is_ready: Asked when a client says ``K-Network-Probe: queue``; without, whoever is not draining is ready.
         observe: Told the status and the seconds of each exchange; 499 where the client did not wait.
@@ -60,6 +62,7 @@ class Gateway:
         rpc_upstream: Address | None = None,
         routes: Routes = pass_all,
         handlers: Handlers | None = None,
+        watch_call: WatchCall = watch_none,
         gate: Gate | None = None,
         limits: GatewayLimits | None = None,
         is_ready: Callable[[], Awaitable[bool]] | None = None,
@@ -70,11 +73,13 @@ class Gateway:
         self.gate = gate or Gate()
         self.pool = Pool(upstream, connect_seconds=self.limits.connect_seconds)
         self.known: Known[RequestHead] = Known(self._read)
+        self._known_own: Known[RequestHead] = Known(RequestHead)
         self.observe = observe
         self.is_draining = False
         self._rpc_upstream = rpc_upstream or upstream
         self._routes = routes
         self._handlers = handlers or {}
+        self._watch_call = watch_call
         self._is_ready = is_ready
         self._socket = sock or _bound(host, port)
         self.port: int = self._socket.getsockname()[1]
@@ -122,7 +127,9 @@ class Gateway:
 
     def switch_to_http2(self, connection: Downstream, transport: asyncio.Transport, data: bytes) -> None:
         """Give a connection that begins as HTTP/2 does to who speaks it."""
-        front = RpcFront(self._handlers, self._rpc_upstream, CallLimits(), self._rpc, relays_all=True)
+        front = RpcFront(
+            self._handlers, self._rpc_upstream, CallLimits(), self._rpc, relays_all=True, watch=self._watch_call
+        )
         self.leave(connection)
         transport.set_protocol(front)
         front.connection_made(transport)
@@ -136,7 +143,7 @@ class Gateway:
         Its way is that of any request: through the gate, on a connection that waits. What fails is an answer with its
         status: 429, 502, 503, 504.
         """
-        return Asking(self.pool, self.gate, request, self.limits)
+        return Asking(self.pool, self.gate, request, self.limits, self._known_own)
 
     # Life.
 

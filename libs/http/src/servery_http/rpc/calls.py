@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from typing import TypeAlias
 
-from servery_http.http2.headers import encode
+from servery_http.http2.headers import Fields, encode
 
 PREFIX = struct.Struct(">BI")
 """Of a message: whether it is compressed, its length."""
@@ -33,10 +34,17 @@ class Status(IntEnum):
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
 
 
 class Failure(Exception):
@@ -54,7 +62,15 @@ Handler: TypeAlias = Callable[[bytes, Done], Callable[[], None] | None]
 """Message in; calls ``Done``, before it returns where nothing need be waited for, or raises Failure. What it returns is
 called where nobody waits any more: the client gave up, went away, or it is too late."""
 
-Handlers: TypeAlias = Mapping[bytes, Handler]
+
+@dataclass(frozen=True, slots=True)
+class Headed:
+    """A handler that depends on a call's head: ``handler_of`` is asked once for heads that are alike."""
+
+    handler_of: Callable[[Fields], Handler]
+
+
+Handlers: TypeAlias = Mapping[bytes, Handler | Headed]
 """By path, ``/package.Service/Method``; unary both ways."""
 
 

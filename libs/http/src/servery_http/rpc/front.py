@@ -24,12 +24,14 @@ from servery_http.rpc.calls import (
     Failure,
     Handler,
     Handlers,
+    Headed,
     Status,
     timeout_seconds,
     trailers_only,
 )
 from servery_http.rpc.compression import WINDOW_BITS, inflated
-from servery_http.rpc.relay import Upstream, known_code
+from servery_http.rpc.relay import Relayed, Upstream, known_code
+from servery_http.rpc.watching import WatchCall, watch_none
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +117,7 @@ class RpcFront(Connection):
         upstream: The server that answers all others.
         open_connections: All of one server's; this one enters and leaves it.
         relays_all: What is no gRPC goes on as well, instead of being refused.
+        watch: Makes the watcher of a call that goes on.
     """
 
     def __init__(
@@ -125,12 +128,14 @@ class RpcFront(Connection):
         open_connections: set[RpcFront],
         *,
         relays_all: bool = False,
+        watch: WatchCall = watch_none,
     ) -> None:
         # A head that is a little too long is answered; only one that is far too long ends the connection.
         super().__init__(max_list_bytes=4 * limits.max_header_bytes)
         self._handlers = handlers
         self._address = upstream
         self._relays_all = relays_all
+        self._watch = watch
         self._limits = limits
         self._open_connections = open_connections
         self._upstream: Upstream | None = None
@@ -248,7 +253,8 @@ class RpcFront(Connection):
         encoding = first(fields, b"grpc-encoding") or b"identity"
         head.window_bits = WINDOW_BITS.get(encoding)
         if kind in _PLAIN and (head.window_bits or encoding == b"identity") and is_post:
-            head.handler = self._handlers.get(first(fields, b":path") or b"")
+            handler = self._handlers.get(first(fields, b":path") or b"")
+            head.handler = handler.handler_of(fields) if isinstance(handler, Headed) else handler
         if head.handler is None:
             head.block = encode(fields)
         return head
@@ -276,7 +282,7 @@ class RpcFront(Connection):
             self.send_block(stream, _NOT_GRPC, end=False)
             self.send_data(stream, _NO_GRPC, end=True)
         else:
-            self._relay_to().open(stream, head.block, end=end)
+            self._relay_to().open(stream, head.block, self._watch(head.fields), end=end)
 
     def _relay_to(self) -> Upstream:
         if self._upstream is None or self._upstream.is_leaving:
@@ -312,6 +318,8 @@ class RpcFront(Connection):
         if isinstance(stream, _Call):
             self._on_piece(stream, data, end=end)
         elif stream.twin is not None:
+            if isinstance(stream.twin, Relayed) and stream.twin.watcher is not None:
+                stream.twin.watcher.on_request_piece(data)
             stream.twin.connection.send_data(stream.twin, data, end=end)
 
     def _on_piece(self, call: _Call, data: bytes, *, end: bool) -> None:
@@ -459,6 +467,8 @@ class RpcFront(Connection):
             if stream.cancel is not None:
                 stream.cancel()
         elif stream.twin is not None:
+            if isinstance(stream.twin, Relayed):
+                stream.twin.end(is_complete=False)
             stream.twin.connection.reset(stream.twin, known_code(code))
 
     def on_goaway(self, last: int) -> None:

@@ -10,6 +10,7 @@ from servery_http.http2.connection import Connection, Stream
 from servery_http.http2.frames import ErrorCode, Setting
 from servery_http.http2.headers import encode, first
 from servery_http.rpc.calls import Status, trailers_only
+from servery_http.rpc.watching import CallWatcher
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +22,19 @@ _MAX_LIST_BYTES = 256 * 1024
 class Relayed(Stream):
     """A call on its way through; ``began`` once the server has begun to answer."""
 
-    __slots__ = ("began",)
+    __slots__ = ("began", "watcher")
 
     def __init__(self, connection: Connection, number: int, window: int, caller: Stream) -> None:
         super().__init__(connection, number, window)
         self.began = False
+        self.watcher: CallWatcher | None = None
         self.twin, caller.twin = caller, self
+
+    def end(self, *, is_complete: bool) -> None:
+        """Tell who watches that it is over; nothing happens again."""
+        watcher, self.watcher = self.watcher, None
+        if watcher is not None:
+            watcher.on_end(is_complete=is_complete)
 
 
 class Upstream(Connection):
@@ -58,9 +66,12 @@ class Upstream(Connection):
         """Whether the connection has ended."""
         return self._closing
 
-    def open(self, caller: Stream, block: bytes, *, end: bool) -> None:
+    def open(self, caller: Stream, block: bytes, watcher: CallWatcher | None = None, *, end: bool) -> None:
         """Pass on the head of ``caller``'s call; the rest of it follows as it comes."""
         stream = Relayed(self, self._next, self._peer_window, caller)
+        if watcher is not None:
+            stream.watcher = watcher
+            block += encode(watcher.fields_to_server)
         self._next += 2
         self._streams[stream.id] = stream
         self.send_block(stream, block, end=end)
@@ -73,28 +84,40 @@ class Upstream(Connection):
         if known is None:
             fields, is_stable = self.decode(block)
             status = first(fields, b":status")
-            known = (encode(fields), status is not None and status[:1] == b"1")
+            known = (encode(fields), status is not None and status[:1] == b"1", fields)
             if is_stable:
                 self._heads[block] = known
-        encoded, is_interim = known
+        encoded, is_interim, fields = known
         stream = self._streams.get(number)
         if stream is None or not stream.receiving:
             return
         assert isinstance(stream, Relayed)
         assert stream.twin is not None
+        if stream.watcher is not None and not (stream.began or is_interim):
+            stream.watcher.on_call_head(fields)
+            encoded += encode(stream.watcher.fields_to_client)
         stream.began = stream.began or not is_interim
         stream.receiving = not end
+        if end:
+            stream.end(is_complete=True)
         stream.twin.connection.send_block(stream.twin, encoded, end=end)
         if end and not stream.sending:
             self._streams.pop(number, None)
 
     def on_data(self, stream: Stream, data: bytes, *, end: bool) -> None:
         assert stream.twin is not None
+        assert isinstance(stream, Relayed)
+        if stream.watcher is not None:
+            stream.watcher.on_answer_piece(data)
+            if end:
+                stream.end(is_complete=True)
         stream.twin.connection.send_data(stream.twin, data, end=end)
 
     def on_reset(self, stream: Stream, code: int) -> None:
         caller = stream.twin
         assert caller is not None
+        assert isinstance(stream, Relayed)
+        stream.end(is_complete=False)
         if code == ErrorCode.NO_ERROR and caller.queue:
             # It has answered without reading on; the client must get that answer whole before it hears so.
             return
@@ -117,6 +140,7 @@ class Upstream(Connection):
         caller = stream.twin
         assert caller is not None
         assert isinstance(stream, Relayed)
+        stream.end(is_complete=False)
         if not stream.began:
             lost = trailers_only(Status.UNAVAILABLE, "the server went away before it answered")
             caller.connection.send_block(caller, lost, end=True)

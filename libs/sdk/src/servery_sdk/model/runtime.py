@@ -118,6 +118,8 @@ class OptionKind(enum.StrEnum):
     """A flag without a value is true."""
     LEFTOVER = "leftover"
     """No flag: all those that nobody else knows, as they came; the artifact's own program reads them."""
+    UNKNOWN = "unknown"
+    """Likewise, but without flags of KServe's that change nothing here: the model reads them, and refuses what it must."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +158,9 @@ class Runtime:
         local_flags: Flags of those images' programs that the predictor spells in another way, by theirs, both without
             dashes: ``rest_api_port`` is ``http_port``; empty for one that means nothing here.
             A program's own name in front of its flags is such a one.
+        local_programs: Last words of those images' commands: what a ``command`` has behind one is the program's arguments.
+        stand_in: Import string of what says which other runtime serves in this one's place; it gets the flags as texts
+            and the artifact, and returns a name or None. It does not import the framework.
         parts: What is run, by kind of component; a kind that is missing is not served.
         parameters: How large its models are.
         accelerators: Classes that it runs on; empty where it says nothing.
@@ -176,6 +181,8 @@ class Runtime:
     image: str = ""
     local_images: tuple[str, ...] = ()
     local_flags: Mapping[str, str] = field(default_factory=dict)
+    local_programs: tuple[str, ...] = ()
+    stand_in: str | None = None
     parts: Mapping[ComponentKind, Part] = field(default_factory=dict)
     parameters: ParameterRange = ParameterRange()
     accelerators: frozenset[str] = frozenset()

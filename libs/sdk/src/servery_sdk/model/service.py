@@ -148,21 +148,39 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batching:
-    """Requests gathered into one call; None leaves a bound to the server's default."""
+    """Requests gathered into one call; None leaves a bound to the default of who gathers.
+
+    Attributes:
+        is_in_front: By an agent in front of the server, whatever the server is: KServe's answers say which batch they
+            were in. Otherwise by the server, where it can.
+    """
 
     max_batch_rows: int | None = None
     max_latency_seconds: float | None = None
     timeout_seconds: float | None = None
+    is_in_front: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayloadLogging:
-    """Requests and responses, sent to a sink."""
+    """Requests and responses, sent to a sink.
+
+    Attributes:
+        url: None for where the installation sends them.
+        metadata_headers: Of the request, logged with both.
+        metadata_annotations: Names of the service's annotations that are logged.
+        marshaller_url: Who writes the objects of a store; None for the agent itself.
+        batch_size: Events of an object; None for one.
+        batch_interval: How long an event waits for others, as Go spells durations.
+    """
 
     url: str | None = None
     mode: LogMode = LogMode.ALL
     metadata_headers: tuple[str, ...] = ()
     metadata_annotations: tuple[str, ...] = ()
+    marshaller_url: str | None = None
+    batch_size: int | None = None
+    batch_interval: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,27 +36,28 @@ def rows(request: InferRequest) -> int | None:
 
 
 def key(request: InferRequest) -> Hashable:
-    """Return what requests must have equal to be merged: model, version, outputs, parameters, and each input's name,
-    datatype, item shape and parameters. None where a request stands alone.
+    """Return what requests must have equal to be merged; None where one stands alone: its inputs have no common rows."""
+    return None if rows(request) is None else likeness(request)
+
+
+def likeness(request: InferRequest) -> Hashable:
+    """Return what requests with rows must have equal to be merged: model, version, outputs, parameters, and each input's
+    name, datatype, item shape and parameters.
     """
-    if rows(request) is None:
-        return None
     return (
         request.model,
         request.version,
         request.outputs,
         repr(request.parameters) if request.parameters else "",
-        tuple(
-            [
-                (
-                    tensor.name,
-                    tensor.datatype,
-                    tensor.data.shape[1:],
-                    repr(tensor.parameters) if tensor.parameters else "",
-                )
-                for tensor in request.inputs
-            ]
-        ),
+        *[
+            (
+                tensor.name,
+                tensor.datatype,
+                tensor.data.shape[1:],
+                repr(tensor.parameters) if tensor.parameters else "",
+            )
+            for tensor in request.inputs
+        ],
     )
 
 
@@ -91,16 +92,22 @@ def merge(requests: Sequence[InferRequest], *, max_batch_rows: int) -> Merged:
 def merged_alike(requests: Sequence[InferRequest]) -> Merged:
     """Do what ``merge`` does for requests whose keys the caller has found to be equal, and not None."""
     first = requests[0]
-    offsets = [0]
-    for request in requests:
-        offsets.append(offsets[-1] + len(request.inputs[0].data))
+    offsets = tuple(itertools.accumulate([len(request.inputs[0].data) for request in requests], initial=0))
     if len(requests) == 1:
-        return Merged(first, tuple(offsets))
+        return Merged(first, offsets)
     inputs = tuple(
-        replace(tensor, data=np.concatenate([request.inputs[index].data for request in requests]))
-        for index, tensor in enumerate(first.inputs)
+        [
+            Tensor(
+                tensor.name,
+                np.concatenate([request.inputs[index].data for request in requests]),
+                tensor.datatype,
+                tensor.parameters,
+            )
+            for index, tensor in enumerate(first.inputs)
+        ]
     )
-    return Merged(replace(first, id=None, inputs=inputs), tuple(offsets))
+    whole = InferRequest(first.model, inputs, first.version, None, first.outputs, first.parameters)
+    return Merged(whole, offsets)
 
 
 def split(response: InferResponse, offsets: Sequence[int]) -> tuple[InferResponse, ...]:
@@ -116,24 +123,19 @@ def split(response: InferResponse, offsets: Sequence[int]) -> tuple[InferRespons
                 f"output {output.name!r} has shape {list(output.data.shape)}, but {total} rows went in; "
                 "a model whose outputs have no row per row of input sets batchable = False"
             )
-    return tuple(
+    model, version, id_, parameters = response.model, response.version, response.id, response.parameters
+    columns = [
         [
-            InferResponse(
-                model=response.model,
-                version=response.version,
-                id=response.id,
-                outputs=tuple([_rows_of(output, start, stop) for output in response.outputs]),
-                parameters=response.parameters,
-                rows_are_objects=response.rows_are_objects,
-            )
+            Tensor(output.name, output.data[start:stop], output.datatype, output.parameters)
             for start, stop in itertools.pairwise(offsets)
         ]
-    )
-
-
-def _rows_of(output: Tensor, start: int, stop: int) -> Tensor:
-    return Tensor(
-        name=output.name, data=output.data[start:stop], datatype=output.datatype, parameters=output.parameters
+        for output in response.outputs
+    ]
+    return tuple(
+        [
+            InferResponse(model, outputs, version, id_, parameters, response.rows_are_objects)
+            for outputs in (zip(*columns, strict=True) if columns else itertools.repeat((), len(offsets) - 1))
+        ]
     )
 
 

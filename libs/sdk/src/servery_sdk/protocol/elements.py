@@ -20,6 +20,8 @@ BYTES_ONLY = frozenset({Datatype.FP16, Datatype.BF16})
 """Datatypes that JSON has no form for."""
 
 _INTEGER_KINDS = "iu"
+_FEW = 32
+"""Elements that the encoder writes sooner from a list: 0.2 microseconds for two of them, and 1 from an array."""
 _MAX_RANK = 32
 
 
@@ -59,8 +61,7 @@ def from_json(name: str, datatype: Datatype, shape: tuple[int, ...], data: Json)
         return _texts(name, shape, data)
     if datatype in BYTES_ONLY:
         raise RequestError(f"input {name!r}: {datatype} has no JSON form; send it as a binary tensor")
-    array = _numbers(name, datatype, data)
-    return reshaped(name, array, shape)
+    return reshaped(name, _numbers(name, datatype, data), shape)
 
 
 def reshaped(name: str, array: Array, shape: tuple[int, ...]) -> Array:
@@ -84,7 +85,7 @@ def _numbers(name: str, datatype: Datatype, data: list[Json]) -> Array:
     except (ValueError, OverflowError) as error:
         raise RequestError(f"input {name!r}: data is ragged: rows differ in length") from error
     wanted = datatype.dtype
-    if found.dtype == wanted and wanted.kind != "O":
+    if found.dtype == wanted:
         return found
     if found.size == 0:
         return found.astype(wanted)
@@ -196,11 +197,16 @@ def as_text(element: Json) -> str:
 
 
 def to_json(data: Array) -> Json:
-    """Return ``data`` as what the JSON encoder takes: the array itself for numbers, lists of text for BYTES."""
-    if data.dtype.kind in "biuf":
+    """Return ``data`` as what the JSON encoder takes: a few numbers in lists, many as the array, BYTES in lists of text."""
+    dtype = data.dtype
+    kind = dtype.kind
+    if kind in "biuf":
+        # Eight bytes of a float are Python's own; of a shorter one Python would write digits that it does not have.
+        if data.size <= _FEW and (kind != "f" or dtype.itemsize == 8):
+            return data.tolist()
         # By its letter: numpy has two types of eight-byte integers here, and the encoder knows the elements of one.
         return np.ascontiguousarray(data).view(data.dtype.str)
-    if data.dtype == Datatype.BF16.dtype:
+    if dtype == Datatype.BF16.dtype:
         return data.astype(np.float32)
     flat = [as_text(element) for element in data.ravel()]
     return _nested(flat, data.shape)

@@ -74,12 +74,12 @@ def decode_request(message: pb.ModelInferRequest, *, regions: Regions = _NO_REGI
             places=places,
         )
     return InferRequest(
-        model=message.model_name,
-        version=message.model_version or None,
-        id=message.id or None,
-        inputs=_tensors(inputs, message.raw_input_contents, regions),
-        outputs=outputs,
-        parameters=_parameters(message.parameters),
+        message.model_name,
+        _tensors(inputs, message.raw_input_contents, regions),
+        message.model_version or None,
+        message.id or None,
+        outputs,
+        _parameters(message.parameters),
     )
 
 
@@ -186,7 +186,7 @@ def _tensor(found: Any, raw: bytes | None, regions: Regions) -> Tensor:
         data = elements.from_raw(name, datatype, shape, raw)
     else:
         data = _typed(name, datatype, shape, found.contents)
-    return Tensor(name=name, data=data, datatype=datatype, parameters=parameters)
+    return Tensor(name, data, datatype, parameters)
 
 
 def _typed(name: str, datatype: Datatype, shape: tuple[int, ...], contents: pb.InferTensorContents) -> elements.Array:

@@ -1,7 +1,8 @@
 """The one request and response under every protocol: named numpy arrays.
 
 What each request makes anew is not frozen: half a dozen frozen values cost 4 microseconds of the 20 that a request
-takes. Nobody changes them all the same: a merged batch and its requests share arrays and parameters.
+takes. Nobody changes them all the same: a merged batch and its requests share arrays and parameters. Where each request
+passes they are made by position: by keyword each takes twice as long, 0.2 microseconds more.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from servery_sdk.manifests import Json
 from servery_sdk.protocol.datatypes import Datatype
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Tensor:
     """A named array.
 
@@ -32,7 +33,7 @@ class Tensor:
     parameters: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class InferRequest:
     """One inference.
 
@@ -50,7 +51,7 @@ class InferRequest:
     parameters: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class InferResponse:
     """The answer to one ``InferRequest``.
 

@@ -63,7 +63,7 @@ def request(document: Mapping[str, Json], *, model: str) -> InferRequest:
         tensors = (tensor(INPUT, inputs),)
     if not tensors:
         raise RequestError('"inputs" is empty; name at least one input')
-    return InferRequest(model=model, inputs=tensors, parameters=_parameters(document))
+    return InferRequest(model, tensors, parameters=_parameters(document))
 
 
 def load(body: bytes | memoryview) -> dict[str, Json]:
@@ -165,7 +165,7 @@ def tensor(name: str, values: Json) -> Tensor:
     datatype = _OF_KIND.get(data.dtype.kind)
     if datatype is None:
         return _bytes_tensor(name, values)
-    return Tensor(name=name, data=data, datatype=datatype)
+    return Tensor(name, data, datatype)
 
 
 def _bytes_tensor(name: str, values: list[Json]) -> Tensor:

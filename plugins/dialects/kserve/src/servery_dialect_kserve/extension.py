@@ -15,6 +15,7 @@ from servery_sdk.manifests import Json, Manifest
 from servery_sdk.model import (
     Artifact,
     AutoscalerClass,
+    Batching,
     Canary,
     ComponentKind,
     ScaleMetric,
@@ -23,7 +24,7 @@ from servery_sdk.model import (
 )
 from servery_sdk.runtimes import MODEL_DIR
 
-from servery_dialect_kserve import kinds
+from servery_dialect_kserve import kinds, payload_logger
 from servery_dialect_kserve.kinds import MAIN_CONTAINER
 
 _CUSTOM_TARGET = 80
@@ -94,9 +95,23 @@ class Extension:
             "scaling": self._scaling(),
             "timeout_seconds": self.spec.get("timeout"),
             "container_concurrency": self.spec.get("containerConcurrency"),
+            "batching": self._batching(),
             "strategy": self.spec.get("deploymentStrategy"),
             "canary": self._canary(),
+            "logging": payload_logger.logging(self.spec.get("logger")),
         }
+
+    def _batching(self) -> Batching | None:
+        found = self.spec.get("batcher")
+        if found is None:
+            return None
+        milliseconds = found.get("maxLatency")
+        return Batching(
+            max_batch_rows=found.get("maxBatchSize"),
+            max_latency_seconds=None if milliseconds is None else milliseconds / 1000,
+            timeout_seconds=found.get("timeout"),
+            is_in_front=True,
+        )
 
     def defaults(self) -> Iterator[str]:
         """Yield what KServe would have said in the manifest's place."""
@@ -175,7 +190,8 @@ class Extension:
                 seen.add(mount)
 
     def scaling_errors(self) -> Iterator[FieldError]:
-        """Yield what is wrong with the number of replicas and what moves it."""
+        """Yield what is wrong with the number of replicas and what moves it, and with what is done on the way to them."""
+        yield from payload_logger.errors(f"{self.path}.logger", self.spec.get("logger"))
         fewest, most = self.spec.get("minReplicas"), self.spec.get("maxReplicas")
         if isinstance(fewest, int) and isinstance(most, int) and 0 < most < fewest:
             yield FieldError(

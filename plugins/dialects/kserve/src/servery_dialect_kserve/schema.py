@@ -17,6 +17,7 @@ from servery_sdk.openapi import (
     texts,
 )
 
+from servery_dialect_kserve import payload_logger
 from servery_dialect_kserve.companions import GONE
 from servery_dialect_kserve.kinds import FRAMEWORKS
 
@@ -64,8 +65,17 @@ COMPONENT: dict[str, Schema] = {
         minimum=0,
         maximum=100,
     ),
-    "logger": free(_NOT_YET),
-    "batcher": free(_NOT_YET),
+    "logger": payload_logger.SCHEMA,
+    "batcher": record(
+        "An agent in front of the container asks it for many requests at once.",
+        {
+            "maxBatchSize": integer("Instances, or rows, of a batch; 32 where it is 0 or less, or none is given."),
+            "maxLatency": integer(
+                "Milliseconds that a request may wait for others; 5000 where it is 0 or less, or none is given."
+            ),
+            "timeout": integer("Seconds that a batch may take; 0 for as long as a request may.", minimum=0),
+        },
+    ),
     "labels": texts("For the component's objects and pods."),
     "annotations": texts("For the component's pods."),
     "deploymentStrategy": free("apps/v1 DeploymentStrategy."),

@@ -23,8 +23,6 @@ _COMPONENTS = tuple(f"spec.{kind}" for kind in (Predictor.kind, Transformer.kind
 
 _NOT_YET: Mapping[str, str] = {
     "spec.canary": "canaries",
-    **{f"{path}.logger": "payload logging" for path in _COMPONENTS},
-    **{f"{path}.batcher": "the agent's batcher (the model server batches by itself)" for path in _COMPONENTS},
     "spec.predictor.workerSpec": "multi-node serving",
     "spec.predictor.storageContainerName": "ClusterStorageContainers",
 }
@@ -60,7 +58,7 @@ def parse(manifest: Manifest, catalog: Catalog) -> InferenceService:
 
 
 def references(manifest: Manifest) -> frozenset[ObjectRef]:
-    """Return the service accounts of the components that have to fetch files. Total: never raises."""
+    """Return the service accounts of the components that fetch files, or log to a bucket. Total: never raises."""
     metadata, spec = manifest.get("metadata"), manifest.get("spec")
     if not isinstance(metadata, dict) or not isinstance(spec, dict):
         return frozenset()
@@ -69,7 +67,7 @@ def references(manifest: Manifest) -> frozenset[ObjectRef]:
     return frozenset(
         ObjectRef(SERVICE_ACCOUNT, namespace, str(component.get("serviceAccountName") or "default"))
         for component in components
-        if isinstance(component, dict) and _fetches(component)
+        if isinstance(component, dict) and (_fetches(component) or _logs_to_a_bucket(component))
     )
 
 
@@ -83,6 +81,12 @@ def _fetches(component: Manifest) -> bool:
         or bool(component.get("storageUris"))
         or any(isinstance(uri, str) and not uri.startswith("pvc://") for uri in uris)
     )
+
+
+def _logs_to_a_bucket(component: Manifest) -> bool:
+    logger = component.get("logger")
+    url = logger.get("url") if isinstance(logger, dict) else None
+    return isinstance(url, str) and url.partition("://")[0] not in {"http", "https"}
 
 
 def _metadata_errors(manifest: Manifest) -> Iterator[FieldError]:

@@ -9,6 +9,7 @@ from servery_sdk.errors import FieldError, Invalid
 from servery_sdk.manifests import Json, Manifest
 from servery_sdk.model import (
     AutoscalerClass,
+    Batching,
     Component,
     ComponentKind,
     InferenceService,
@@ -20,7 +21,7 @@ from servery_sdk.model import (
 )
 from servery_sdk.runtimes import MODEL_DIR
 
-from servery_dialect_kserve import companions, kinds
+from servery_dialect_kserve import companions, kinds, payload_logger
 from servery_dialect_kserve.kinds import INFERENCE_SERVICE, MAIN_CONTAINER
 from servery_dialect_kserve.trained import ALONE
 
@@ -73,10 +74,8 @@ def _unsayable(component: Component) -> Iterator[str]:
     is_companion = component.kind in _COMPANIONS
     if component.workers is not None:
         yield "pods that each replica leads"
-    if component.batching is not None:
+    if component.batching is not None and not component.batching.is_in_front:
         yield "batching in the model server"
-    if component.logging is not None:
-        yield "payload logging"
     if component.held is None and _would_hold(component):
         yield "a model without a source, other than one that its server finds by itself: there it holds TrainedModels"
     if component.scaling.initial_replicas not in {None, component.scaling.min_replicas}:
@@ -193,9 +192,22 @@ def _component(service: InferenceService, component: Component) -> Manifest:
         "timeout": component.timeout_seconds,
         "containerConcurrency": component.container_concurrency,
         "deploymentStrategy": component.strategy,
+        "logger": payload_logger.written(component.logging),
         "canaryTrafficPercent": component.canary.percent if component.canary is not None else None,
     }
+    if component.batching is not None:
+        made["batcher"] = _batcher(component.batching)
     return {**made, **{key: value for key, value in said.items() if value is not None}}
+
+
+def _batcher(batching: Batching) -> dict[str, Json]:
+    latency = batching.max_latency_seconds
+    said = {
+        "maxBatchSize": batching.max_batch_rows,
+        "maxLatency": None if latency is None else round(latency * 1000),
+        "timeout": None if batching.timeout_seconds is None else int(batching.timeout_seconds),
+    }
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _own_name(service: str, object_name: str) -> str | None:

@@ -100,7 +100,9 @@ def _unsayable(component: Component) -> Iterator[str]:
     if component.reads_pods:
         yield "the right to look at the pods of the namespace"
     batching = component.batching
-    if batching is not None and (batching.max_batch_rows is None or batching.timeout_seconds is not None):
+    if batching is not None and batching.is_in_front:
+        yield "a batcher in front of the server"
+    elif batching is not None and (batching.max_batch_rows is None or batching.timeout_seconds is not None):
         yield "batching without batchSize, or with a timeout of the batch"
     if batching is not None and (batching.max_latency_seconds or 0) % 1:
         yield "a latency of a part of a second"

@@ -77,7 +77,9 @@ def _errors(service: InferenceService) -> Iterator[FieldError]:
 
 def _unsayable(service: InferenceService, component: Component) -> Iterator[str]:
     if component.batching is not None:
-        yield "batching in the model server"
+        yield (
+            "batching in the model server" if not component.batching.is_in_front else "a batcher in front of the server"
+        )
     if component.default_resources:
         yield f"{', '.join(sorted(component.default_resources))} where the runtime does not ask for it"
     if component.logging is not None:

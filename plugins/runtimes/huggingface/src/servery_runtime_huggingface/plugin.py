@@ -1,6 +1,6 @@
 """The descriptor of the huggingface runtime. Does not import its framework.
 
-vLLM is a runtime of its own: a package beside this one, whose model is a ``GenerativeModel`` over vLLM's engine.
+vLLM is a runtime of its own, a package beside this one; ``--backend`` says where it serves in this one's place.
 """
 
 from __future__ import annotations
@@ -77,5 +77,6 @@ def servery_runtimes() -> Iterable[Runtime]:
         formats=(SupportedFormat(name="huggingface", version="1", priority=1),),
         aliases=("kserve-huggingfaceserver", "huggingfaceserver"),
         local_images=("kserve/huggingfaceserver",),
+        stand_in="servery_runtime_huggingface.backends:stand_in",
         options=OPTIONS,
     )

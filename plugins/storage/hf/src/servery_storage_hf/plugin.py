@@ -4,26 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
-from servery_sdk.errors import Permanent
+from servery_sdk.digests import Digest, DigestAlgorithm
+from servery_sdk.errors import Permanent, Transient
 from servery_sdk.hooks import hookimpl
-from servery_sdk.storage import Sink, StorageEntry, StorageProvider, StorageUri, path_below
+from servery_sdk.storage import Location, Refusal, StorageEntry, StorageProvider, StorageUri, path_below
 
+from servery_storage_hf.offline import CachedHub, is_offline
 from servery_storage_hf.uris import Place, place_of
 
 ENDPOINT = "https://huggingface.co"
 TIMEOUT_SECONDS = 30.0
 """Without a byte. The caller tries again."""
 
+FRESH_SECONDS = 60.0
+"""The store signs for longer than that: what it refuses of a younger signature, it refuses for good."""
+
+_MAX_REDIRECTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Where a large file is read; ``since`` in seconds of a monotonic clock."""
+
+    url: str
+    is_hub: bool
+    since: float
+
 
 class HuggingFaceProvider:
     """Models of the Hugging Face hub.
 
-    It asks the hub's API itself, by the SDK's session, token and errors: the SDK's ``HfApi`` waits up to half a minute
-    for a busy hub and forever for a silent one before it says so.
+    It asks the hub's API itself, by the SDK's session and token: the SDK's ``HfApi`` waits up to half a minute for a
+    busy hub and forever for a silent one before it says so.
+
+    Files that the hub keeps in its chunked store (Xet) are read by plain ranges as well: the hub resolves them to a
+    bridge that answers ranges, and says the SHA-256 of the whole. What the chunks would save is a second download of
+    nearly the same file on one machine; the node's cache saves that of the very same one.
 
     Environment: ``HF_ENDPOINT``, and ``HF_TOKEN`` or what else the SDK takes a token from.
     """
@@ -31,77 +55,136 @@ class HuggingFaceProvider:
     name = "hf"
     schemes = frozenset({"hf"})
 
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._found: dict[str, _Found] = {}
+        self._finding: dict[str, threading.Lock] = {}
+
     async def list(self, uri: StorageUri) -> AsyncIterator[StorageEntry]:
         """Yield the file of exactly this path, or all below ``path/``, as of one commit."""
         place = place_of(uri)
         for entry in await asyncio.to_thread(lambda: list(_entries(uri, place))):
             yield entry
 
-    async def fetch(self, entry: StorageEntry, sink: Sink, *, offset: int) -> None:
-        """Read the file from ``offset`` on, of the commit that was listed."""
-        if entry.size_bytes is not None and offset >= entry.size_bytes:
-            return  # No server sends a range of nothing.
-        await asyncio.to_thread(_fetch, entry, sink, offset)
+    def locate(self, entry: StorageEntry) -> Location:
+        """Return the file's URL in the commit that was listed; of a large one, the store's own.
+
+        The hub counts who asks it where a large file is, and refuses who asks too often: it is asked once for each
+        file, not for each range, as long as the store takes the signature.
+        """
+        url = f"{_endpoint()}/{_resolve_path(entry)}"
+        if entry.digest is None:
+            return Location(url=url, headers=_headers())
+        # One asks and the others wait for the answer.
+        with self._finding.setdefault(entry.source, threading.Lock()):
+            found = self._found.get(entry.source)
+            if found is None:
+                found = self._found[entry.source] = self._find(entry, url)
+        return Location(url=found.url, headers=_headers() if found.is_hub else {"accept-encoding": "identity"})
+
+    def refused(self, entry: StorageEntry, refusal: Refusal) -> Transient | Permanent:
+        """Return what the hub or its store says; a signature of the store that ran out is found anew."""
+        from servery_storage_hf.failures import failure
+
+        found = self._found.get(entry.source)
+        is_hub = urlsplit(refusal.url).netloc == urlsplit(_endpoint()).netloc
+        if refusal.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} and not is_hub and found is not None:
+            if found.url != refusal.url:
+                return Transient(f"hf://{entry.source}: the store's signature ran out")  # and was found anew already
+            if self._clock() - found.since > FRESH_SECONDS:
+                self._found.pop(entry.source, None)
+                return Transient(f"hf://{entry.source}: the store's signature ran out")
+        return failure(f"hf://{entry.source}", _place(entry), refusal, is_hub=is_hub)
+
+    def digest(self, entry: StorageEntry, headers: Mapping[str, str]) -> Digest | None:
+        """Return the sum that the listing told: the hub knows that of large files. The others' is git's, of a header
+        and the content, and they are too small to be worth it.
+        """
+        return entry.digest
+
+    def _find(self, entry: StorageEntry, url: str) -> _Found:
+        """Follow the hub's redirects until they leave it."""
+        from huggingface_hub import get_session
+
+        from servery_storage_hf.failures import failure, translated
+
+        hub = urlsplit(url).netloc
+        with translated(f"hf://{entry.source}"):
+            for _ in range(_MAX_REDIRECTS):
+                answer = get_session().head(url, headers=_headers(), timeout=TIMEOUT_SECONDS, follow_redirects=False)
+                if answer.is_error:
+                    raise failure(f"hf://{entry.source}", _place(entry), _refusal(answer), is_hub=True)
+                if not answer.has_redirect_location:
+                    return _Found(url=url, is_hub=True, since=self._clock())
+                url = urljoin(url, answer.headers["location"])
+                if urlsplit(url).netloc != hub:
+                    return _Found(url=url, is_hub=False, since=self._clock())
+        raise Permanent(f"hf://{entry.source}: the hub redirects without an end, at last to {url}")
 
 
 def _entries(uri: StorageUri, place: Place) -> Iterator[StorageEntry]:
     from servery_storage_hf.failures import translated  # the SDK: a second that others need not wait
 
-    with translated(str(uri), place):
-        commit = _commit(place)
-        for found in _tree(place.repository, commit):
+    with translated(str(uri)):
+        commit = _commit(uri, place)
+        for found in _tree(uri, place, commit):
             relative = path_below(found["path"], place.path)
             if relative is not None and found["type"] == "file":
+                large = found.get("lfs")
                 yield StorageEntry(
                     path=relative,
                     source=f"{place.repository}@{commit}/{found['path']}",
                     size_bytes=found["size"],
                     # What a pointer points at, or the git blob: both are sums of the content.
-                    version=(found.get("lfs") or found)["oid"],
+                    version=(large or found)["oid"],
+                    digest=Digest.of_hex(DigestAlgorithm.SHA256, large["oid"]) if large else None,
                 )
 
 
-def _commit(place: Place) -> str:
+def _commit(uri: StorageUri, place: Place) -> str:
     url = f"{_endpoint()}/api/models/{place.repository}/revision/{quote(place.revision, safe='')}"
-    return str(_get(url, {"expand": "sha"}).json()["sha"])
+    return str(_get(uri, place, url, {"expand": "sha"}).json()["sha"])
 
 
-def _tree(repository: str, commit: str) -> Iterator[Mapping[str, Any]]:
+def _tree(uri: StorageUri, place: Place, commit: str) -> Iterator[Mapping[str, Any]]:
     """Yield files and folders, page by page."""
-    page = _get(f"{_endpoint()}/api/models/{repository}/tree/{commit}", {"recursive": "true"})
+    page = _get(uri, place, f"{_endpoint()}/api/models/{place.repository}/tree/{commit}", {"recursive": "true"})
     yield from page.json()
     while "next" in page.links:
-        page = _get(page.links["next"]["url"])
+        page = _get(uri, place, page.links["next"]["url"])
         yield from page.json()
 
 
-def _get(url: str, query: Mapping[str, str] | None = None) -> Any:
-    from huggingface_hub import get_session, hf_raise_for_status
+def _get(uri: StorageUri, place: Place, url: str, query: Mapping[str, str] | None = None) -> Any:
+    from huggingface_hub import get_session
 
-    response = get_session().get(url, params=query, headers=_headers(), timeout=TIMEOUT_SECONDS)
-    hf_raise_for_status(response)
-    return response
+    from servery_storage_hf.failures import failure
+
+    answer = get_session().get(url, params=query, headers=_headers(), timeout=TIMEOUT_SECONDS)
+    if answer.is_error:
+        raise failure(str(uri), place, _refusal(answer), is_hub=True)
+    return answer
 
 
-def _fetch(entry: StorageEntry, sink: Sink, offset: int) -> None:
-    from huggingface_hub import get_session, hf_raise_for_status
+def _refusal(answer: Any) -> Refusal:
+    return Refusal(
+        url=str(answer.url),
+        status=answer.status_code,
+        reason=answer.reason_phrase,
+        headers={name.lower(): value for name, value in answer.headers.items()},
+        body=answer.content,
+    )
 
-    from servery_storage_hf.failures import translated
 
+def _place(entry: StorageEntry) -> Place:
     repository, _, below = entry.source.partition("@")
     commit, _, path = below.partition("/")
-    headers = {"accept-encoding": "identity", **({"range": f"bytes={offset}-"} if offset else {})}
-    with translated(f"hf://{entry.source}", Place(repository=repository, revision=commit, path=path)):
-        url = f"{_endpoint()}/{repository}/resolve/{commit}/{quote(path)}"
-        # The session takes the token off when the hub sends it to its store of large files.
-        with get_session().stream("GET", url, headers=_headers() | headers, timeout=TIMEOUT_SECONDS) as response:
-            hf_raise_for_status(response)
-            skip = offset if response.status_code == 200 else 0
-            # As it comes: what is gathered to larger pieces would be lost when the connection breaks.
-            for chunk in response.iter_raw():
-                skipped = min(skip, len(chunk))
-                skip -= skipped
-                sink.write(chunk[skipped:])
+    return Place(repository=repository, revision=commit, path=path)
+
+
+def _resolve_path(entry: StorageEntry) -> str:
+    place = _place(entry)
+    return f"{place.repository}/resolve/{place.revision}/{quote(place.path)}"
 
 
 def _endpoint() -> str:
@@ -125,10 +208,11 @@ def _headers() -> dict[str, str]:
     from huggingface_hub import get_token
 
     token = get_token()
-    return {"user-agent": "servery", **({"authorization": f"Bearer {token}"} if token else {})}
+    credentials = {"authorization": f"Bearer {token}"} if token else {}
+    return {"user-agent": "servery", "accept-encoding": "identity", **credentials}
 
 
 @hookimpl
 def servery_storage_providers() -> Iterable[StorageProvider]:
-    """Contribute the Hugging Face hub."""
-    yield HuggingFaceProvider()
+    """Contribute the Hugging Face hub, or what its client keeps of it where there is no network."""
+    yield CachedHub() if is_offline(os.environ) else HuggingFaceProvider()

@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from servery_sdk.manifests import Json, Manifest
-from servery_sdk.model import Component, InferenceService, PayloadLogging, Selection
+from servery_sdk.manifests import Json, Manifest, ObjectRef
+from servery_sdk.model import Batching, Catalog, Component, InferenceService, PayloadLogging, Selection
 
 from servery_controller.planning import held
+from servery_controller.planning.credentials import Credentials, credentials
 from servery_controller.planning.settings import PlanningSettings
 
 AGENT = "agent"
 AGENT_PORT = 9081
+_H2C = ("grpc", "h2c")
+SPOOL_VOLUME = "agent-spool"
+SPOOL_PATH = "/var/spool/servery-agent"
+"""Outlives the container, not the pod."""
 
 
 def needs_agent(component: Component) -> bool:
-    """Return whether what is asked of ``component`` is done on the way to it. Our own server batches by itself."""
-    return component.logging is not None or component.held is not None
+    """Return whether what is asked of ``component`` is done on the way to it."""
+    is_batched = component.batching is not None and component.batching.is_in_front
+    return is_batched or component.logging is not None or component.held is not None
 
 
 def agent(
@@ -26,21 +32,29 @@ def agent(
     selection: Selection | None,
     main: Manifest,
     port: Json,
+    granted: Credentials,
     settings: PlanningSettings,
 ) -> Manifest:
-    """Return the container that stands in front of ``main``, which answers on ``port``.
+    """Return the container that stands in front of ``main``, which answers on ``port``; ``granted`` opens its sink.
 
     Source: KServe pkg/webhook/admission/pod/agent_injector.go; its names, port, flags and probe.
     """
     models = held.held(service, component, selection, main, settings)
     pulling = [] if models is None else [*held.agent_args(models, service, selection, settings)]
-    args = [*pulling, *_logging(service, component, component.logging), "--component-port", str(port)]
+    args = [*pulling, *_batching(component.batching), *_logging(service, component, component.logging, settings)]
+    args += ["--component-port", str(port), *_grpc_port(main)]
     made: dict[str, Json] = {
         "name": AGENT,
         "image": settings.agent_image,
         "args": args,
         "ports": [{"name": "agent-port", "containerPort": AGENT_PORT, "protocol": "TCP"}],
-        "env": [{"name": "SERVING_READINESS_PROBE", "value": json.dumps(main["readinessProbe"], sort_keys=True)}],
+        "env": [
+            {"name": "SERVING_READINESS_PROBE", "value": json.dumps(main["readinessProbe"], sort_keys=True)},
+            # KServe's injector knows no name of a pod that a ReplicaSet makes; the pod does.
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            *granted.env,
+        ],
+        "volumeMounts": [{"name": SPOOL_VOLUME, "mountPath": SPOOL_PATH}, *granted.mounts],
         "resources": settings.agent_resources,
         "readinessProbe": {
             "httpGet": {
@@ -59,12 +73,56 @@ def agent(
     return made
 
 
-def _logging(service: InferenceService, component: Component, logging: PayloadLogging | None) -> Iterator[str]:
+def _batching(batching: Batching | None) -> Iterator[str]:
+    if batching is None or not batching.is_in_front:
+        return
+    yield "--enable-batcher"
+    if batching.max_batch_rows is not None:
+        yield from ("--max-batchsize", str(batching.max_batch_rows))
+    if batching.max_latency_seconds is not None:
+        yield from ("--max-latency", f"{batching.max_latency_seconds * 1000:g}")
+    if batching.timeout_seconds is not None:
+        yield from ("--timeout", f"{batching.timeout_seconds:g}")
+
+
+def _grpc_port(main: Manifest) -> Iterator[str]:
+    """Yield where ``main`` speaks HTTP/2, where that is a port of its own: no flag of KServe's, whose agent knows one port."""
+    for port in (main.get("ports") or ())[1:]:
+        if speaks_http2(port.get("name") or ""):
+            yield from ("--component-grpc-port", str(port["containerPort"]))
+            return
+
+
+def speaks_http2(port_name: str) -> bool:
+    """Return whether a port of this name is taken to speak HTTP/2. Source: KServe raw service reconciler."""
+    return any(word in port_name for word in _H2C)
+
+
+def granted_to(component: Component, catalog: Catalog, account: ObjectRef) -> Credentials:
+    """Return what the agent may use of ``account``: all of it where it logs to a bucket, else nothing."""
+    logging = component.logging
+    if logging is None or logging.url is None or logging.url.partition("://")[0] in {"http", "https"}:
+        return Credentials()
+    return credentials(catalog, account)
+
+
+def _logging(
+    service: InferenceService, component: Component, logging: PayloadLogging | None, settings: PlanningSettings
+) -> Iterator[str]:
     if logging is None:
         return
-    yield from ("--log-url", logging.url or "", "--log-mode", logging.mode.value)
+    yield from ("--log-url", logging.url or settings.log_url, "--source-uri", "$(POD_NAME)")
+    yield from ("--log-mode", logging.mode.value)
     yield from ("--inference-service", service.ref.name, "--namespace", service.ref.namespace)
-    yield from ("--component", component.kind.value)
+    yield from ("--endpoint", "default", "--component", component.kind.value)
+    yield from ("--log-spool-path", SPOOL_PATH)
+    for flag, value in (
+        ("--log-marshaller-url", logging.marshaller_url),
+        ("--log-batch-size", logging.batch_size),
+        ("--log-batch-interval", logging.batch_interval),
+    ):
+        if value is not None:
+            yield from (flag, str(value))
     if logging.metadata_headers:
         yield from ("--metadata-headers", ",".join(logging.metadata_headers))
     annotations = service.metadata.get("annotations") or {}

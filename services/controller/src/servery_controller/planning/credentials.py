@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from servery_sdk import kinds
@@ -45,8 +45,23 @@ _AZURE_KEYS = (
     ("AZURE_ACCESS_TOKEN", ("AZURE_ACCESS_TOKEN",)),
 )
 
-_HF_KEYS = ("HF_TOKEN", "HF_ENDPOINT")
-"""KServe takes the token alone; a hub of one's own is said beside it."""
+_VARIABLES = (
+    "HF_TOKEN",
+    "HF_ENDPOINT",
+    "MODELSCOPE_API_TOKEN",
+    "MODELSCOPE_ENDPOINT",
+    "GIT_USERNAME",
+    "GIT_PASSWORD",
+    "GIT_TOKEN",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)
+"""Keys that are variables of the same name. KServe takes the tokens alone; a hub of one's own is said beside its."""
+
+HDFS_KEY, HDFS_MOUNT, HDFS_VOLUME = "HDFS_NAMENODE", "/var/secrets/kserve-hdfscreds", "hdfs-secrets"
+OCI_KEY, OCI_MOUNT, OCI_VOLUME = ".dockerconfigjson", "/mnt/oci-fetch-auth", "oci-fetch-auth"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +79,7 @@ def credentials(catalog: Catalog, account: ObjectRef) -> Credentials:
     refs = [ObjectRef(kinds.SECRET, account.namespace, secret.get("name", "")) for secret in listed]
     secrets = [catalog.objects[ref] for ref in refs if ref in catalog.objects]
     env = [
-        variable for secret in secrets for variable in (*_s3(secret), *_hf(secret), *_azure(secret), *_https(secret))
+        variable for secret in secrets for variable in (*_s3(secret), *_named(secret), *_azure(secret), *_https(secret))
     ]
     volumes: list[Manifest] = []
     mounts: list[Manifest] = []
@@ -76,12 +91,25 @@ def credentials(catalog: Catalog, account: ObjectRef) -> Credentials:
         env.append({"name": "CA_BUNDLE_VOLUME_MOUNT_POINT", "value": mount})
         volumes.append({"name": CA_VOLUME, "configMap": {"name": bundle}})
         mounts.append({"name": CA_VOLUME, "mountPath": mount, "readOnly": True})
-    gcs = next((secret["metadata"]["name"] for secret in secrets if GCS_KEY in (secret.get("data") or {})), None)
+    if (hdfs := _holder(secrets, HDFS_KEY)) is not None:
+        volumes.append({"name": HDFS_VOLUME, "secret": {"secretName": hdfs}})
+        mounts.append({"name": HDFS_VOLUME, "mountPath": HDFS_MOUNT, "readOnly": True})
+    if (oci := _holder(secrets, OCI_KEY)) is not None:
+        items: list[Json] = [{"key": OCI_KEY, "path": "config.json"}]
+        env.append({"name": "KSERVE_OCI_DOCKER_CONFIG", "value": f"{OCI_MOUNT}/config.json"})
+        volumes.append({"name": OCI_VOLUME, "secret": {"secretName": oci, "items": items}})
+        mounts.append({"name": OCI_VOLUME, "mountPath": OCI_MOUNT, "readOnly": True})
+    gcs = _holder(secrets, GCS_KEY)
     if gcs is not None:
         env.append({"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": f"{GCS_MOUNT}{GCS_KEY}"})
         volumes.append({"name": GCS_VOLUME, "secret": {"secretName": gcs}})
         mounts.append({"name": GCS_VOLUME, "mountPath": GCS_MOUNT, "readOnly": True})
     return Credentials(env=tuple(env), volumes=tuple(volumes), mounts=tuple(mounts))
+
+
+def _holder(secrets: Sequence[Manifest], key: str) -> str | None:
+    """Return the name of the first secret with ``key``."""
+    return next((secret["metadata"]["name"] for secret in secrets if key in (secret.get("data") or {})), None)
 
 
 def _s3(secret: Manifest) -> Iterator[dict[str, Json]]:
@@ -97,8 +125,8 @@ def _s3(secret: Manifest) -> Iterator[dict[str, Json]]:
             yield {"name": name, "value": str(annotations[annotation])}
 
 
-def _hf(secret: Manifest) -> Iterator[dict[str, Json]]:
-    for key in _HF_KEYS:
+def _named(secret: Manifest) -> Iterator[dict[str, Json]]:
+    for key in _VARIABLES:
         if key in (secret.get("data") or {}):
             yield {"name": key, "valueFrom": {"secretKeyRef": {"name": secret["metadata"]["name"], "key": key}}}
 

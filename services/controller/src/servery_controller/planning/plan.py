@@ -26,14 +26,13 @@ from servery_sdk.model import (
 from servery_sdk.model.service import AutoscalerClass
 
 from servery_controller.planning import held
-from servery_controller.planning.agent import AGENT_PORT, needs_agent
+from servery_controller.planning.agent import AGENT_PORT, needs_agent, speaks_http2
 from servery_controller.planning.pod import DEFAULT_PORT, adapted_labels, given, pod, with_accelerators, workers
 from servery_controller.planning.selection import select_runtime
 from servery_controller.planning.settings import PlanningSettings
 
 SERVICE_PORT = 80
 _STRATEGY: Manifest = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
-_H2C = ("grpc", "h2c")
 
 
 def plan(service: InferenceService, catalog: Catalog, settings: PlanningSettings) -> DeploymentPlan:
@@ -158,7 +157,7 @@ def _address(service: InferenceService, first: Workload, settings: PlanningSetti
 
 
 def _app_protocol(name: str) -> str | None:
-    return "kubernetes.io/h2c" if any(word in name for word in _H2C) else None
+    return "kubernetes.io/h2c" if speaks_http2(name) else None
 
 
 def _host(name: str, service: InferenceService, domain: str) -> str:
@@ -243,7 +242,12 @@ def _explanations(
                 f"{workload.component}: at most {workload.concurrency} requests at once in one pod, where the mode has "
                 "something before its pods that holds the others back"
             )
-        if workload.batching is not None and workload.batching.max_batch_rows:
+        if workload.batching is not None and workload.batching.is_in_front:
+            yield (
+                f"{workload.component}: an agent in front of the server asks for many requests at once, those that come "
+                "while the server is busy; v1 answers say which batch they were in"
+            )
+        elif workload.batching is not None and workload.batching.max_batch_rows:
             yield f"{workload.component}: {_batching(workload, workload.batching.max_batch_rows)}"
     yield from (f"default {default}" for default in service.defaults)
     yield from (f"warning: {warning}" for warning in service.warnings)

@@ -13,7 +13,7 @@ from servery_sdk.quantities import parse
 from servery_sdk.runtimes import MODEL_DIR
 
 from servery_controller.planning import held
-from servery_controller.planning.agent import agent, needs_agent
+from servery_controller.planning.agent import SPOOL_VOLUME, agent, granted_to, needs_agent
 from servery_controller.planning.credentials import credentials
 from servery_controller.planning.errors import NoPlan
 from servery_controller.planning.merge import merge
@@ -124,8 +124,11 @@ def _assembled(
         for index, container in enumerate(containers)
     ]
     if recipe.answers and needs_agent(component):
-        main = containers[0]
-        containers.append(agent(service, component, selection, main, _port(main), settings))
+        main, granted = containers[0], granted_to(component, catalog, account)
+        containers.append(agent(service, component, selection, main, _port(main), granted, settings))
+        had = {volume["name"] for volume in (*spec.get("volumes", ()), *added.volumes)}
+        volumes = [{"name": SPOOL_VOLUME, "emptyDir": {}}, *(v for v in granted.volumes if v["name"] not in had)]
+        spec["volumes"] = [*spec.get("volumes", ()), *volumes]
         models = held.held(service, component, selection, main, settings)
         if models is not None:
             containers.append(held.daemon(settings, given_credentials, main.get("securityContext")))
@@ -205,8 +208,9 @@ def _base(component: Component, selection: Selection | None, part: Part) -> Mani
     if is_ours and component.artifacts and component.artifacts[0].mount_path != MODEL_DIR:
         # Our own predictor looks where it is told; the last of two flags counts.
         base = merge(base, {"args": [f"--model_dir={component.artifacts[0].mount_path}"]})
-    if is_ours and component.batching is not None and component.batching.max_batch_rows is not None:
-        base = merge(base, {"args": [f"--max_batch_rows={component.batching.max_batch_rows}"]})
+    batching = component.batching
+    if is_ours and batching is not None and not batching.is_in_front and batching.max_batch_rows is not None:
+        base = merge(base, {"args": [f"--max_batch_rows={batching.max_batch_rows}"]})
     return {"name": component.main_container, **base}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from servery_sdk.manifests import Manifest
@@ -26,8 +27,12 @@ class PlanningSettings:
         default_timeout_seconds: Of one request where the manifest says nothing.
         storage_image: Of the storage initializer.
         storage_resources: Of the storage initializer.
+        storage_cache: A directory of each node, where fetched objects are kept for the node's other pods; empty keeps none.
+        storage_cache_bytes: Of all that is kept there; 0 is no bound.
+        storage_env: Variables of every storage initializer, which no service changes.
         agent_image: Of the sidecar that requests pass by where a manifest asks for that.
         agent_resources: Of it.
+        log_url: Where payloads are logged where a manifest does not say it.
         assignments_address: ``host:port`` of the controller, which tells agents what their pods should hold; without,
             only the mounted ConfigMap does.
         storage_schemes: URI schemes that the installed providers know; ``pvc`` is planning's own.
@@ -44,10 +49,42 @@ class PlanningSettings:
     default_timeout_seconds: int = 60
     storage_image: str = f"servery/storage-initializer:{VERSION}"
     storage_resources: Manifest = field(default_factory=lambda: _STORAGE_RESOURCES)
+    storage_cache: str = ""
+    storage_cache_bytes: int = 0
+    storage_env: Mapping[str, str] = field(default_factory=dict)
     agent_image: str = f"servery/agent:{VERSION}"
     agent_resources: Manifest = field(default_factory=lambda: _AGENT_RESOURCES)
+    log_url: str = "http://default-broker"
     assignments_address: str = ""
-    storage_schemes: frozenset[str] = frozenset({"file", "http", "https", "s3", "gs", "hf"})
+    storage_schemes: frozenset[str] = frozenset(
+        {
+            "abfs",
+            "abfss",
+            "az",
+            "azure",
+            "file",
+            "git",
+            "git+http",
+            "git+https",
+            "git+ssh",
+            "gs",
+            "hdfs",
+            "hf",
+            "http",
+            "https",
+            "mlflow-artifacts",
+            "models",
+            "modelscope",
+            "oci",
+            "oci+fetch",
+            "runs",
+            "s3",
+            "swebhdfs",
+            "wasb",
+            "wasbs",
+            "webhdfs",
+        }
+    )
     automount_service_account_token: bool = True
 
 

@@ -17,6 +17,7 @@ from servery_controller.planning.settings import PlanningSettings
 INIT_CONTAINER = "storage-initializer"
 VOLUME = "kserve-provision-location"
 CLAIM_VOLUME = "kserve-pvc-source"
+CACHE, CACHE_PATH = "storage-cache", "/var/cache/servery"
 CONFIG_SECRET = "storage-config"  # noqa: S105  # a Secret's name, KServe's
 
 
@@ -55,6 +56,8 @@ def storage(artifacts: Sequence[Artifact], settings: PlanningSettings, given: Cr
     named = {VOLUME if index == 0 else f"{VOLUME}-{index}": root for index, root in enumerate(roots)}
     volumes += ({"name": name, "emptyDir": {}} for name in named)
     mounts += ({"name": name, "mountPath": root, "readOnly": True} for name, root in named.items())
+    if settings.storage_cache:
+        volumes.append({"name": CACHE, "hostPath": {"path": settings.storage_cache, "type": "DirectoryOrCreate"}})
     return Storage(
         init_containers=(_initializer(fetched, named, settings, given),),
         volumes=(*volumes, *given.volumes),
@@ -78,14 +81,29 @@ def _initializer(
             "readOnlyRootFilesystem": True,
             "runAsNonRoot": True,
         },
-        "volumeMounts": [*({"name": name, "mountPath": root} for name, root in roots.items()), *given.mounts],
+        "volumeMounts": [
+            *({"name": name, "mountPath": root} for name, root in roots.items()),
+            *([{"name": CACHE, "mountPath": CACHE_PATH}] if settings.storage_cache else ()),
+            *given.mounts,
+        ],
     }
     own = [variable for artifact in artifacts for variable in artifact.env]
     # An API server refuses two variables of one name; the last counts, as in a pod.
-    env = {variable["name"]: variable for variable in (*given.env, *_storage_config(artifacts), *own)}
+    env = {
+        variable["name"]: variable for variable in (*_cache(settings), *given.env, *_storage_config(artifacts), *own)
+    }
+    # What the installation says of models' safety is not for a service to say otherwise.
+    env |= {name: {"name": name, "value": value} for name, value in settings.storage_env.items()}
     if env:
         container["env"] = list(env.values())
     return container
+
+
+def _cache(settings: PlanningSettings) -> Iterator[Manifest]:
+    if settings.storage_cache:
+        yield {"name": "SERVERY_STORAGE_CACHE", "value": CACHE_PATH}
+        if settings.storage_cache_bytes:
+            yield {"name": "SERVERY_STORAGE_MAX_CACHE_BYTES", "value": str(settings.storage_cache_bytes)}
 
 
 def _storage_config(artifacts: Sequence[Artifact]) -> Iterator[Manifest]:

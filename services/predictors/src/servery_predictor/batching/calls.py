@@ -6,7 +6,7 @@ import logging
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from servery_sdk.errors import ServeryError
@@ -65,7 +65,7 @@ def _merged(requests: list[InferRequest], ability: Ability) -> list[Outcome]:
     try:
         if len(requests) == 1:
             (request,) = requests
-            return [replace(ability(request), model=request.model, id=request.id)]
+            return [_addressed(ability(request), request)]
         # The queue has compared their keys; the policy kept to max_rows.
         whole = batch.merged_alike(requests)
         answers = batch.split(ability(whole.request), whole.offsets)
@@ -90,9 +90,16 @@ def _gathered(requests: list[InferRequest], predict_many: PredictMany) -> list[O
         # Likewise; it has seen all of them, and asking again might do twice what should be done once.
         return [_failure(request, error) for request in requests]
     return [
-        answer if isinstance(answer, ServeryError) else replace(answer, model=request.model, id=request.id)
+        answer if isinstance(answer, ServeryError) else _addressed(answer, request)
         for answer, request in zip(answers, requests, strict=True)
     ]
+
+
+def _addressed(answer: InferResponse, request: InferRequest) -> InferResponse:
+    # A new one, for a model may keep its own; ``replace`` would take ten times as long.
+    return InferResponse(
+        request.model, answer.outputs, answer.version, request.id, answer.parameters, answer.rows_are_objects
+    )
 
 
 def _failure(request: InferRequest, error: BaseException) -> ServeryError:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest, InferResponse, batch
+from servery_sdk.protocol.gathering import Patience, hold_seconds, next_batch
 
 from servery_predictor.batching import calls
 from servery_predictor.batching.placement import QUICK_SECONDS, Placement
-from servery_predictor.batching.policy import Patience, hold_seconds, next_batch
-from servery_predictor.batching.tickets import Ability, Done, Outcome, Ticket
+from servery_predictor.batching.tickets import Ability, Outcome, Ticket
 from servery_predictor.errors import QueueFull, TooLate
 
 _WEIGHT = 0.2
@@ -66,6 +66,7 @@ class Batcher:
         patience: Which calls are worth a wait; None where a call is made as soon as the model takes one.
         max_requests: That may wait.
         parallel_calls: That may run at once.
+        waits: Calls are never made on the event loop.
         timeout_seconds: That a request may wait for its answer; None for any time.
         on_batch: Told of every call.
         on_wait: Told how many requests wait, when that changes.
@@ -84,6 +85,7 @@ class Batcher:
         patience: Patience | None = None,
         max_requests: int = 1000,
         parallel_calls: int = 1,
+        waits: bool = False,
         timeout_seconds: float | None = None,
         on_batch: Callable[[Ran], None] = lambda ran: None,
         on_wait: Callable[[int], None] = lambda requests: None,
@@ -94,11 +96,12 @@ class Batcher:
         self._executor = executor
         self._batchable = batchable
         self._together = together
-        self._key: Callable[[InferRequest], Hashable] = _version_of if together else batch.key
+        self._likeness: Callable[[InferRequest], Hashable] = _version_of if together else batch.likeness
         self._max_rows = max_rows
         self._patience = patience
         self._max_requests = max_requests
         self._parallel_calls = parallel_calls
+        self._waits = waits
         self._timeout_seconds = timeout_seconds
         self._on_batch = on_batch
         self._on_wait = on_wait
@@ -120,18 +123,19 @@ class Batcher:
             QueueFull: Too many wait.
         """
         answer = _Answer()
-        answer.ticket = self.enqueue(request, answer.settle)
+        answer.ticket = Ticket(request, answer.settle)
+        self.enqueue(answer.ticket)
         return answer
 
-    def enqueue(self, request: InferRequest, done: Done, ability: Ability | None = None) -> Ticket:
-        """Call ``done`` with the answer, once and never before this returns; it must not raise.
+    def enqueue(self, ticket: Ticket) -> None:
+        """Finish ``ticket`` with the answer, never before this returns.
 
-        Args:
-            ability: Another than ``predict``: asked for this request alone, and never on the event loop.
+        One with an ability is asked for alone, and never on the event loop.
 
         Raises:
             QueueFull: Too many wait.
         """
+        request = ticket.request
         if len(self._queue) >= self._max_requests:
             self._queue = [ticket for ticket in self._queue if not ticket.is_over]
         if len(self._queue) >= self._max_requests:
@@ -140,15 +144,17 @@ class Batcher:
                 retry_after_seconds=max(1.0, self._mean_seconds * len(self._queue)),
             )
         loop = asyncio.get_running_loop()
-        key: Hashable = self._key(request) if self._batchable and ability is None else None
-        ticket = Ticket(request, key, 1 if self._together else batch.rows(request) or 1, done, ability)
+        rows = 1 if self._together else batch.rows(request)
+        if rows is not None:
+            ticket.rows = rows or 1
+            if self._batchable and ticket.ability is None:
+                ticket.key = self._likeness(request)
         self._queue.append(ticket)
         self._on_wait(len(self._queue))
         self._idle.clear()
         if self._timer is None and self._timeout_seconds is not None:
             self._timer = loop.call_later(self._timeout_seconds, self._expire, loop, self._timeout_seconds)
         self._schedule(loop)
-        return ticket
 
     async def drained(self) -> None:
         """Return when nothing waits and nothing runs."""
@@ -196,7 +202,7 @@ class Batcher:
         self._running.append(tickets)
         self._on_wait(len(self._queue))
         started = time.perf_counter()
-        if self._placement.is_inline and tickets[0].ability is None:
+        if self._placement.is_inline and not self._waits and tickets[0].ability is None:
             self._finish(loop, tickets, started, self._call(tickets))
             return
         running = loop.run_in_executor(self._executor, self._call, tickets)

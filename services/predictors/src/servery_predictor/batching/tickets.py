@@ -16,17 +16,27 @@ Ability: TypeAlias = Callable[[InferRequest], InferResponse]
 
 
 class Ticket:
-    """A request's place in the queue; an ``ability`` of None is ``predict``, ``came`` is of ``time.perf_counter``."""
+    """A request's place in the queue.
+
+    Args:
+        done: Called with the answer, once; it must not raise.
+        ability: What is asked for; None is ``predict``.
+
+    Attributes:
+        came: Of ``time.perf_counter``.
+        is_over: It is answered, or nobody asks any more.
+        key: With what others it may be merged, and ``rows`` of it: the queue's to say.
+    """
 
     __slots__ = ("_done", "ability", "came", "is_over", "key", "request", "rows")
 
-    def __init__(self, request: InferRequest, key: Hashable, rows: int, done: Done, ability: Ability | None) -> None:
+    def __init__(self, request: InferRequest, done: Done, ability: Ability | None = None) -> None:
         self.request = request
-        self.key = key
-        self.rows = rows
         self.ability = ability
         self.came = time.perf_counter()
         self.is_over = False
+        self.key: Hashable = None
+        self.rows = 1
         self._done = done
 
     def cancel(self) -> None:

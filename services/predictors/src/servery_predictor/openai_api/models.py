@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from servery_sdk.language import EmbeddingModel, GenerativeModel, RankingModel, TranscribingModel
@@ -20,6 +21,20 @@ def card(entry: Entry) -> dict[str, Any]:
     return {"id": entry.name, "object": "model", "created": 0, "owned_by": "servery"}
 
 
-def listed(repository: Repository) -> dict[str, Any]:
+async def listed(repository: Repository) -> dict[str, Any]:
     """Return OpenAI's list; empty where no model speaks it."""
-    return {"object": "list", "data": [card(entry) for entry in repository.entries() if speaks_openai(entry)]}
+    if repository.brings_application:
+        cards = [found for _, model in repository.applications() for found in await model.cards()]
+    else:
+        cards = [card(entry) for entry in repository.entries() if speaks_openai(entry)]
+    return {"object": "list", "data": cards}
+
+
+async def found(repository: Repository, name: str) -> Mapping[str, Any]:
+    """Return what OpenAI says of ``name``, which may be an adapter's.
+
+    Raises:
+        UnknownModel: Nobody's; says which models there are.
+    """
+    told = (await listed(repository))["data"] if repository.brings_application else ()
+    return next((each for each in told if each["id"] == name), None) or card(repository.entry(name))

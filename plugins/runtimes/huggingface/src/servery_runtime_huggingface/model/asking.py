@@ -16,13 +16,13 @@ from servery_sdk import language
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, TensorMetadata
 from servery_sdk.protocol.elements import objects
 from servery_sdk.serving import InputError, LoadError
+from servery_sdk.texts import text_column, texts_of
 
 from servery_runtime_huggingface.model.artifact import Source
 from servery_runtime_huggingface.model.candidates import CANDIDATES, candidates_of, template_of
 from servery_runtime_huggingface.model.encoders import Embedder, Encoder
 from servery_runtime_huggingface.model.parameters import switch, whole
 from servery_runtime_huggingface.model.perceiving import LABEL, SCORE, likeliest, tensor
-from servery_runtime_huggingface.model.texts import text_column, texts_of
 from servery_runtime_huggingface.tasks import Task
 
 QUESTION, CONTEXT = "question", "context"

@@ -15,9 +15,9 @@ from servery_sdk import language
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
 from servery_sdk.protocol.elements import objects
 from servery_sdk.serving import InputError, LoadError
+from servery_sdk.texts import texts_of
 
 from servery_runtime_huggingface.model.artifact import Source
-from servery_runtime_huggingface.model.texts import texts_of
 from servery_runtime_huggingface.tasks import Task
 
 OUTPUT = "output-0"

@@ -15,6 +15,7 @@ from servery_sdk.manifests import Json
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
 from servery_sdk.protocol.elements import objects
 from servery_sdk.serving import InputError, LoadError
+from servery_sdk.texts import sampling_of, texts_of
 from servery_sdk.toolcalls import ToolForm, form_of
 
 from servery_runtime_huggingface.model.artifact import Source
@@ -24,11 +25,7 @@ from servery_runtime_huggingface.model.engine import Engine, Row, Told
 from servery_runtime_huggingface.model.rows import DecoderRows, EncoderDecoderRows
 from servery_runtime_huggingface.model.sampling import draw_of
 from servery_runtime_huggingface.model.seeing import IMAGE, Seer
-from servery_runtime_huggingface.model.texts import texts_of
 from servery_runtime_huggingface.tasks import Task
-
-PREDICTED_TOKENS = 16
-"""Of ``predict`` where a request does not say, as of OpenAI's completions."""
 
 
 class Generator:
@@ -116,7 +113,7 @@ class Generator:
             InputError: Not texts, too long, or a parameter is wrong.
         """
         prompts = self._prompts(request)
-        sampling = _sampling(request.parameters)
+        sampling = sampling_of(request.parameters)
         told = [queue.SimpleQueue[Told]() for _ in prompts]
         rows = []
         for prompt, answer in zip(prompts, told, strict=True):
@@ -244,20 +241,3 @@ def _template(given: str) -> str:
         return Path(given).read_text()
     except OSError as error:
         raise LoadError(f"--chat-template {given}: {error.strerror}") from error
-
-
-_PARAMETERS: Mapping[str, tuple[type[Any] | tuple[type[Any], ...], float, float]] = {
-    "max_tokens": (int, 1, float("inf")),
-    "temperature": ((int, float), 0, 2),
-    "top_p": ((int, float), 1e-9, 1),
-    "seed": (int, -(2**63), 2**63 - 1),
-}
-
-
-def _sampling(parameters: Mapping[str, Json]) -> Sampling:
-    given = {name: parameters[name] for name in _PARAMETERS if name in parameters}
-    for name, value in given.items():
-        kind, least, most = _PARAMETERS[name]
-        if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
-            raise InputError(f"parameter {name!r}: must be a number from {least} to {most}, found {value!r}")
-    return Sampling(**{"max_tokens": PREDICTED_TOKENS, "temperature": 0.0, **given})

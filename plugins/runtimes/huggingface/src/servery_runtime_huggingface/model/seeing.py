@@ -11,10 +11,10 @@ from servery_sdk.language import SeenPrompt
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import InferRequest
 from servery_sdk.serving import InputError
+from servery_sdk.texts import text_column
 
 from servery_runtime_huggingface.model.artifact import Source
 from servery_runtime_huggingface.model.files import input_of
-from servery_runtime_huggingface.model.texts import text_column
 
 IMAGE = "image"
 _TEXTUAL = frozenset({"input_ids", "attention_mask"})

@@ -1,42 +1,14 @@
-"""Texts in requests, and texts of tokens."""
+"""Texts of tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from servery_sdk.protocol import Datatype, InferRequest, Tensor
-from servery_sdk.serving import InputError
 from tokenizers.decoders import DecodeStream
 
 _CONTEXT = 6
 """Tokens before a text that decide how it begins: with a space, within a character."""
-
-
-def texts_of(request: InferRequest, *names: str) -> list[list[str]]:
-    """Return the texts of a request's inputs, by ``names`` where there are several.
-
-    Raises:
-        InputError: Others, or not texts, a row each.
-    """
-    found = {tensor.name: tensor for tensor in request.inputs}
-    if len(names) == 1 and len(found) == 1:
-        # One text is one text, whatever its name.
-        return [text_column(request.inputs[0])]
-    if set(found) != set(names):
-        described = ", ".join(f"{name!r} {list(tensor.data.shape)}" for name, tensor in found.items())
-        raise InputError(f"the model takes {' and '.join(map(repr, names))}, texts, a row each; found {described}")
-    return [text_column(found[name]) for name in names]
-
-
-def text_column(tensor: Tensor) -> list[str]:
-    shape = list(tensor.data.shape)
-    if tensor.datatype is not Datatype.BYTES or len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
-        raise InputError(f"input {tensor.name!r} is {tensor.datatype} {shape}; the model takes texts, BYTES [rows]")
-    try:
-        return [element.decode() if isinstance(element, bytes) else str(element) for element in tensor.data.ravel()]
-    except UnicodeDecodeError as error:
-        raise InputError(f"input {tensor.name!r} {shape}: not UTF-8: {error}") from error
 
 
 class FastWriter:

@@ -1,0 +1,1 @@
+"""Payload logs in containers of Azure Blob Storage."""

@@ -1,0 +1,1 @@
+"""Payload logs in gs:// buckets."""

@@ -1,0 +1,1 @@
+"""Models in HDFS, by WebHDFS."""

@@ -1,0 +1,1 @@
+"""Artifacts of an MLflow tracking server and its registry."""
