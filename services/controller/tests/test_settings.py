@@ -64,7 +64,13 @@ def test_precedence(
 def test_every_field_has_its_flag_variable_and_key(
     name: str, monkeypatch: pytest.MonkeyPatch, write: Callable[[str], Path]
 ) -> None:
-    given: dict[str, Any] = {"workers": 11, "http_port": 11, "lease_seconds": 11.0, "storage_cache_bytes": 11}
+    given: dict[str, Any] = {
+        "workers": 11,
+        "http_port": 11,
+        "assignments_port": 11,
+        "lease_seconds": 11.0,
+        "storage_cache_bytes": 11,
+    }
     given |= {"storage_settings": "SERVERY_STORAGE_FORMATS=any"}
     value = given.get(name, write("{}") if name == "config" else "x")
     expected = Path(value) if name.startswith(("config", "tls_")) else value
