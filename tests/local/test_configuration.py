@@ -76,6 +76,19 @@ def test_variables_and_files_are_filled_and_files_go_with_the_pod(
     until(lambda: not volumes(local, "filled"))
 
 
+def test_file_of_a_mounted_secret_is_renewed_while_its_pod_runs(
+    local: Local, write: Callable[..., Path], ask: Callable[..., Any], until: Callable[..., Any]
+) -> None:
+    service = SERVICE.format(name="renewed", volume="secret: {secretName: renewed}", config="renewed")
+    config = CONFIG.format(name="renewed", key="factor")
+    local.up(write(service, SECRET.format(name="renewed", factor=5), config))
+    (pod,) = local.pods("renewed")
+    local.apply(write(SECRET.format(name="renewed", factor=7)))
+    until(lambda: ask("renewed", {"instances": [[2.0]]}) == {"predictions": [[27.0]]})
+    assert [found["metadata"]["uid"] for found in local.pods("renewed")] == [pod["metadata"]["uid"]]
+    local.down("renewed")
+
+
 def test_service_waits_for_what_it_names_and_says_for_what(
     local: Local, write: Callable[..., Path], ask: Callable[..., Any], until: Callable[..., Any]
 ) -> None:

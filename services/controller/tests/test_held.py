@@ -104,6 +104,17 @@ def test_pod_of_many_models_has_an_agent_and_a_storage_daemon(planned: Planned) 
     assert plan.workloads[0].ports[0].target_port == 9081
 
 
+def test_pod_that_logs_too_has_what_both_need_once(installed: Plugins) -> None:
+    service = a_service(sklearn={}, logger={"url": "http://sink", "mode": "all"})
+    plan, _ = render.render(service, render.catalog_from([a_model()], installed), installed, SETTINGS)
+    pod = plan.workloads[0].pod
+    names = [volume["name"] for volume in pod["volumes"]]
+    assert sorted(names) == sorted(set(names))
+    mounts = [mount["name"] for mount in container(plan, "agent")["volumeMounts"]]
+    assert set(mounts) == {"agent-spool", "model-dir", "model-config"}
+    assert container(plan, "agent")["args"].count("--component-grpc-port") == 1
+
+
 def test_config_map_is_what_kserves_controller_writes(planned: Planned) -> None:
     _, desired = planned(
         a_model("b", created="2026-01-02T00:00:00Z"), a_model("a", memory=7), a_model("x", service="y")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from servery_kube.informer import Informer
@@ -35,6 +36,15 @@ class Configurations:
                 return make(self._of(namespace))
             except CreateContainerConfigError as error:
                 refused(str(error))
+            await changed.wait()
+
+    async def changes(self, namespace: str, make: Callable[[Configuration], Made]) -> AsyncIterator[Made]:
+        """Yield what ``make`` makes of a namespace's objects, now and after each change; nothing while it cannot."""
+        while True:
+            changed = self._changed
+            # What a pod was made of and is gone, it keeps.
+            with contextlib.suppress(CreateContainerConfigError):
+                yield make(self._of(namespace))
             await changed.wait()
 
     def _of(self, namespace: str) -> Configuration:

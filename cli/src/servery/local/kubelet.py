@@ -16,13 +16,13 @@ from servery_sdk.manifests import Json, Manifest, Namespace, ObjectRef
 from servery_sdk.model import Runtime
 
 from servery.local.addresses import Addresses
-from servery.local.configuration import CreateContainerConfigError, volume_files
+from servery.local.configuration import Configuration, CreateContainerConfigError, File, volume_files
 from servery.local.configured import Configurations
 from servery.local.containers import Backoff, Container
 from servery.local.doors import Doorway
 from servery.local.localize import Sandbox
 from servery.local.probes import probing_client
-from servery.local.volumes import write
+from servery.local.volumes import rewrite, write
 from servery.state import LABELS
 
 
@@ -125,18 +125,32 @@ class Pod:
         """Fill the volumes, run the init containers one after another, then all others together, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._report(), name=f"status-{self._ref.name}")
-            await self._fill_volumes()
+            files = await self._fill_volumes()
+            group.create_task(self._renew_volumes(files), name=f"volumes-{self._ref.name}")
             for container in self._init:
                 await container.run(until_success=True)
                 container.state.ready = True
             for container in self._main:
                 group.create_task(container.run(until_success=False), name=f"container-{container.state.name}")
 
-    async def _fill_volumes(self) -> None:
+    def _volume_files(self, given: Configuration) -> list[tuple[File, ...]]:
+        volumes = self._pod["spec"].get("volumes", ())
+        return [volume_files(self._pod, volume, self._sandbox.address, given) for volume in volumes]
+
+    async def _renew_volumes(self, before: list[tuple[File, ...]]) -> None:
+        """Bring what changes in ConfigMaps and Secrets to the volumes that are made of them."""
+        volumes = self._pod["spec"].get("volumes", ())
+        async for files in self._configurations.changes(self._ref.namespace, self._volume_files):
+            for volume, old, new in zip(volumes, before, files, strict=True):
+                if old != new:
+                    rewrite(self._sandbox.volume(volume), old, new)
+            before = files
+
+    async def _fill_volumes(self) -> list[tuple[File, ...]]:
         volumes = self._pod["spec"].get("volumes", ())
         files = await self._configurations.made(
             self._ref.namespace,
-            lambda given: [volume_files(self._pod, volume, self._sandbox.address, given) for volume in volumes],
+            self._volume_files,
             # Kubernetes says this in an event, and ContainerCreating in the status; here the status is all there is.
             lambda why: self._wait(CreateContainerConfigError.__name__, why),
         )
@@ -147,6 +161,7 @@ class Pod:
             self._wait("CreateContainerError", str(error))
             await asyncio.Event().wait()
         self._wait("PodInitializing", "")
+        return files
 
     def _wait(self, reason: str, message: str) -> None:
         for container in (*self._init, *self._main):

@@ -21,7 +21,7 @@ from servery_sdk.model import (
     Selection,
     TurnedAway,
 )
-from servery_sdk.runtimes import GRPC_PORT, MODEL_DIR
+from servery_sdk.runtimes import MODEL_DIR
 
 from servery_controller.planning.credentials import Credentials
 from servery_controller.planning.settings import PlanningSettings
@@ -138,9 +138,7 @@ def agent_args(
 ) -> Iterator[str]:
     """Yield what the agent is told: KServe's flags, and what ours knows beside."""
     yield from ("--enable-puller", "--config-dir", CONFIG_DIR, "--model-dir", MODEL_DIR)
-    if selection is not None and selection.runtime.model_class is not None:
-        yield from ("--component-grpc-port", str(GRPC_PORT))
-    else:
+    if selection is None or selection.runtime.model_class is None:
         yield from ("--component-models", "v2")
     if held.memory_bytes:
         yield from ("--models-memory-bytes", str(held.memory_bytes))

@@ -132,7 +132,9 @@ def _assembled(
         models = held.held(service, component, selection, main, settings)
         if models is not None:
             containers.append(held.daemon(settings, given_credentials, main.get("securityContext")))
-            added = replace(added, volumes=(*added.volumes, *held.volumes(models, given_credentials)))
+            had = {volume["name"] for volume in (*spec["volumes"], *added.volumes)}
+            more = (volume for volume in held.volumes(models, given_credentials) if volume["name"] not in had)
+            added = replace(added, volumes=(*added.volumes, *more))
     spec = {**_POD_DEFAULTS, **spec, "containers": containers}
     if added.init_containers:
         spec["initContainers"] = [*added.init_containers, *spec.get("initContainers", ())]
