@@ -18,6 +18,7 @@ from servery_sdk.storage import StorageEntry
 from servery_sdk.unix_sockets import grpc_target
 
 from servery_storage.patterns import Patterns
+from servery_storage.progress import total_bytes
 from servery_storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -97,9 +98,7 @@ class _Told:
         self._lock = threading.Lock()
 
     def begin(self, source: str, entries: Sequence[StorageEntry]) -> None:
-        sizes = [entry.size_bytes for entry in entries]
-        self._objects = len(entries)
-        self._total = None if None in sizes else sum(size or 0 for size in sizes)
+        self._objects, self._total = len(entries), total_bytes(entries)
 
     def waits(self, reason: str) -> None:
         self._waits = reason

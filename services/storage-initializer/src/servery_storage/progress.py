@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
@@ -31,6 +31,16 @@ class Progress(Protocol):
         """The model is in place."""
 
 
+def total_bytes(entries: Iterable[StorageEntry]) -> int | None:
+    """Return what all entries hold; None where the source does not say it of each."""
+    total = 0
+    for entry in entries:
+        if entry.size_bytes is None:
+            return None
+        total += entry.size_bytes
+    return total
+
+
 class JsonLines:
     """A line at the start, at most one every few seconds, and one at the end."""
 
@@ -42,8 +52,7 @@ class JsonLines:
         self._started = self._said = time.monotonic()
 
     def begin(self, source: str, entries: Sequence[StorageEntry]) -> None:
-        sizes = [entry.size_bytes for entry in entries]
-        self._total = None if None in sizes else sum(size or 0 for size in sizes)
+        self._total = total_bytes(entries)
         self._done = 0
         self._started = self._said = time.monotonic()
         self._say("fetching", source=source, objects=len(entries), total_bytes=self._total)
@@ -91,9 +100,7 @@ class TerminalBars:
         self._bars.stop()
 
     def begin(self, source: str, entries: Sequence[StorageEntry]) -> None:
-        sizes = [entry.size_bytes for entry in entries]
-        total = None if None in sizes else sum(size or 0 for size in sizes)
-        self._task = self._bars.add_task(source, total=total)
+        self._task = self._bars.add_task(source, total=total_bytes(entries))
 
     def waits(self, reason: str) -> None:
         self._bars.console.print(reason)
