@@ -138,8 +138,6 @@ def _program(container: Manifest, runtimes: tuple[Runtime, ...]) -> tuple[str, .
         return (sys.executable, "-m", "servery_agent.cli")
     if repository(image) in STORAGE_IMAGES:
         return (sys.executable, "-c", "from servery_storage.cli import main; main()")
-    if repository(image) in AGENT_IMAGES:
-        return (sys.executable, "-m", "servery_agent.cli")
     if repository(image) == RAY_IMAGE:
         if find_spec("ray") is None:
             raise ErrImageNotLocal(
