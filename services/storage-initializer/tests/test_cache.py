@@ -16,7 +16,9 @@ from misbehaving import Misbehaving, served
 from servery_sdk.digests import DigestAlgorithm, digest_of
 from servery_sdk.storage import StorageEntry
 from servery_storage import cache as caches
+from servery_storage.assembly import Assembly
 from servery_storage.cache import Cache
+from servery_storage.plan import Piece
 
 MODEL = {"/llm/weights.bin": random.Random(1).randbytes(300_000), "/llm/config.json": b'{"layers": 2}'}
 CHILD = """
@@ -129,6 +131,19 @@ def test_object_that_a_pod_wrote_into_is_dropped(tmp_path: Path, key: str, monke
     os.utime(pod, ns=(0, 1))
     assert not cache.take(key, str(tmp_path / "other"))
     assert cache.used_bytes() == 0
+
+
+def test_object_that_is_fetched_anew_leaves_the_links_of_others_alone(tmp_path: Path, entry: StorageEntry) -> None:
+    """Who was killed between taking an object and noting it leaves a link to what other pods read."""
+    others, left = tmp_path / "others", tmp_path / "left"
+    others.write_bytes(b"abc")
+    left.hardlink_to(others)
+    piece = Piece(entry, 0, 3)
+    assembly = Assembly(entry, str(left), (piece,), (piece,))
+    assembly.open(None)
+    assembly.write(memoryview(b"x"), 0)
+    assembly.close()
+    assert others.read_bytes() == b"abc"
 
 
 def test_least_recently_used_goes_when_room_is_needed(tmp_path: Path) -> None:

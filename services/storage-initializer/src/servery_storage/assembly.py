@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 from servery_sdk.digests import Digest, Hasher, hasher
 from servery_sdk.errors import Transient
@@ -53,6 +54,10 @@ class Assembly:
         """Return the file's descriptor; ``digest`` is what the source says, as far as it is known by now."""
         with self._lock:
             if self._descriptor < 0:
+                if len(self._missing) == len(self.pieces):
+                    # Who died here may have had a hard link to the cache's own object.
+                    with suppress(FileNotFoundError):
+                        os.unlink(self._path)
                 self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             if self._digest is None and digest is not None:
                 self._digest, self._hasher = digest, hasher(digest.algorithm)
