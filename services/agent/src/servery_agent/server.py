@@ -62,7 +62,8 @@ class Agent:
             port=settings.port,
             rpc_upstream=http2,
             routes=self._passing,
-            handlers={} if self.batcher is None else self.batcher.handlers,
+            # What is answered here is seen by nobody: a call that is to be logged is passed on, and batched behind.
+            handlers={} if self.batcher is None or self.log is not None else self.batcher.handlers,
             watch_call=watch_none if self.log is None else self.log.capture.watch_call,
             gate=Gate(settings.container_concurrency or None, settings.max_queue_requests),
             limits=GatewayLimits(

@@ -154,18 +154,34 @@ async def test_sample_is_the_same_for_the_same_ids(echo: Behind, sink: EventSink
     assert set(sink.counts.values()) == {2}, "each twice, both halves"
 
 
-async def test_grpc_is_logged_with_its_id(sink: EventSink, tmp_path: Path) -> None:
+async def test_batched_request_is_logged_as_its_client_sent_it(echo: Behind, sink: EventSink, tmp_path: Path) -> None:
+    """The component answers as it was asked, which no predictor does: what the client got is logged, whatever it is."""
+    async with agent(*flags(echo, sink, tmp_path, "--enable-batcher")) as running:
+        first, _, body = await ask(running, b"ce-id: mine", body=b'{"instances": [1, 2]}')
+        await sink.until(2)
+    found = {head["ce-type"].rpartition(".")[2]: (head, said) for head, said in sink.events}
+    assert found["request"][1] == b'{"instances": [1, 2]}'
+    assert found["response"][1] == body
+    assert found["response"][0]["ce-statuscode"] == first.split()[1]
+    assert {head["ce-id"] for head, _ in found.values()} == {"mine"}
+
+
+@pytest.mark.parametrize("more_flags", [[], ["--enable-batcher"]], ids=["alone", "beside the batcher"])
+async def test_grpc_is_logged_with_its_id(sink: EventSink, tmp_path: Path, more_flags: list[str]) -> None:
     server = grpc.aio.server()
-    # A name that is not the health service's, which probes ask.
     method = grpc.unary_unary_rpc_method_handler(lambda request, _context: request * 2)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("acme.Double", {"Do": method}),))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": method}),)
+    )
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    more = [f"--component-grpc-port={port}", f"--log-url={sink.url}", f"--log-spool-path={tmp_path}"]
+    more = [f"--component-grpc-port={port}", f"--log-url={sink.url}", f"--log-spool-path={tmp_path}", *more_flags]
     async with agent(*more) as running, grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
-        call = channel.unary_unary("/acme.Double/Do")(b"ab", timeout=20, metadata=(("x-who", "me"),))
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(
+            b"ab", timeout=20, metadata=(("x-who", "me"),)
+        )
         assert await call == b"abab"
         identified = dict(await call.initial_metadata())["ce-id"]
         await sink.until(2)
@@ -174,7 +190,7 @@ async def test_grpc_is_logged_with_its_id(sink: EventSink, tmp_path: Path) -> No
     assert found["request"][1] == b"\0\0\0\0\2ab"
     assert found["response"][1] == b"\0\0\0\0\4abab"
     assert {head["ce-id"] for head, _ in found.values()} == {identified}
-    assert found["request"][0]["ce-subject"] == "/acme.Double/Do"
+    assert found["request"][0]["ce-subject"] == "/inference.GRPCInferenceService/ModelInfer"
     assert found["response"][0]["content-type"] == "application/grpc"
 
 
