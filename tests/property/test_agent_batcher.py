@@ -155,7 +155,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         runner.run(_stop(running))
     # It was no test of batches if there were none.
     counted = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in told.splitlines() if line[0] != "#"}
-    assert counted["servery_agent_batch_requests_sum"] > counted["servery_agent_batch_requests_count"] + 100
+    assert counted["servery_agent_batch_requests_sum"] > counted["servery_agent_batch_requests_count"]
     assert counted['servery_agent_batch_retries_total{reason="wrong"}'] > 0
     assert counted['servery_agent_batch_retries_total{reason="whole"}'] > 0
 
