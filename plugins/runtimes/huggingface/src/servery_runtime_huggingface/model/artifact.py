@@ -215,13 +215,15 @@ def _class_of(task: Task, config: Any) -> Any:
 
 def _processor(task: Task, place: str, files: Mapping[str, Any]) -> Any:
     kind: Any = None
+    more: Mapping[str, Any] = {}
     if task in (Task.IMAGE_TEXT_TO_TEXT, Task.AUTOMATIC_SPEECH_RECOGNITION):
         kind = transformers.AutoProcessor
     elif task in SEEING:
-        kind = transformers.AutoImageProcessor
+        # torchvision scales images otherwise: where it happens to be installed, a model would answer otherwise.
+        kind, more = transformers.AutoImageProcessor, {"backend": "pil"}
     elif task in HEARING:
         kind = transformers.AutoFeatureExtractor
-    return None if kind is None else kind.from_pretrained(place, **files)
+    return None if kind is None else kind.from_pretrained(place, **files, **more)
 
 
 def _tokenizer(task: Task, place: str, options: Options) -> Any:
