@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -129,3 +130,15 @@ def test_package_imports_every_distribution_that_it_declares(package: Path, extr
 def test_nothing_outside_imports_the_part_that_an_extra_is_for(package: Path, extra: str) -> None:
     (root,) = (path.name for path in package.glob("src/*") if path.is_dir())
     assert [module for module in imports(package, None) if module.startswith(f"{root}.{extra}")] == []
+
+
+def test_no_two_plugins_are_registered_under_one_name() -> None:
+    """pluggy passes over the second one, and says nothing."""
+    names = Counter(
+        name
+        for package in PACKAGES
+        for name in tomllib.loads((package / "pyproject.toml").read_text())["project"]
+        .get("entry-points", {})
+        .get("servery", {})
+    )
+    assert {name for name, times in names.items() if times > 1} == set()
