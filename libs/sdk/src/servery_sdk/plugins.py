@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import pluggy
@@ -34,9 +35,14 @@ class Plugins:
 
 
 def plugin_manager() -> pluggy.PluginManager:
-    """Return a manager with every installed plugin, its hooks checked against the specifications."""
+    """Return a manager with every installed plugin, its hooks checked against the specifications.
+
+    Raises:
+        DuplicatePlugin: Two distributions register a plugin under one name; says both.
+    """
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
+    _check_names(entry_points(group=hooks.PROJECT))
     manager.load_setuptools_entrypoints(hooks.PROJECT)
     manager.check_pending()
     return manager
@@ -58,6 +64,19 @@ def load(manager: pluggy.PluginManager | None = None) -> Plugins:
         payload_sinks=_index(manager, "servery_payload_sinks", sources),
         sources=sources,
     )
+
+
+def _check_names(registered: Iterable[EntryPoint]) -> None:
+    """Refuse what pluggy would pass over without a word: the second plugin of a name."""
+    origins: dict[str, str] = {}
+    for entry in registered:
+        # One distribution may be found twice, by a folder that is on the path twice.
+        origin = entry.dist.name if entry.dist is not None else entry.value
+        if origins.setdefault(entry.name, origin) != origin:
+            raise DuplicatePlugin(
+                f"entry points of group {hooks.PROJECT!r}: {entry.name!r} is registered by both {origins[entry.name]} "
+                f"and {origin}; rename or uninstall one"
+            )
 
 
 def _index(manager: pluggy.PluginManager, hook: str, sources: dict[str, str]) -> dict[str, Any]:

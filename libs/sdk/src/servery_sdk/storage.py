@@ -159,6 +159,30 @@ class Location:
     tls: Tls = Tls()
 
 
+class HttpAnswer(Protocol):
+    """An answer of the HTTP library that an SDK brings along, its body read, as ``httpx`` has it."""
+
+    @property
+    def url(self) -> object:
+        """Of the last request, after redirects."""
+
+    @property
+    def status_code(self) -> int:
+        """The status."""
+
+    @property
+    def reason_phrase(self) -> str:
+        """The status in words."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in any case."""
+
+    @property
+    def content(self) -> bytes:
+        """The body."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """An HTTP answer that is not the object.
@@ -174,6 +198,17 @@ class Refusal:
     reason: str
     headers: Mapping[str, str]
     body: bytes
+
+    @classmethod
+    def of(cls, answer: HttpAnswer) -> Refusal:
+        """Return what a provider's own request, not the engine's, was answered."""
+        return cls(
+            url=str(answer.url),
+            status=answer.status_code,
+            reason=answer.reason_phrase,
+            headers={name.lower(): value for name, value in answer.headers.items()},
+            body=answer.content,
+        )
 
     def failure(self, what: str, advice: str = "") -> Transient | Permanent:
         """Return what the status means by HTTP's own words: to be tried again, or final."""

@@ -51,7 +51,7 @@ async def fetch(
             async with client.stream("GET", url, headers=wanted) as answer:
                 if not answer.is_success:
                     await answer.aread()
-                    raise _refusal(answer).failure(what, _words(answer))
+                    raise Refusal.of(answer).failure(what, _words(answer))
                 skip = offset if answer.status_code == HTTPStatus.OK else 0
                 # As it comes: what is gathered to larger pieces would be lost when the connection breaks.
                 async for chunk in answer.aiter_raw():
@@ -80,7 +80,7 @@ async def _action(
         words = _words(answer)
         if answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
             words = "; ".join(part for part in (words, access.advice) if part)
-        raise _refusal(answer).failure(f"{what}: its LFS server {endpoint}", words)
+        raise Refusal.of(answer).failure(f"{what}: its LFS server {endpoint}", words)
     try:
         found: Any = answer.json()["objects"][0]
         if (error := found.get("error")) is not None:
@@ -104,13 +104,3 @@ def _words(answer: httpx.Response) -> str:
         return str(answer.json()["message"])
     except (ValueError, LookupError, TypeError):
         return ""
-
-
-def _refusal(answer: httpx.Response) -> Refusal:
-    return Refusal(
-        url=str(answer.url),
-        status=answer.status_code,
-        reason=answer.reason_phrase,
-        headers={name.lower(): value for name, value in answer.headers.items()},
-        body=answer.content,
-    )

@@ -132,14 +132,7 @@ class WebHdfs:
             return Transient(f"{what}: {said}")
         if answer.status_code == HTTPStatus.UNAUTHORIZED and not self._config.principal:
             said = f"{said}; the cluster wants Kerberos: set KERBEROS_PRINCIPAL and KERBEROS_KEYTAB".lstrip("; ")
-        refusal = Refusal(
-            url=str(answer.url),
-            status=answer.status_code,
-            reason=answer.reason_phrase,
-            headers={name.lower(): value for name, value in answer.headers.items()},
-            body=answer.content,
-        )
-        return refusal.failure(what, said)
+        return Refusal.of(answer).failure(what, said)
 
 
 def _exception(answer: httpx.Response) -> tuple[str, str]:

@@ -113,7 +113,7 @@ class HuggingFaceProvider:
             for _ in range(_MAX_REDIRECTS):
                 answer = get_session().head(url, headers=_headers(), timeout=TIMEOUT_SECONDS, follow_redirects=False)
                 if answer.is_error:
-                    raise failure(f"hf://{entry.source}", _place(entry), _refusal(answer), is_hub=True)
+                    raise failure(f"hf://{entry.source}", _place(entry), Refusal.of(answer), is_hub=True)
                 if not answer.has_redirect_location:
                     return _Found(url=url, is_hub=True, since=self._clock())
                 url = urljoin(url, answer.headers["location"])
@@ -162,18 +162,8 @@ def _get(uri: StorageUri, place: Place, url: str, query: Mapping[str, str] | Non
 
     answer = get_session().get(url, params=query, headers=_headers(), timeout=TIMEOUT_SECONDS)
     if answer.is_error:
-        raise failure(str(uri), place, _refusal(answer), is_hub=True)
+        raise failure(str(uri), place, Refusal.of(answer), is_hub=True)
     return answer
-
-
-def _refusal(answer: Any) -> Refusal:
-    return Refusal(
-        url=str(answer.url),
-        status=answer.status_code,
-        reason=answer.reason_phrase,
-        headers={name.lower(): value for name, value in answer.headers.items()},
-        body=answer.content,
-    )
 
 
 def _place(entry: StorageEntry) -> Place:

@@ -83,16 +83,7 @@ async def _got(access: Access, url: str, query: Mapping[str, str], what: str) ->
     except httpx.HTTPError as error:
         raise Permanent(f"{what}: {type(error).__name__}: {error}") from error
     if not answer.is_success:
-        raise failure(
-            Refusal(
-                url=str(answer.url),
-                status=answer.status_code,
-                reason=answer.reason_phrase,
-                headers={name.lower(): value for name, value in answer.headers.items()},
-                body=answer.content,
-            ),
-            what,
-        )
+        raise failure(Refusal.of(answer), what)
     try:
         found = answer.json()
     except ValueError as error:

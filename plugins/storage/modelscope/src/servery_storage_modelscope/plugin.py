@@ -105,7 +105,7 @@ class ModelScopeProvider:
         except httpx.HTTPError as error:
             raise Permanent(f"{what}: {type(error).__name__}: {error}") from error
         if not answer.is_success:
-            raise _refusal(answer).failure(
+            raise Refusal.of(answer).failure(
                 what, "; ".join(filter(None, (_words(answer), self._advice(answer.status_code))))
             )
         try:
@@ -150,16 +150,6 @@ def _words(answer: httpx.Response) -> str:
         return str(answer.json()["Message"])
     except (ValueError, LookupError, TypeError):
         return ""
-
-
-def _refusal(answer: httpx.Response) -> Refusal:
-    return Refusal(
-        url=str(answer.url),
-        status=answer.status_code,
-        reason=answer.reason_phrase,
-        headers={name.lower(): value for name, value in answer.headers.items()},
-        body=answer.content,
-    )
 
 
 @hookimpl

@@ -111,7 +111,7 @@ class Repository:
                 with self._asking:
                     self._challenge, self._token = _challenge_of(answer), None
                 continue
-            raise self.refused(_refusal(answer), what)
+            raise self.refused(Refusal.of(answer), what)
         raise AssertionError
 
     def _url(self, what: str) -> str:
@@ -133,7 +133,7 @@ class Repository:
         if answer.status_code == HTTPStatus.UNAUTHORIZED:
             self._challenge = _challenge_of(answer)
         elif not answer.is_success and answer.status_code != HTTPStatus.NOT_FOUND:
-            raise failure(_refusal(answer), what, "")
+            raise failure(Refusal.of(answer), what, "")
         self._base = base
 
     def _authorization(self, what: str) -> str | None:
@@ -165,7 +165,7 @@ class Repository:
             headers = {"authorization": credential.basic} if credential is not None else {}
             answer = self._asked("GET", realm, what, params=wanted, headers=headers)
         if not answer.is_success:
-            raise failure(_refusal(answer), what, self._advice(answer.status_code))
+            raise failure(Refusal.of(answer), what, self._advice(answer.status_code))
         try:
             said = answer.json()
             self._token = str(said.get("token") or said["access_token"])
@@ -224,13 +224,3 @@ def _challenge_of(answer: httpx.Response) -> Mapping[str, str] | None:
         if scheme in found:
             return {**found[scheme], "scheme": scheme}
     return None
-
-
-def _refusal(answer: httpx.Response) -> Refusal:
-    return Refusal(
-        url=str(answer.url),
-        status=answer.status_code,
-        reason=answer.reason_phrase,
-        headers={name.lower(): value for name, value in answer.headers.items()},
-        body=answer.content,
-    )
