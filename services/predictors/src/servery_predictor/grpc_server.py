@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf import json_format
@@ -33,6 +34,9 @@ from servery_predictor.runtime_calls import add_services
 from servery_predictor.tfserving import grpc as tfserving
 
 SERVICE = "inference.GRPCInferenceService"
+
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
 
 _STREAM_REQUESTS = 256
 """Of one stream that are asked at a time; who sends more waits."""
@@ -64,6 +68,21 @@ def model_metadata(request: pb.ModelMetadataRequest, plane: DataPlane) -> pb.Mod
     return codec.encode_metadata(metadata)
 
 
+def _told(
+    handler: Callable[[Servicer, _Request, Any], Awaitable[_Answer]],
+) -> Callable[[Servicer, _Request, Any], Awaitable[_Answer]]:
+    """Return ``handler`` with our errors told as statuses."""
+
+    @functools.wraps(handler)
+    async def told(servicer: Servicer, request: _Request, context: Any) -> _Answer:
+        try:
+            return await handler(servicer, request, context)
+        except ServeryError as failure:
+            await _abort(context, failure)
+
+    return told
+
+
 class Servicer(stubs.GRPCInferenceServiceServicer):
     """``inference.GRPCInferenceService`` over one data plane."""
 
@@ -80,35 +99,27 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
     async def ServerMetadata(self, request: Any, context: Any) -> pb.ServerMetadataResponse:  # noqa: N802  # likewise
         return server_metadata(request, self._plane)
 
+    @_told
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:  # noqa: N802
-        try:
-            return await model_ready(request, self._plane)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        return await model_ready(request, self._plane)
 
+    @_told
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Any) -> pb.ModelMetadataResponse:  # noqa: N802
-        try:
-            return model_metadata(request, self._plane)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        return model_metadata(request, self._plane)
 
+    @_told
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Any) -> pb.ModelConfigResponse:  # noqa: N802
-        try:
-            found = self._plane.repository.configuration(request.name, request.version or None)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        found = self._plane.repository.configuration(request.name, request.version or None)
         answer = pb.ModelConfigResponse()
         json_format.ParseDict({"config": found}, answer)
         return answer
 
+    @_told
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:  # noqa: N802
-        try:
-            if self._plane.repository.takes_documents(request.model_name):
-                return await self._reply(request, context)
-            asked = decoded(request, self._plane)
-            return encoded(await self._plane.infer(asked, protocol="grpc-v2"), asked, request, self._plane)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        if self._plane.repository.takes_documents(request.model_name):
+            return await self._reply(request, context)
+        asked = decoded(request, self._plane)
+        return encoded(await self._plane.infer(asked, protocol="grpc-v2"), asked, request, self._plane)
 
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Any
@@ -138,11 +149,9 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
 
+    @_told
     async def ModelStatistics(self, request: Any, context: Any) -> pb.ModelStatisticsResponse:  # noqa: N802
-        try:
-            found = statistics(self._plane.repository, self._plane.metrics, request.name, request.version or None)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        found = statistics(self._plane.repository, self._plane.metrics, request.name, request.version or None)
         return json_format.ParseDict(found, pb.ModelStatisticsResponse())
 
     async def _reply(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
@@ -172,102 +181,82 @@ class Servicer(stubs.GRPCInferenceServiceServicer):
             ]
         )
 
+    @_told
     async def RepositoryModelLoad(self, request: Any, context: Any) -> pb.RepositoryModelLoadResponse:  # noqa: N802
         name = request.model_name or request.repository_or_model_name
-        try:
-            await self._plane.load(name, overriding.from_message(request.parameters))
-        except ServeryError as failure:
-            await _abort(context, failure)
+        await self._plane.load(name, overriding.from_message(request.parameters))
         return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
 
+    @_told
     async def RepositoryModelUnload(self, request: Any, context: Any) -> pb.RepositoryModelUnloadResponse:  # noqa: N802
         name = request.model_name or request.repository_or_model_name
-        try:
-            await self._plane.changes.unload(name)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        await self._plane.changes.unload(name)
         return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
 
+    @_told
     async def SystemSharedMemoryStatus(  # noqa: N802
         self, request: Any, context: Any
     ) -> pb.SystemSharedMemoryStatusResponse:
-        try:
-            regions = self._memory.status(request.name)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        regions = self._memory.status(request.name)
         return json_format.ParseDict(
             {"regions": {region["name"]: region for region in regions}}, pb.SystemSharedMemoryStatusResponse()
         )
 
+    @_told
     async def SystemSharedMemoryRegister(  # noqa: N802
         self, request: Any, context: Any
     ) -> pb.SystemSharedMemoryRegisterResponse:
-        try:
-            self._memory.register_system(request.name, request.key, request.offset, request.byte_size)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        self._memory.register_system(request.name, request.key, request.offset, request.byte_size)
         return pb.SystemSharedMemoryRegisterResponse()
 
+    @_told
     async def SystemSharedMemoryUnregister(  # noqa: N802
         self, request: Any, context: Any
     ) -> pb.SystemSharedMemoryUnregisterResponse:
-        try:
-            self._memory.unregister(request.name)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        self._memory.unregister(request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
 
+    @_told
     async def CudaSharedMemoryStatus(self, request: Any, context: Any) -> pb.CudaSharedMemoryStatusResponse:  # noqa: N802
-        try:
-            regions = self._memory.status(request.name, is_cuda=True)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        regions = self._memory.status(request.name, is_cuda=True)
         return json_format.ParseDict(
             {"regions": {region["name"]: region for region in regions}}, pb.CudaSharedMemoryStatusResponse()
         )
 
+    @_told
     async def CudaSharedMemoryRegister(self, request: Any, context: Any) -> pb.CudaSharedMemoryRegisterResponse:  # noqa: N802
-        try:
-            self._memory.register_cuda(request.name, request.raw_handle, request.device_id, request.byte_size)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        self._memory.register_cuda(request.name, request.raw_handle, request.device_id, request.byte_size)
         return pb.CudaSharedMemoryRegisterResponse()
 
+    @_told
     async def CudaSharedMemoryUnregister(  # noqa: N802
         self, request: Any, context: Any
     ) -> pb.CudaSharedMemoryUnregisterResponse:
-        try:
-            self._memory.unregister(request.name, is_cuda=True)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        self._memory.unregister(request.name, is_cuda=True)
         return pb.CudaSharedMemoryUnregisterResponse()
 
+    @_told
     async def TraceSetting(self, request: Any, context: Any) -> pb.TraceSettingResponse:  # noqa: N802
         tracer = self._plane.offered.tracer
-        try:
-            if request.model_name:
-                self._plane.repository.entry(request.model_name)
-            if request.settings:
-                changes = {name: list(setting.value) or None for name, setting in request.settings.items()}
-                tracer.change(changes, request.model_name)
-        except ServeryError as failure:
-            await _abort(context, failure)
+        if request.model_name:
+            self._plane.repository.entry(request.model_name)
+        if request.settings:
+            changes = {name: list(setting.value) or None for name, setting in request.settings.items()}
+            tracer.change(changes, request.model_name)
         settings = {name: {"value": value} for name, value in tracer.settings(request.model_name).items()}
         return json_format.ParseDict({"settings": settings}, pb.TraceSettingResponse())
 
+    @_told
     async def LogSettings(self, request: Any, context: Any) -> pb.LogSettingsResponse:  # noqa: N802
         logs = self._plane.offered.logs
-        try:
-            if request.settings:
-                logs.change(
-                    {
-                        name: getattr(setting, choice)
-                        for name, setting in request.settings.items()
-                        if (choice := setting.WhichOneof("parameter_choice"))
-                    }
-                )
-        except ServeryError as failure:
-            await _abort(context, failure)
+        if request.settings:
+            logs.change(
+                {
+                    name: getattr(setting, choice)
+                    for name, setting in request.settings.items()
+                    if (choice := setting.WhichOneof("parameter_choice"))
+                }
+            )
         kinds = {bool: "bool_param", int: "uint32_param", str: "string_param"}
         settings = {name: {kinds[type(value)]: value} for name, value in logs.settings().items()}
         return json_format.ParseDict({"settings": settings}, pb.LogSettingsResponse())
