@@ -55,7 +55,7 @@ def steps(snapshot: Snapshot) -> list[tuple[str, str]]:
         pytest.param(seen(stored=[RED], served=served(RED)), [("unload", "red")], id="not assigned any more"),
         pytest.param(seen(stored=[RED]), [("release", "red")], id="unloaded"),
         pytest.param(seen(stored=[RED], served=None), [], id="a server that is away may hold its files"),
-        pytest.param(seen(RED, doing={"red": Verb.FETCH}), [], id="under way"),
+        pytest.param(seen(RED, doing={"red": Action(verb=Verb.FETCH, name="red", assignment=RED)}), [], id="under way"),
         pytest.param(replace(seen(stored=[RED], served=served(RED)), assigned=None), [], id="nobody has said anything"),
         pytest.param(
             seen(RED, stored=[RED], served={"red": Served(state=ServedState.LOADING)}), [], id="somebody loads it"
@@ -69,7 +69,9 @@ def test_each_model_goes_its_way(snapshot: Snapshot, wanted: list[tuple[str, str
 def test_no_more_is_done_at_once_than_may_be() -> None:
     models = [replace(RED, name=name) for name in "abcdef"]
     bounds = Bounds(fetches=2, loads=1)
-    assert steps(seen(*models, bounds=bounds, doing={"a": Verb.FETCH})) == [("fetch", "b")]
+    assert steps(
+        seen(*models, bounds=bounds, doing={"a": Action(verb=Verb.FETCH, name="a", assignment=models[0])})
+    ) == [("fetch", "b")]
     assert steps(seen(*models, stored=models, bounds=bounds)) == [("load", "a")]
 
 
@@ -87,6 +89,16 @@ def test_new_version_waits_for_the_old_one_to_go_only_where_both_have_no_room() 
     changed = seen(NEW_RED, stored=[NEW_RED], served=served(RED), memory={"red": 40})
     assert steps(replace(changed, bounds=Bounds(memory_bytes=80))) == [("load", "red")]
     assert steps(replace(changed, bounds=Bounds(memory_bytes=79))) == [("unload", "red")]
+
+
+def test_new_words_about_what_a_model_needs_count_at_once() -> None:
+    bounds = Bounds(memory_bytes=60)
+    small = replace(RED, memory_bytes=10)
+    there = seen(small, BLUE, stored=[RED, BLUE], served=served(RED), memory={"red": 40}, bounds=bounds)
+    assert steps(there) == [("load", "blue")]
+    loading = seen(NEW_RED, BLUE, stored=[NEW_RED, BLUE], bounds=Bounds(memory_bytes=90))
+    old = {"red": Action(verb=Verb.LOAD, name="red", assignment=replace(RED, memory_bytes=50))}
+    assert steps(replace(loading, doing=old)) == []
 
 
 def test_failure_rests_and_is_told_and_another_artifact_begins_at_once() -> None:
@@ -126,7 +138,7 @@ class World:
             assigned=self.assigned,
             stored=self.stored,
             served=served_of(self.loaded),
-            doing={name: action.verb for name, action in self.doing.items()},
+            doing=self.doing,
             setbacks=self.setbacks,
             memory=self.memory,
             bounds=self.bounds,
@@ -134,14 +146,20 @@ class World:
         )
 
     def begin(self) -> None:
-        for action in decide(self.snapshot()).actions:
+        actions = decide(self.snapshot()).actions
+        for action in actions:
             assert action.name not in self.doing
             self.doing[action.name] = action
-        held = sum(self.memory.values())
-        held += sum(a.assignment.memory_bytes for a in self.doing.values() if a.verb is Verb.LOAD and a.assignment)
-        assert not self.bounds.memory_bytes or held <= self.bounds.memory_bytes
+        if self.bounds.memory_bytes and any(action.verb is Verb.LOAD for action in actions):
+            loading = [action.assignment for action in self.doing.values() if action.verb is Verb.LOAD]
+            held = [*self.loaded.values(), *(one for one in loading if one is not None)]
+            assert sum(self.needed(one) for one in held) <= self.bounds.memory_bytes
         assert sum(action.verb is Verb.FETCH for action in self.doing.values()) <= self.bounds.fetches
         assert sum(action.verb is Verb.LOAD for action in self.doing.values()) <= self.bounds.loads
+
+    def needed(self, one: Assignment) -> int:
+        """What is said now of an artifact, if anything is, else what was said when it was loaded."""
+        return next((said for said in self.assigned if (said.name, said.tag) == (one.name, one.tag)), one).memory_bytes
 
     def end(self, name: str, *, works: bool) -> None:
         action = self.doing.pop(name)

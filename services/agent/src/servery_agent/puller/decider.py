@@ -113,14 +113,14 @@ class Snapshot:
         stored: URIs of what the storage daemon holds whole, by name; None while it has not been asked.
         served: What the server says, by name; None while it is not there.
         doing: What is under way, by name.
-        memory: Bytes of the models that were loaded, by name.
+        memory: Bytes that were said of the models that were loaded, by name.
         now: Monotonic seconds.
     """
 
     assigned: tuple[Assignment, ...] | None
     stored: Mapping[str, str] | None
     served: Mapping[str, Served] | None
-    doing: Mapping[str, Verb] = field(default_factory=dict)
+    doing: Mapping[str, Action] = field(default_factory=dict)
     setbacks: Mapping[str, Setback] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
     bounds: Bounds = Bounds()
@@ -174,8 +174,8 @@ def _leaving(seen: Snapshot, wanted: set[str]) -> Iterator[Action]:
 def _coming(seen: Snapshot, wanted: Sequence[Assignment]) -> Iterator[Action]:
     if seen.stored is None:
         return
-    fetches = seen.bounds.fetches - sum(verb is Verb.FETCH for verb in seen.doing.values())
-    loads = seen.bounds.loads - sum(verb is Verb.LOAD for verb in seen.doing.values())
+    fetches = seen.bounds.fetches - _under_way(seen, Verb.FETCH)
+    loads = seen.bounds.loads - _under_way(seen, Verb.LOAD)
     free = _free_bytes(seen)
     spare = seen.bounds.memory_bytes - sum(assignment.memory_bytes for assignment in wanted)
     for one in wanted:
@@ -201,20 +201,36 @@ def _free_bytes(seen: Snapshot) -> float:
     """Return the bytes that no model has, nor will have by what is under way."""
     if not seen.bounds.memory_bytes:
         return float("inf")
-    needs = {assignment.name: assignment.memory_bytes for assignment in seen.assigned or ()}
-    served = seen.served or {}
-    held = sum(_held_bytes(seen, name) for name in served)
-    # One that is loaded beside its old version has both; of a first version the server may have said so already.
-    loading = {name for name, model in served.items() if model.state is ServedState.LOADING}
-    coming = sum(needs.get(name, 0) for name, verb in seen.doing.items() if verb is Verb.LOAD and name not in loading)
-    return seen.bounds.memory_bytes - held - coming
+    begun = [action.assignment for action in seen.doing.values() if action.verb is Verb.LOAD and action.assignment]
+    # The server may say already that one answers, or is loading, that is under way here.
+    coming = {one.name: one for one in begun if not _is_served(seen, one)}
+    held = sum(
+        _held_bytes(seen, name) for name, model in (seen.served or {}).items() if model.tag or name not in coming
+    )
+    return seen.bounds.memory_bytes - held - sum(_needed_bytes(seen, one) for one in coming.values())
 
 
 def _held_bytes(seen: Snapshot, name: str) -> int:
-    there = (seen.served or {}).get(name)
+    """Return what a model of the server has: as said when it was loaded, unless more recent words are of the same artifact."""
+    there, said = (seen.served or {}).get(name), _said(seen, name)
     if there is None or not there.takes_memory:
         return 0
-    return seen.memory.get(name, next((one.memory_bytes for one in seen.assigned or () if one.name == name), 0))
+    if said is None or (there.tag != said.tag and name in seen.memory):
+        return seen.memory.get(name, 0)
+    return said.memory_bytes
+
+
+def _needed_bytes(seen: Snapshot, begun: Assignment) -> int:
+    said = _said(seen, begun.name)
+    return (said if said is not None and said.tag == begun.tag else begun).memory_bytes
+
+
+def _said(seen: Snapshot, name: str) -> Assignment | None:
+    return next((one for one in seen.assigned or () if one.name == name), None)
+
+
+def _under_way(seen: Snapshot, verb: Verb) -> int:
+    return sum(action.verb is verb for action in seen.doing.values())
 
 
 def _is_served(seen: Snapshot, one: Assignment) -> bool:
@@ -249,9 +265,9 @@ def _told(seen: Snapshot, one: Assignment, *, is_unfit: bool) -> Told:
         state = State.LOADED
     elif back is not None and back.tag == one.tag:
         state, reason = State.FAILED, back.reason
-    elif doing is Verb.FETCH:
+    elif doing is not None and doing.verb is Verb.FETCH:
         state = State.FETCHING
-    elif doing is Verb.LOAD or _is_loading(seen, one.name):
+    elif (doing is not None and doing.verb is Verb.LOAD) or _is_loading(seen, one.name):
         state = State.LOADING
     elif seen.served is None:
         reason = "the server does not answer yet"

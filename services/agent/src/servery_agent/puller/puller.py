@@ -45,7 +45,7 @@ class Puller:
         self.assigned = Assigned()
         self._stored: dict[str, str] | None = None
         self._served: Mapping[str, Served] | None = None
-        self._doing: dict[str, Verb] = {}
+        self._doing: dict[str, Action] = {}
         self._setbacks: dict[str, Setback] = {}
         self._memory: dict[str, int] = {}
         self._changed = asyncio.Event()
@@ -119,7 +119,7 @@ class Puller:
             await asyncio.sleep(_AGAIN_SECONDS)
 
     def _begin(self, group: asyncio.TaskGroup, action: Action) -> None:
-        self._doing[action.name] = action.verb
+        self._doing[action.name] = action
         group.create_task(self._do(action), name=f"{action.verb}-{action.name}")
 
     async def _do(self, action: Action) -> None:
