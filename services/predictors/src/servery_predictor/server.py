@@ -212,7 +212,7 @@ class Predictor:
     async def stop(self) -> None:
         """Say not ready, finish what is in flight, unload."""
         self.plane.draining = True
-        self.repository.tell()
+        self.repository.watchers.tell()
         async with asyncio.TaskGroup() as group:
             for server in (self.http, *self.doors):
                 group.create_task(server.stop(), name=f"http-stop-{server.port}")

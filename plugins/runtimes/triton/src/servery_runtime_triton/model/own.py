@@ -136,20 +136,8 @@ class OwnModel:
             raise
         return made
 
-    def predict(self, request: InferRequest) -> InferResponse:
-        """Answer one request, with all responses of a decoupled model behind one another.
-
-        Raises:
-            InputError: The request does not fit the model.
-            ModelError: The model said no.
-        """
-        (answer,) = self.predict_many([request])
-        if isinstance(answer, ServeryError):
-            raise answer
-        return answer
-
     def predict_many(self, requests: Sequence[InferRequest]) -> Sequence[InferResponse | ServeryError]:
-        """Answer requests of one version, each with its responses or what is wrong with it."""
+        """Answer requests of one version, each with what is wrong with it, or with all responses behind one another."""
         return [
             responses
             if isinstance(responses, ServeryError)
