@@ -112,7 +112,7 @@ class TokenReviews:
 def _caller(status: Manifest) -> Caller | None:
     user = status.get("user") or {}
     name = str(user.get("username") or "")
-    pods = (user.get("extra") or {}).get(_POD) or ()
+    pods = list((user.get("extra") or {}).get(_POD) or ())
     if not status.get("authenticated") or not name.startswith(_ACCOUNT) or len(pods) != 1:
         return None
     return Caller(namespace=name.removeprefix(_ACCOUNT).partition(":")[0], pod=pods[0])
