@@ -32,6 +32,7 @@ from servery_sdk.serving import (
     Overrides,
     ScheduledModel,
     Scheduling,
+    SequencedModel,
     UnbatchedModel,
     Unimplemented,
 )
@@ -110,6 +111,7 @@ class Repository:
         max_queue_requests: That may wait for one model.
         timeout_seconds: That a request may wait for its answer; None for any time.
         on_call: Told of every call of a model.
+        workers: Processes that serve the same models; a client's requests meet any of them.
 
     Attributes:
         watchers: Of the models' states.
@@ -124,9 +126,11 @@ class Repository:
         max_queue_requests: int,
         timeout_seconds: float | None = None,
         on_call: Callable[[Sequence[Ticket], Called], None] = lambda tickets, called: None,
+        workers: int = 1,
     ) -> None:
         self._factory = factory
         self._on_call = on_call
+        self._workers = workers
         self._metrics = metrics
         self._max_batch_rows = max_batch_rows
         self.max_queue_requests = max_queue_requests
@@ -397,6 +401,13 @@ class Repository:
                 raise Unimplemented(f"model {entry.name!r} is loaded from its artifact, and from nothing else")
             model.override(overrides)
         model.load(entry.artifact)
+        if self._workers > 1 and isinstance(model, SequencedModel) and model.is_sequenced:
+            if isinstance(model, ClosableModel):
+                model.close()
+            raise LoadError(
+                f"model {entry.name!r} keeps sequences, and a sequence's state is in one process: --workers={self._workers} "
+                "would spread its requests over several; start the server with --workers=1"
+            )
         return model
 
     def _serve(self, entry: Entry, model: AnyModel, executor: Executor) -> None:

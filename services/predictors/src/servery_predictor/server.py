@@ -60,6 +60,7 @@ def data_plane(
         max_queue_requests=settings.max_queue_requests,
         timeout_seconds=settings.request_timeout_seconds,
         on_call=offered.tracer.called,
+        workers=settings.workers,
     )
     if settings.multi_model_server:
         repository.hold(settings.model_dir)
