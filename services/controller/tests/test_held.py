@@ -13,6 +13,7 @@ import pytest
 from servery_agent.cli import settings_from
 from servery_controller import render
 from servery_controller.assignments import Assignments
+from servery_controller.callers import Anybody
 from servery_controller.planning import PlanningSettings, observe_held
 from servery_controller.telling import serving
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
@@ -31,7 +32,7 @@ from servery_sdk.protos.servery.control.v1 import control_pb2_grpc as stubs
 
 PATIENCE_SECONDS = 20
 TRAINED_MODEL = Kind("serving.kserve.io/v1alpha1", "TrainedModel", "trainedmodels")
-SETTINGS = PlanningSettings(assignments_address="controller:8082")
+SETTINGS = PlanningSettings(assignments_address="controller:8082", assignments_audience="servery-controller")
 NOW = "2026-01-01T00:00:00Z"
 
 
@@ -97,6 +98,13 @@ def test_pod_of_many_models_has_an_agent_and_a_storage_daemon(planned: Planned) 
     )
     assert daemon["args"] == ["serve", f"--socket={settings.storage_daemon}", f"--root={settings.model_dir}"]
     volumes = {volume["name"] for volume in plan.workloads[0].pod["volumes"]}
+    (tokens,) = [one for one in plan.workloads[0].pod["volumes"] if one["name"] == "controller-token"]
+    (source,) = tokens["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == "servery-controller"
+    (mounted,) = [one["mountPath"] for one in agent["volumeMounts"] if one["name"] == "controller-token"]
+    assert str(settings.controller_token_file) == f"{mounted}/{source['serviceAccountToken']['path']}"
+    # Who serves models has no use for it.
+    assert "controller-token" not in {mount["name"] for one in (main, daemon) for mount in one["volumeMounts"]}
     for one in (main, agent, daemon):
         mounts = {mount["mountPath"]: mount for mount in one["volumeMounts"]}
         assert {mount["name"] for mount in one["volumeMounts"]} <= volumes
@@ -111,7 +119,7 @@ def test_pod_that_logs_too_has_what_both_need_once(installed: Plugins) -> None:
     names = [volume["name"] for volume in pod["volumes"]]
     assert sorted(names) == sorted(set(names))
     mounts = [mount["name"] for mount in container(plan, "agent")["volumeMounts"]]
-    assert set(mounts) == {"agent-spool", "model-dir", "model-config"}
+    assert set(mounts) == {"agent-spool", "model-dir", "model-config", "controller-token"}
     assert container(plan, "agent")["args"].count("--component-grpc-port") == 1
 
 
@@ -244,7 +252,7 @@ async def told() -> AsyncIterator[tuple[Assignments, stubs.AssignmentsStub]]:
     assignments = Assignments()
     async with (
         asyncio.timeout(PATIENCE_SECONDS),
-        serving(assignments, "127.0.0.1:0") as port,
+        serving(assignments, "127.0.0.1:0", Anybody()) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield assignments, stubs.AssignmentsStub(channel)  # type: ignore[no-untyped-call]  # generated

@@ -33,6 +33,20 @@ from sklearn.neighbors import KNeighborsClassifier
 PATIENCE_SECONDS = 60
 BODY = b'{"instances": [[6.8, 2.8, 4.8, 1.4]]}'
 
+SEQUENCES = {
+    "config.pbtxt": b"""
+backend: "python"
+input { name: "IN" data_type: TYPE_INT32 dims: [ 1 ] }
+output { name: "OUT" data_type: TYPE_INT32 dims: [ 1 ] }
+sequence_batching { }
+""",
+    "1/model.py": b"""
+class TritonPythonModel:
+    def execute(self, requests):
+        raise NotImplementedError
+""",
+}
+
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
@@ -298,6 +312,7 @@ def _is_alive(pid: int) -> bool:
     [
         pytest.param("sklearn", {"model.joblib": b"no pickle"}, "cannot be unpickled", id="before-the-fork"),
         pytest.param("python", {"model.py": b"raise KeyError('no such thing')"}, "no such thing", id="in-a-worker"),
+        pytest.param("triton", SEQUENCES, "keeps sequences", id="sequences-over-workers"),
     ],
 )
 async def test_a_model_that_does_not_load_ends_all(
@@ -307,6 +322,7 @@ async def test_a_model_that_does_not_load_ends_all(
     folder.mkdir()
     log.touch()
     for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     flags = ("--workers=2", "--http_port=0", "--grpc_port=0", f"--termination-log={log}")
     process = await asyncio.create_subprocess_exec(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 from prometheus_client import CollectorRegistry
 from servery_predictor.metrics import Metrics
 from servery_predictor.repository import Repository
+from servery_sdk.model import ModelState
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
+from servery_sdk.serving import LoadError
 
 PATIENCE_SECONDS = 20
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -31,6 +35,45 @@ class Held:
         self.asked.set()
         assert self.let_go.wait(PATIENCE_SECONDS)
         return InferResponse(model=request.model, outputs=request.inputs)
+
+
+class Sequenced(Held):
+    """A model that says whether it keeps sequences."""
+
+    def __init__(self, *, is_sequenced: bool) -> None:
+        super().__init__()
+        self.is_sequenced = is_sequenced
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize(
+    ("workers", "is_sequenced", "is_served"),
+    [
+        pytest.param(1, True, True, id="one worker"),
+        pytest.param(2, False, True, id="no sequences"),
+        pytest.param(2, True, False, id="sequences over two workers"),
+    ],
+)
+async def test_sequences_are_served_by_one_worker_only(
+    workers: int, is_sequenced: bool, is_served: bool, tmp_path: Path
+) -> None:
+    model = Sequenced(is_sequenced=is_sequenced)
+
+    class Factory:
+        def models(self, name: str, artifact: Path) -> Mapping[str, Callable[[], Held]]:
+            return {name: lambda: model}
+
+        def program(self, name: str, artifact: Path) -> None:
+            return None
+
+    made = Repository(Factory(), Metrics(CollectorRegistry()), max_batch_rows=8, max_queue_requests=8, workers=workers)
+    made.add("m", tmp_path)
+    with contextlib.nullcontext() if is_served else pytest.raises(LoadError, match=r"'m' keeps sequences.*--workers=1"):
+        await made.load("m")
+    assert (made.entry("m").state is ModelState.LOADED, model.is_closed) == (is_served, not is_served)
 
 
 async def test_a_reload_leaves_no_moment_in_which_nobody_answers(tmp_path: Path, eventually: Eventually) -> None:

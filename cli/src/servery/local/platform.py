@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 from servery_controller.assignments import Assignments
+from servery_controller.callers import Anybody
 from servery_controller.controller import Controller
 from servery_controller.planning import PlanningSettings
 from servery_http.client import Client
@@ -114,7 +115,7 @@ class Platform:
                 # It reads its variables when it is imported.
                 from servery_controller.telling import serving
 
-                port = await stack.enter_async_context(serving(assignments, "127.0.0.1:0"))
+                port = await stack.enter_async_context(serving(assignments, "127.0.0.1:0", Anybody()))
             await self._run_with(assignments, port)
 
     async def _run_with(self, assignments: Assignments, assignments_port: int) -> None:

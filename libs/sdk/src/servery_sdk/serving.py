@@ -94,6 +94,14 @@ class ForkableModel(Protocol):
 
 
 @runtime_checkable
+class SequencedModel(Protocol):
+    """A model whose answers depend on what it was asked before, and so on the process that was asked."""
+
+    is_sequenced: bool
+    """True: several workers, each with a state of its own, would answer wrongly, and refuse to serve it."""
+
+
+@runtime_checkable
 class ClosableModel(Protocol):
     """A model that holds something to be given back."""
 

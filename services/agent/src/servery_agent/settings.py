@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     """``host:port`` of the controller, which pushes assignments and is told how far they are; without, only the
     ConfigMap says them."""
 
+    controller_token_file: Path | None = None
+    """Where the kubelet keeps the pod's token for the controller, which believes no one without."""
+
     pod_name: str = ""
     """Of this pod, for the controller."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from servery_sdk.manifests import ObjectRef
 from servery_sdk.model import HeldModel, HeldReport
+from servery_sdk.watching import Watchers
 
 
 class Assignments:
@@ -15,20 +14,20 @@ class Assignments:
 
     Attributes:
         on_report: Called with a service whose pods have said something new, or are gone.
+        watchers: Of what is assigned.
     """
 
     def __init__(self) -> None:
         self.on_report: Callable[[ObjectRef], None] = lambda service: None
         self._assigned: dict[ObjectRef, tuple[HeldModel, ...]] = {}
         self._reports: dict[ObjectRef, dict[str, Mapping[str, HeldReport]]] = {}
-        self._watchers: set[asyncio.Event] = set()
+        self.watchers = Watchers()
 
     def assign(self, service: ObjectRef, models: tuple[HeldModel, ...]) -> None:
         """Have the pods of ``service`` hold ``models``."""
         if self._assigned.get(service) != models:
             self._assigned[service] = models
-            for changed in self._watchers:
-                changed.set()
+            self.watchers.tell()
 
     def forget(self, service: ObjectRef) -> None:
         """Tell nobody anything more of ``service``: its pods keep what they have until they end."""
@@ -59,13 +58,3 @@ class Assignments:
         if not pods:
             self._reports.pop(service, None)
         self.on_report(service)
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[asyncio.Event]:
-        """Give an event that is set whenever something is assigned anew."""
-        changed = asyncio.Event()
-        self._watchers.add(changed)
-        try:
-            yield changed
-        finally:
-            self._watchers.discard(changed)

@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     assignments_address: str | None = None
     """``host:port`` of it, as agents reach it; the installation's own Service where none is given."""
 
+    assignments_audience: str = "servery-controller"
+    """Agents' service account tokens are made for it and looked at by the API server; empty believes anybody."""
+
     workers: int = 4
     """Services worked on at once."""
 
@@ -144,6 +147,7 @@ class Settings(BaseSettings):
             agent_image=self.agent_image or defaults.agent_image,
             assignments_address=self.assignments_address
             or f"servery-controller.{self.lease_namespace}.svc:{self.assignments_port}",
+            assignments_audience=self.assignments_audience,
         )
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
@@ -40,7 +41,7 @@ class ModelRepositoryService(stubs.ModelRepositoryServicer):
         except ServeryError as failure:
             await _abort(context, failure)
         self._tags[request.name] = request.tag
-        self._plane.repository.tell()
+        self._plane.repository.watchers.tell()
         return pb.LoadResponse()
 
     async def Unload(self, request: pb.UnloadRequest, context: Any) -> pb.UnloadResponse:  # noqa: N802
@@ -54,15 +55,12 @@ class ModelRepositoryService(stubs.ModelRepositoryServicer):
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.Models]:  # noqa: N802
         """Tell the states, until the server drains."""
-        told = None
-        with self._plane.repository.watched() as changed:
-            while not self._plane.draining:
-                changed.clear()
-                found = self._models()
-                if found != told:
-                    told = found
-                    yield found
-                await changed.wait()
+        looks = self._plane.repository.watchers.follow(lambda: (self._plane.draining, self._models()))
+        async with contextlib.aclosing(looks):
+            async for draining, models in looks:
+                if draining:
+                    return
+                yield models
 
     def _models(self) -> pb.Models:
         return pb.Models(

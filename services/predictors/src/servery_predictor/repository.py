@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,9 +32,11 @@ from servery_sdk.serving import (
     Overrides,
     ScheduledModel,
     Scheduling,
+    SequencedModel,
     UnbatchedModel,
     Unimplemented,
 )
+from servery_sdk.watching import Watchers
 
 from servery_predictor.batching.calls import Called
 from servery_predictor.batching.loop import Batcher
@@ -109,6 +111,10 @@ class Repository:
         max_queue_requests: That may wait for one model.
         timeout_seconds: That a request may wait for its answer; None for any time.
         on_call: Told of every call of a model.
+        workers: Processes that serve the same models; a client's requests meet any of them.
+
+    Attributes:
+        watchers: Of the models' states.
     """
 
     def __init__(
@@ -120,9 +126,11 @@ class Repository:
         max_queue_requests: int,
         timeout_seconds: float | None = None,
         on_call: Callable[[Sequence[Ticket], Called], None] = lambda tickets, called: None,
+        workers: int = 1,
     ) -> None:
         self._factory = factory
         self._on_call = on_call
+        self._workers = workers
         self._metrics = metrics
         self._max_batch_rows = max_batch_rows
         self.max_queue_requests = max_queue_requests
@@ -134,7 +142,7 @@ class Repository:
         self._artifacts: dict[str, Path] = {}
         self._nicknames: dict[str, str] = {}
         self._folder: Path | None = None
-        self._watchers: set[asyncio.Event] = set()
+        self.watchers = Watchers()
 
     def add(self, name: str, artifact: Path) -> None:
         """Make known what ``artifact`` brings, not loaded yet: one model, or several under names of their own.
@@ -169,21 +177,6 @@ class Repository:
     def hold(self, folder: Path) -> None:
         """Serve what lies below ``folder``, a model in each of its folders, when it is asked for by its name."""
         self._folder = folder
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[asyncio.Event]:
-        """Give an event that is set whenever a model's state has changed."""
-        changed = asyncio.Event()
-        self._watchers.add(changed)
-        try:
-            yield changed
-        finally:
-            self._watchers.discard(changed)
-
-    def tell(self) -> None:
-        """Have those who watch look."""
-        for changed in self._watchers:
-            changed.set()
 
     def _find(self, folder: Path, name: str) -> None:
         """Make known what lies below ``folder`` under ``name``.
@@ -382,7 +375,7 @@ class Repository:
             self._entries.setdefault(entry.name, entry)
             if entry.model is None:
                 entry.state = ModelState.LOADING
-                self.tell()
+                self.watchers.tell()
             executor = ThreadPoolExecutor(1, thread_name_prefix=f"model-{entry.name}")
             try:
                 model = await asyncio.get_running_loop().run_in_executor(executor, self._loaded, entry, overrides)
@@ -392,7 +385,7 @@ class Repository:
                 executor.shutdown(wait=False)
                 if entry.model is None:
                     entry.state, entry.reason = ModelState.FAILED_TO_LOAD, str(error)
-                    self.tell()
+                    self.watchers.tell()
                 raise
             old = replace(entry)
             self._serve(entry, model, executor)
@@ -408,6 +401,13 @@ class Repository:
                 raise Unimplemented(f"model {entry.name!r} is loaded from its artifact, and from nothing else")
             model.override(overrides)
         model.load(entry.artifact)
+        if self._workers > 1 and isinstance(model, SequencedModel) and model.is_sequenced:
+            if isinstance(model, ClosableModel):
+                model.close()
+            raise LoadError(
+                f"model {entry.name!r} keeps sequences, and a sequence's state is in one process: --workers={self._workers} "
+                "would spread its requests over several; start the server with --workers=1"
+            )
         return model
 
     def _serve(self, entry: Entry, model: AnyModel, executor: Executor) -> None:
@@ -422,7 +422,7 @@ class Repository:
         entry.metadata = replace(described, name=entry.name, parameters={**described.parameters, "batching": batching})
         entry.state, entry.reason = ModelState.LOADED, ""
         self._metrics.ready.labels(entry.name).set(1)
-        self.tell()
+        self.watchers.tell()
         logger.info("model loaded", extra={"model": entry.name})
 
     def _queue(self, entry: Entry, model: Model, executor: Executor) -> dict[str, Json]:
@@ -467,7 +467,7 @@ class Repository:
             entry.batcher = entry.model = entry.executor = None
             if self.holds_many:
                 self._entries.pop(entry.name, None)
-            self.tell()
+            self.watchers.tell()
             await self._release(old)
             logger.info("model unloaded", extra={"model": entry.name})
 

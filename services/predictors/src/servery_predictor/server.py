@@ -60,6 +60,7 @@ def data_plane(
         max_queue_requests=settings.max_queue_requests,
         timeout_seconds=settings.request_timeout_seconds,
         on_call=offered.tracer.called,
+        workers=settings.workers,
     )
     if settings.multi_model_server:
         repository.hold(settings.model_dir)
@@ -212,7 +213,7 @@ class Predictor:
     async def stop(self) -> None:
         """Say not ready, finish what is in flight, unload."""
         self.plane.draining = True
-        self.repository.tell()
+        self.repository.watchers.tell()
         async with asyncio.TaskGroup() as group:
             for server in (self.http, *self.doors):
                 group.create_task(server.stop(), name=f"http-stop-{server.port}")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 from servery_sdk.protos.servery.control.v1 import control_pb2 as pb
@@ -42,6 +43,7 @@ class Control:
 
     Args:
         address: ``host:port``.
+        token_file: By which the controller knows the pod; the kubelet renews it, so each call reads it anew.
         on_assigned: Called with every list that the controller pushes.
         on_gone: Called when there is no controller.
     """
@@ -51,10 +53,11 @@ class Control:
         address: str,
         pod: Pod,
         *,
+        token_file: Path | None = None,
         on_assigned: Callable[[tuple[Assignment, ...]], None],
         on_gone: Callable[[], None],
     ) -> None:
-        self._address, self._pod = address, pod
+        self._address, self._pod, self._token_file = address, pod, token_file
         self._on_assigned, self._on_gone = on_assigned, on_gone
         self._told: tuple[Told, ...] = ()
         self._changed = asyncio.Event()
@@ -70,12 +73,20 @@ class Control:
             stub = stubs.AssignmentsStub(connection)  # type: ignore[no-untyped-call]  # generated
             while True:
                 try:
-                    async for assigned in stub.Watch(self._reports(), wait_for_ready=True):
+                    watching = stub.Watch(self._reports(), metadata=self._metadata(), wait_for_ready=True)
+                    async for assigned in watching:
                         self._on_assigned(tuple(map(_assignment, assigned.models)))
                 except grpc.aio.AioRpcError as error:
                     logger.info("controller asked again", extra={"reason": error.details()})
+                except OSError as error:
+                    logger.warning("token for the controller not read", extra={"reason": str(error)})
                 self._on_gone()
                 await asyncio.sleep(_AGAIN_SECONDS)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        if self._token_file is None:
+            return ()
+        return (("authorization", f"Bearer {self._token_file.read_text().strip()}"),)
 
     async def _reports(self) -> AsyncIterator[pb.PodReport]:
         who = pb.PodReport(namespace=self._pod.namespace, pod=self._pod.name, service=self._pod.service)

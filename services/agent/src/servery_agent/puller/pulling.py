@@ -85,7 +85,13 @@ class Pulling:
             puller.look()
 
         pod = Pod(namespace=settings.pod_namespace, name=settings.pod_name, service=settings.pod_service)
-        control = Control(settings.controller_address, pod, on_assigned=assigned, on_gone=puller.assigned.disconnect)
+        control = Control(
+            settings.controller_address,
+            pod,
+            token_file=settings.controller_token_file,
+            on_assigned=assigned,
+            on_gone=puller.assigned.disconnect,
+        )
         puller.tell_also(control.tell)
         await control.run()
 

@@ -68,7 +68,7 @@ def agent(
     if "securityContext" in main:
         made["securityContext"] = main["securityContext"]
     if models is not None:
-        made["volumeMounts"] += held.agent_mounts()
+        made["volumeMounts"] += held.agent_mounts(settings)
         made["env"] += held.agent_variables(settings)
     return made
 

@@ -28,7 +28,11 @@ from servery_controller.planning.settings import PlanningSettings
 
 CONFIG_DIR = "/mnt/configs"
 MODELS_FILE = "models.json"
-MODEL_VOLUME, CONFIG_VOLUME = "model-dir", "model-config"
+IDENTITY_DIR = "/var/run/secrets/servery/controller"
+_IDENTITY = "token"
+IDENTITY_SECONDS = 3600
+"""How long a token counts; the kubelet renews it before."""
+MODEL_VOLUME, CONFIG_VOLUME, IDENTITY_VOLUME = "model-dir", "model-config", "controller-token"
 DAEMON = "storage-daemon"
 _SOCKET = f"{MODEL_DIR}/.storage.sock"
 MAIN_VARIABLES = {"MULTI_MODEL_SERVER": "true"}
@@ -111,13 +115,20 @@ def _lack(model: HeldModel, used: Decimal, limit: int) -> TurnedAway | None:
     )
 
 
-def volumes(held: Held, given: Credentials) -> list[Manifest]:
-    """Return the volumes of models and of what says which."""
+def volumes(held: Held, given: Credentials, settings: PlanningSettings) -> list[Manifest]:
+    """Return the volumes of models, of what says which, and of what tells the controller who asks."""
+    token = {"audience": settings.assignments_audience, "expirationSeconds": IDENTITY_SECONDS, "path": _IDENTITY}
+    tokens = {"name": IDENTITY_VOLUME, "projected": {"sources": [{"serviceAccountToken": token}]}}
     return [
         {"name": MODEL_VOLUME, "emptyDir": {}},
         {"name": CONFIG_VOLUME, "configMap": {"name": held.config_map}},
+        *([tokens] if _sends_token(settings) else []),
         *given.volumes,
     ]
+
+
+def _sends_token(settings: PlanningSettings) -> bool:
+    return bool(settings.assignments_address and settings.assignments_audience)
 
 
 def main_mount() -> Manifest:
@@ -125,11 +136,13 @@ def main_mount() -> Manifest:
     return {"name": MODEL_VOLUME, "mountPath": MODEL_DIR, "readOnly": True}
 
 
-def agent_mounts() -> list[Manifest]:
-    """Return what the agent sees: the assignments, and the socket among the models."""
+def agent_mounts(settings: PlanningSettings) -> list[Manifest]:
+    """Return what the agent sees: the assignments, the socket among the models, and its token for the controller."""
+    tokens = {"name": IDENTITY_VOLUME, "mountPath": IDENTITY_DIR, "readOnly": True}
     return [
         {"name": MODEL_VOLUME, "mountPath": MODEL_DIR, "readOnly": True},
         {"name": CONFIG_VOLUME, "mountPath": CONFIG_DIR, "readOnly": True},
+        *([tokens] if _sends_token(settings) else []),
     ]
 
 
@@ -145,6 +158,8 @@ def agent_args(
     if settings.assignments_address:
         yield from ("--controller-address", settings.assignments_address)
         yield from ("--pod-namespace", service.ref.namespace, "--pod-service", service.ref.name)
+    if _sends_token(settings):
+        yield from ("--controller-token-file", f"{IDENTITY_DIR}/{_IDENTITY}")
 
 
 def agent_variables(settings: PlanningSettings) -> list[Manifest]:

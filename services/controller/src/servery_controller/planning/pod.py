@@ -133,7 +133,7 @@ def _assembled(
         if models is not None:
             containers.append(held.daemon(settings, given_credentials, main.get("securityContext")))
             had = {volume["name"] for volume in (*spec["volumes"], *added.volumes)}
-            more = (volume for volume in held.volumes(models, given_credentials) if volume["name"] not in had)
+            more = (volume for volume in held.volumes(models, given_credentials, settings) if volume["name"] not in had)
             added = replace(added, volumes=(*added.volumes, *more))
     spec = {**_POD_DEFAULTS, **spec, "containers": containers}
     if added.init_containers:

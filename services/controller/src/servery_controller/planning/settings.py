@@ -35,6 +35,7 @@ class PlanningSettings:
         log_url: Where payloads are logged where a manifest does not say it.
         assignments_address: ``host:port`` of the controller, which tells agents what their pods should hold; without,
             only the mounted ConfigMap does.
+        assignments_audience: Of the tokens by which it knows pods; empty where it asks for none.
         storage_schemes: URI schemes that the installed providers know; ``pvc`` is planning's own.
         automount_service_account_token: False puts ``automountServiceAccountToken: false`` where a pod is silent.
     """
@@ -56,6 +57,7 @@ class PlanningSettings:
     agent_resources: Manifest = field(default_factory=lambda: _AGENT_RESOURCES)
     log_url: str = "http://default-broker"
     assignments_address: str = ""
+    assignments_audience: str = ""
     storage_schemes: frozenset[str] = frozenset(
         {
             "abfs",

@@ -42,6 +42,7 @@ class TritonModel:
         self.is_decoupled = False
         self.batchable = False
         self.gathers = False
+        self.is_sequenced = False
 
     @classmethod
     def stored(cls, artifact: Path, *, engine: str = Engine.AUTO) -> Mapping[str, Callable[[], Model]]:
@@ -70,6 +71,7 @@ class TritonModel:
         self.is_decoupled = self._model.is_decoupled
         self.batchable = self._model.batchable
         self.gathers = self._model.gathers
+        self.is_sequenced = self._model.is_sequenced
 
     def _made(self, repository: ModelRepository) -> EngineModel:
         found = None if self._engine is Engine.SERVERY else installed.find(os.environ.get("PATH", ""))

@@ -38,6 +38,7 @@ class EngineModel(Protocol):
     is_decoupled: bool
     batchable: bool
     gathers: bool
+    is_sequenced: bool
 
     def load(self) -> None: ...
 

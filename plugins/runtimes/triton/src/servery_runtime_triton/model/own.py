@@ -53,6 +53,7 @@ class OwnModel:
         self.is_decoupled = False
         self.batchable = False
         self.gathers = False
+        self.is_sequenced = False
 
     def load(self) -> None:
         """Read the configuration, let the model's file complete it, and load every version that is to be served.
@@ -85,6 +86,7 @@ class OwnModel:
         _settle(config)
         self._config = config
         self._signature = signature(config)
+        self.is_sequenced = config.HasField("sequence_batching")
         self.is_decoupled = config.model_transaction_policy.decoupled
         places = {
             version: Place(
@@ -101,7 +103,7 @@ class OwnModel:
                 made = self._made(module, place)
                 self._instances[version] = Instances(place.name, made)
                 warm(self._config, directory, self._signature, self._instances[version].distinct)
-                if self._config.HasField("sequence_batching"):
+                if self.is_sequenced:
                     self._sequences[version] = Sequences(self._config, made)
         except LoadError:
             self.close()
@@ -136,20 +138,8 @@ class OwnModel:
             raise
         return made
 
-    def predict(self, request: InferRequest) -> InferResponse:
-        """Answer one request, with all responses of a decoupled model behind one another.
-
-        Raises:
-            InputError: The request does not fit the model.
-            ModelError: The model said no.
-        """
-        (answer,) = self.predict_many([request])
-        if isinstance(answer, ServeryError):
-            raise answer
-        return answer
-
     def predict_many(self, requests: Sequence[InferRequest]) -> Sequence[InferResponse | ServeryError]:
-        """Answer requests of one version, each with its responses or what is wrong with it."""
+        """Answer requests of one version, each with what is wrong with it, or with all responses behind one another."""
         return [
             responses
             if isinstance(responses, ServeryError)

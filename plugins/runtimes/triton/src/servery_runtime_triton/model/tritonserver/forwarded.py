@@ -44,6 +44,7 @@ class ForwardedModel:
         self.versions: tuple[str, ...] = ()
         self.is_decoupled = False
         self.batchable = False
+        self.is_sequenced = False
 
     def load(self) -> None:
         """Let ``tritonserver`` load it.
@@ -66,6 +67,7 @@ class ForwardedModel:
         self._server = server
         self._config, self.versions = server.described(self._name)
         self._signature = signature(self._config)
+        self.is_sequenced = self._config.HasField("sequence_batching")
         self.is_decoupled = self._config.model_transaction_policy.decoupled
         self.batchable = self._config.max_batch_size > 0 and self._config.HasField("dynamic_batching")
 
