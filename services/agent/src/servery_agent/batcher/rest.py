@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from typing import Protocol, TypeAlias
 from urllib.parse import unquote
 
 from servery_http.front import error
@@ -47,7 +48,14 @@ _HTTP = {
 }
 """Source: google.rpc.Code; what is not here is 500."""
 
-Ask = Callable[[Request], Later]
+Pieces: TypeAlias = Sequence[bytes | memoryview]
+
+
+class Ask(Protocol):
+    """Asks the server behind."""
+
+    def __call__(self, request: Request, body: Pieces = ()) -> Later:
+        """Return its answer to come; ``body`` is instead of the request's own."""
 
 
 class RestAsked(Asked):
@@ -89,8 +97,8 @@ class _Rest:
         full.headers = ((b"retry-after", b"1"),)
         return full
 
-    def _send(self, request: Request, done: Callable[[Response], None]) -> GiveUp:
-        later = self._ask(request)
+    def _send(self, request: Request, done: Callable[[Response], None], body: Pieces = ()) -> GiveUp:
+        later = self._ask(request, body)
         # Cancelled by us alone, who then say why; nobody hears it from here.
         later.then(lambda response: None if response is None else done(response))
         return later.cancel
@@ -98,7 +106,7 @@ class _Rest:
     def _together(
         self,
         asked: Sequence[RestAsked],
-        body: bytes,
+        body: Pieces,
         more: Headers,
         split: Callable[[Response], Sequence[Response] | None],
         done: Callable[[Sequence[Response] | Apart], None],
@@ -116,7 +124,7 @@ class _Rest:
                 parts = split(response)
                 done(Apart(WHOLE) if parts is None else parts)
 
-        return self._send(Request(first.method, first.path, first.query, headers, body), on_answer)
+        return self._send(Request(first.method, first.path, first.query, headers, b""), on_answer, body)
 
 
 def _copy(response: Response) -> Response:
@@ -190,7 +198,7 @@ class V2(_Rest):
             length = int(said) if said is not None and said.isdigit() else None
             return _answers(tensors.rest_from_rest(response.body, length, offsets, parts), _kept(response))
 
-        return self._together(asked, encoded.body, _typed(encoded), split, done)
+        return self._together(asked, (encoded.body,), _typed(encoded), split, done)
 
     def _by_grpc(
         self,
