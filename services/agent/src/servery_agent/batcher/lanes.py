@@ -14,7 +14,9 @@ logger = logging.getLogger(__name__)
 
 _APART_SECONDS = 60.0
 """That requests go alone after an answer to some like them could not be taken apart."""
-_MOST_APART = 1000
+_FAILING_SECONDS = 10.0
+"""That a failed batch is everybody's after one whose requests failed alone as well."""
+_MOST_KNOWN = 1000
 
 GiveUp: TypeAlias = Callable[[], object]
 
@@ -53,12 +55,14 @@ class Apart:
     """Instead of outcomes: each request of the batch is to be asked alone.
 
     Args:
-        why: For the log and the metrics: ``wrong``, where the predictor says so of its input, or ``whole``, where its
-            answer cannot be taken apart.
+        why: For the log and the metrics: ``wrong``, where the predictor says so of its input, ``whole``, where its
+            answer cannot be taken apart, or ``failed``, where one of them may have broken the model.
+        outcomes: Of ``failed``, for each where asking once more has been shown to be in vain.
     """
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, outcomes: Sequence[Any] = ()) -> None:
         self.why = why
+        self.outcomes = outcomes
 
 
 C = TypeVar("C", bound=Asked, contravariant=True)
@@ -75,6 +79,9 @@ class Wire(Protocol[C, O]):
 
     def answer(self, asked: C, outcome: O) -> None:
         """Answer the caller."""
+
+    def is_failure(self, outcome: O) -> bool:
+        """Return whether the predictor failed, whatever it was asked."""
 
     def late(self, seconds: float) -> O:
         """Return the answer to who waited in vain."""
@@ -122,6 +129,7 @@ class Lanes(Generic[A, O]):
         self.loop = asyncio.get_running_loop()
         self._lanes: dict[Hashable, _Lane[A, O]] = {}
         self._apart: dict[tuple[Hashable, Hashable], float] = {}
+        self._failing: dict[Hashable, float] = {}
 
     def submit(self, name: Hashable, asked: A) -> None:
         """Have it answered, not before this returns."""
@@ -134,12 +142,14 @@ class Lanes(Generic[A, O]):
             lane = self._lanes[name] = _Lane(self, name)
         lane.submit(asked)
 
-    def ask_alone(self, asked: A) -> None:
+    def ask_alone(self, asked: A, trial: Trial | None = None) -> None:
         """Send one at once, as it came."""
         call = asked.call = _Call((asked,), None)
 
         def done(outcome: O) -> None:
             call.end()
+            if trial is not None:
+                trial.on_outcome(is_failure=self.wire.is_failure(outcome))
             self.finish(asked, outcome)
 
         call.give_up = self.wire.alone(asked, done)
@@ -154,13 +164,32 @@ class Lanes(Generic[A, O]):
 
     def set_apart(self, name: Hashable, key: Hashable) -> None:
         """Ask for nothing like this together with others for a while."""
-        if len(self._apart) >= _MOST_APART:
+        if len(self._apart) >= _MOST_KNOWN:
             self._apart.clear()
         self._apart[name, key] = self.loop.time() + _APART_SECONDS
         logger.warning(
             "an answer cannot be taken apart: such requests go one by one",
             extra={"lane": name, "seconds": _APART_SECONDS},
         )
+
+    def set_failing(self, name: Hashable) -> None:
+        """Ask for nothing once more that failed together, for a while."""
+        if len(self._failing) >= _MOST_KNOWN:
+            self._failing.clear()
+        self._failing[name] = self.loop.time() + _FAILING_SECONDS
+        logger.warning(
+            "a batch failed, and each of its requests alone: failed batches are not asked again",
+            extra={"lane": name, "seconds": _FAILING_SECONDS},
+        )
+
+    def is_failing(self, name: Hashable) -> bool:
+        """Return whether asking once more is in vain."""
+        if not self._failing:
+            return False
+        if self._failing.get(name, 0.0) > self.loop.time():
+            return True
+        self._failing.pop(name, None)
+        return False
 
     def _stands_apart(self, kind: tuple[Hashable, Hashable], now: float) -> bool:
         if not self._apart:
@@ -173,6 +202,25 @@ class Lanes(Generic[A, O]):
     def forget(self, name: Hashable) -> None:
         """Drop a lane in which nothing is."""
         self._lanes.pop(name, None)
+
+
+class Trial:
+    """Requests of a failed batch that are asked alone: the predictor is in trouble where all of them fail again.
+
+    Args:
+        asked: So many.
+        on_vain: Called once where that is so. Those whose callers went away count as neither.
+    """
+
+    def __init__(self, asked: int, on_vain: Callable[[], None]) -> None:
+        self._left = asked
+        self._on_vain = on_vain
+
+    def on_outcome(self, *, is_failure: bool) -> None:
+        """Learn what came of one."""
+        self._left -= is_failure
+        if is_failure and not self._left:
+            self._on_vain()
 
 
 class _Lane(Generic[A, O]):
@@ -255,15 +303,22 @@ class _Lane(Generic[A, O]):
         lanes = self._lanes
         call.end()
         if isinstance(outcomes, Apart):
-            lanes.counts.on_apart(outcomes.why)
-            if outcomes.why == WHOLE:
-                lanes.set_apart(self._name, asked[0].key)
-            for one in asked:
-                if not one.is_over:
-                    lanes.ask_alone(one)
-            return
+            if outcomes.why != FAILED or not lanes.is_failing(self._name):
+                self._ask_apart(asked, outcomes.why)
+                return
+            outcomes = outcomes.outcomes
         for one, outcome in zip(asked, outcomes, strict=True):
             lanes.finish(one, outcome)
+
+    def _ask_apart(self, asked: Sequence[A], why: str) -> None:
+        lanes, name = self._lanes, self._name
+        lanes.counts.on_apart(why)
+        if why == WHOLE:
+            lanes.set_apart(name, asked[0].key)
+        waiting = [one for one in asked if not one.is_over]
+        trial = Trial(len(waiting), lambda: lanes.set_failing(name)) if why == FAILED else None
+        for one in waiting:
+            lanes.ask_alone(one, trial)
 
     def leave(self, call: _Call) -> None:
         """Count a call no more."""
@@ -274,4 +329,4 @@ class _Lane(Generic[A, O]):
             self._lanes.forget(self._name)
 
 
-WRONG, WHOLE = "wrong", "whole"
+WRONG, WHOLE, FAILED = "wrong", "whole", "failed"
