@@ -15,8 +15,9 @@ logger = logging.getLogger(__name__)
 _APART_SECONDS = 60.0
 """That requests go alone after an answer to some like them could not be taken apart."""
 _FAILING_SECONDS = 10.0
-"""That a failed batch is everybody's after one whose requests failed alone as well."""
-_MOST_KNOWN = 1000
+"""That they go alone after a batch that failed, and each of its requests alone as well: the predictor, which is not well,
+is asked no more often then than if there were no batches."""
+_MOST_APART = 1000
 
 GiveUp: TypeAlias = Callable[[], object]
 
@@ -56,13 +57,11 @@ class Apart:
 
     Args:
         why: For the log and the metrics: ``wrong``, where the predictor says so of its input, ``whole``, where its
-            answer cannot be taken apart, or ``failed``, where one of them may have broken the model.
-        outcomes: Of ``failed``, for each where asking once more has been shown to be in vain.
+            answer cannot be taken apart, or ``failed``, where one of them may have made the model fail.
     """
 
-    def __init__(self, why: str, outcomes: Sequence[Any] = ()) -> None:
+    def __init__(self, why: str) -> None:
         self.why = why
-        self.outcomes = outcomes
 
 
 C = TypeVar("C", bound=Asked, contravariant=True)
@@ -129,7 +128,6 @@ class Lanes(Generic[A, O]):
         self.loop = asyncio.get_running_loop()
         self._lanes: dict[Hashable, _Lane[A, O]] = {}
         self._apart: dict[tuple[Hashable, Hashable], float] = {}
-        self._failing: dict[Hashable, float] = {}
 
     def submit(self, name: Hashable, asked: A) -> None:
         """Have it answered, not before this returns."""
@@ -162,34 +160,13 @@ class Lanes(Generic[A, O]):
             asked.is_over = True
             self.wire.answer(asked, outcome)
 
-    def set_apart(self, name: Hashable, key: Hashable) -> None:
+    def set_apart(self, name: Hashable, key: Hashable, why: str) -> None:
         """Ask for nothing like this together with others for a while."""
-        if len(self._apart) >= _MOST_KNOWN:
+        if len(self._apart) >= _MOST_APART:
             self._apart.clear()
-        self._apart[name, key] = self.loop.time() + _APART_SECONDS
-        logger.warning(
-            "an answer cannot be taken apart: such requests go one by one",
-            extra={"lane": name, "seconds": _APART_SECONDS},
-        )
-
-    def set_failing(self, name: Hashable) -> None:
-        """Ask for nothing once more that failed together, for a while."""
-        if len(self._failing) >= _MOST_KNOWN:
-            self._failing.clear()
-        self._failing[name] = self.loop.time() + _FAILING_SECONDS
-        logger.warning(
-            "a batch failed, and each of its requests alone: failed batches are not asked again",
-            extra={"lane": name, "seconds": _FAILING_SECONDS},
-        )
-
-    def is_failing(self, name: Hashable) -> bool:
-        """Return whether asking once more is in vain."""
-        if not self._failing:
-            return False
-        if self._failing.get(name, 0.0) > self.loop.time():
-            return True
-        self._failing.pop(name, None)
-        return False
+        seconds, words = _REASONS[why]
+        self._apart[name, key] = self.loop.time() + seconds
+        logger.warning(words, extra={"lane": name, "seconds": seconds})
 
     def _stands_apart(self, kind: tuple[Hashable, Hashable], now: float) -> bool:
         if not self._apart:
@@ -205,7 +182,7 @@ class Lanes(Generic[A, O]):
 
 
 class Trial:
-    """Requests of a failed batch that are asked alone: the predictor is in trouble where all of them fail again.
+    """Requests of a failed batch that are asked alone: it was nobody's input where all of them fail again.
 
     Args:
         asked: So many.
@@ -303,20 +280,18 @@ class _Lane(Generic[A, O]):
         lanes = self._lanes
         call.end()
         if isinstance(outcomes, Apart):
-            if outcomes.why != FAILED or not lanes.is_failing(self._name):
-                self._ask_apart(asked, outcomes.why)
-                return
-            outcomes = outcomes.outcomes
+            self._ask_apart(asked, outcomes.why)
+            return
         for one, outcome in zip(asked, outcomes, strict=True):
             lanes.finish(one, outcome)
 
     def _ask_apart(self, asked: Sequence[A], why: str) -> None:
-        lanes, name = self._lanes, self._name
+        lanes, name, key = self._lanes, self._name, asked[0].key
         lanes.counts.on_apart(why)
         if why == WHOLE:
-            lanes.set_apart(name, asked[0].key)
+            lanes.set_apart(name, key, why)
         waiting = [one for one in asked if not one.is_over]
-        trial = Trial(len(waiting), lambda: lanes.set_failing(name)) if why == FAILED else None
+        trial = Trial(len(waiting), lambda: lanes.set_apart(name, key, why)) if why == FAILED else None
         for one in waiting:
             lanes.ask_alone(one, trial)
 
@@ -330,3 +305,8 @@ class _Lane(Generic[A, O]):
 
 
 WRONG, WHOLE, FAILED = "wrong", "whole", "failed"
+
+_REASONS = {
+    WHOLE: (_APART_SECONDS, "an answer cannot be taken apart: such requests go one by one"),
+    FAILED: (_FAILING_SECONDS, "a batch failed, and each of its requests alone: such requests go one by one"),
+}

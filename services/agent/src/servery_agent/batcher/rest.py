@@ -125,9 +125,10 @@ class _Rest:
         def on_answer(response: Response) -> None:
             if response.status in _WRONG:
                 done(Apart(WRONG))
+            elif response.status == _FAILED:
+                done(Apart(FAILED))
             elif response.status != 200:
-                copies = [_copy(response) for _ in asked]
-                done(Apart(FAILED, copies) if response.status == _FAILED else copies)
+                done([_copy(response) for _ in asked])
             else:
                 parts = split(response)
                 done(Apart(WHOLE) if parts is None else parts)
@@ -225,9 +226,10 @@ class V2(_Rest):
                 done(Apart(WRONG))
             elif isinstance(outcome, Unsent) or outcome.status is Status.UNIMPLEMENTED:
                 give_up = self._by_rest(batch)
+            elif (status := _HTTP.get(outcome.status, _FAILED)) == _FAILED:
+                done(Apart(FAILED))
             else:
-                errors = [error(_HTTP.get(outcome.status, 500), str(outcome)) for _ in asked]
-                done(Apart(FAILED, errors) if errors[0].status == _FAILED else errors)
+                done([error(status, str(outcome)) for _ in asked])
 
         metadata = tuple(one for one in asked[0].kept if one[0] not in _NOT_METADATA)
         message = tensors.grpc_message(batch.merged.request, raw=True)

@@ -62,9 +62,10 @@ class Rpc:
                 done(Apart(WHOLE) if answers is None else _with_metadata(answers, outcome))
             elif outcome.status is Status.INVALID_ARGUMENT:
                 done(Apart(WRONG))
+            elif outcome.status in _FAILED:
+                done(Apart(FAILED))
             else:
-                failures = [Failure(outcome.status, str(outcome), _shared(outcome.trailers))] * len(asked)
-                done(Apart(FAILED, failures) if outcome.status in _FAILED else failures)
+                done([Failure(outcome.status, str(outcome), _shared(outcome.trailers))] * len(asked))
 
         message = tensors.grpc_message(merged.request, raw=parts[0].is_raw)
         return self._channel.ask(asked[0].batch_block, message, on_done)
