@@ -30,7 +30,7 @@ from servery_sdk.protocol import Datatype, InferRequest, Tensor, v2
 from servery_sdk.protocol import grpc as codec
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 
-BAD = 13
+BAD, BROKEN = 13, 17
 MODEL = f"""
 import numpy as np
 from servery_sdk.protocol import Datatype, InferResponse, Tensor
@@ -42,6 +42,8 @@ class Model:
         for tensor in request.inputs:
             if tensor.data.dtype.kind in "iuf" and (tensor.data == {BAD}).any():
                 raise ValueError("unlucky")
+            if tensor.data.dtype.kind in "iuf" and (tensor.data == {BROKEN}).any():
+                raise RuntimeError("broken")
         # How tensors travel is between the codecs, and not the model's to tell.
         said = repr(sorted((n, v) for n, v in request.parameters.items() if not n.startswith("binary_data")))
         kinds = np.empty(rows, dtype=object)
@@ -154,8 +156,8 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         runner.run(_stop(running))
 
 
-INTEGERS = st.sampled_from([0, 1, -7, BAD, 2**53 + 1, -(2**62) - 1])
-REALS = st.sampled_from([0.0, 0.5, -1.25, 0.1, 1e300, float(BAD), 3.0])
+INTEGERS = st.sampled_from([0, 1, -7, BAD, BROKEN, 2**53 + 1, -(2**62) - 1])
+REALS = st.sampled_from([0.0, 0.5, -1.25, 0.1, 1e300, float(BAD), float(BROKEN), 3.0])
 TEXTS = st.sampled_from(["", "a", "\u00e9", 'x"]', "]}"])
 ELEMENTS = {
     Datatype.INT64: INTEGERS,
@@ -263,7 +265,7 @@ async def _compare(running: Running, sent: Sequence[Sent]) -> None:
 
 
 @pytest.mark.parametrize("parameters", [{}, {"whole": True}], ids=["rows", "whole"])
-@pytest.mark.parametrize("bad", [0, BAD], ids=["good", "bad"])
+@pytest.mark.parametrize("bad", [0, BAD, BROKEN], ids=["good", "bad", "broken"])
 def test_many_alike_get_what_each_would_get_alone(running: Running, parameters: dict[str, bool], bad: int) -> None:
     numbers = [*range(20, 35), bad]
     documents = [{"instances": [[number]], "parameters": parameters} for number in numbers]
@@ -281,8 +283,40 @@ def test_many_alike_get_what_each_would_get_alone(running: Running, parameters: 
     assert counted["servery_agent_batch_requests_sum"] > counted["servery_agent_batch_requests_count"]
     if parameters:
         assert counted['servery_agent_batch_retries_total{reason="whole"}'] > 0
-    elif bad == BAD:
-        assert counted['servery_agent_batch_retries_total{reason="wrong"}'] > 0
+    elif bad:
+        why = "wrong" if bad == BAD else "failed"
+        assert counted[f'servery_agent_batch_retries_total{{reason="{why}"}}'] > 0
+
+
+LONG_ROWS = st.sampled_from(
+    [
+        [list(range(1500))],
+        [list(range(1501))],
+        [[number / 7 for number in range(600)]],
+        [[1e-9 * number for number in range(600)], [float(BAD)] * 600],
+        [[BROKEN] * 1500],
+        [[[number, number + 1] for number in range(900)]],
+        [[[number] * 900 for number in range(2)]] * 2,
+        [[1] * 1500, [1] * 1499],
+        [[2**63] * 300],
+        [10**18] * 300,
+        list(range(2000)),
+        [["a" * 900]] * 6,
+        [[[]] * 2000],
+    ]
+)
+"""That are looked through by numpy, of which each kind ends in another branch."""
+
+
+@given(st.lists(LONG_ROWS, min_size=2, max_size=10), st.sampled_from([(",", ":"), (", ", ": ")]), st.booleans())
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_long_bodies_get_what_each_would_get_alone(
+    running: Running, bodies: list[Any], separators: tuple[str, str], is_cut: bool
+) -> None:
+    texts = [json.dumps({"instances": rows}, separators=separators).encode() for rows in bodies]
+    if is_cut:
+        texts[0] = texts[0].replace(b"]", b"", 1)
+    running.runner.run(_compare(running, [Sent("/v1/models/m:predict", text) for text in texts * 2]))
 
 
 @given(st.data())

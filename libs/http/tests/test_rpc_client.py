@@ -10,7 +10,7 @@ import grpc
 import pytest
 from behind import listening, until
 from servery_http.address import Address
-from servery_http.rpc.calls import Done, Failure, Status
+from servery_http.rpc.calls import Answer, Done, Failure, Outcome, Status
 from servery_http.rpc.client import RpcChannel, Unsent, block_of
 from servery_http.rpc.server import RpcServer
 
@@ -24,10 +24,17 @@ class Site:
         self.entered = asyncio.Event()
         self.given_up = asyncio.Event()
         self.handlers = {b"/a/Echo": lambda message, done: done(message), b"/a/Later": self.later, b"/a/No": self.no}
+        self.handlers |= {b"/a/Marked": self.marked, b"/a/MarkedNo": self.marked_no}
 
     def later(self, message: bytes, done: Done) -> Callable[[], None]:
         self.entered.set()
         return self.given_up.set
+
+    def marked(self, message: bytes, done: Done) -> None:
+        done(Answer(message, ((b"x-model", b"m"),), ((b"x-cost-bin", b"AQI"),)))
+
+    def marked_no(self, message: bytes, done: Done) -> None:
+        done(Failure(Status.INTERNAL, "no", ((b"grpc-status-details-bin", b"CA0"),)))
 
     def no(self, message: bytes, done: Done) -> None:
         raise Failure(Status.PERMISSION_DENIED, "not \u00fcber 100 %")
@@ -44,8 +51,8 @@ def channel_to(port: int, probe: bytes = b"/a/Echo") -> RpcChannel:
     return RpcChannel(Address(port=port), probe=probe, max_message_bytes=4_000_000)
 
 
-async def ask(channel: RpcChannel, path: bytes, message: bytes = b"") -> bytes | Failure:
-    answered: asyncio.Future[bytes | Failure] = asyncio.get_running_loop().create_future()
+async def ask(channel: RpcChannel, path: bytes, message: bytes = b"") -> Outcome:
+    answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     channel.ask(block_of(path), message, answered.set_result)
     return await asyncio.wait_for(answered, PATIENCE_SECONDS)
 
@@ -70,6 +77,16 @@ async def test_failure_keeps_its_status_and_every_letter(site: tuple[Site, RpcSe
     failure = await ask(channel, b"/a/No")
     assert isinstance(failure, Failure)
     assert (failure.status, str(failure)) == (Status.PERMISSION_DENIED, "not \u00fcber 100 %")
+    channel.close()
+
+
+async def test_metadata_comes_back_before_and_after_a_message_and_with_a_failure(site: tuple[Site, RpcServer]) -> None:
+    channel = channel_to(site[1].port)
+    marked = Answer(b"m", ((b"x-model", b"m"),), ((b"x-cost-bin", b"AQI"),))
+    assert await ask(channel, b"/a/Marked", b"m") == marked
+    failure = await ask(channel, b"/a/MarkedNo")
+    assert isinstance(failure, Failure)
+    assert (failure.status, failure.trailers) == (Status.INTERNAL, ((b"grpc-status-details-bin", b"CA0"),))
     channel.close()
 
 

@@ -142,13 +142,60 @@ async def test_any_other_failure_goes_to_each_with_its_status_headers_and_words(
         await running.waits(*clients)
         await server.send(predicted(0))
         await asked_of(server)
-        await server.send(failed(500))
+        await server.send(failed(503))
         ids = set()
         for client in clients:
             first, headers, body = await client.message()
-            assert (first.split()[1], headers["x-why"], body) == ("500", "this", NO)
+            assert (first.split()[1], headers["x-why"], body) == ("503", "this", NO)
             ids.add(headers["x-request-id"])
         assert len(ids) == 2
+
+
+async def fail_together(running: Batching, server: Peer, *statuses: int) -> list[tuple[int, Any]]:
+    """Return what two callers are told: their batch is answered 500, and what is asked again by ``statuses``."""
+    clients = [await running.ask(1), await running.ask(2)]
+    await running.waits(*clients)
+    await server.send(predicted(0))
+    assert sorted(await asked_of(server)) == [1, 2]
+    await server.send(failed(500))
+    for peer in (server, await running.behind.accept()):
+        (value,) = await asked_of(peer)
+        status = statuses[value - 1]
+        await peer.send(predicted(value * 10) if status == 200 else failed(status))
+    return [await told(client) for client in clients]
+
+
+async def next_asked(running: Batching) -> tuple[Peer, Any]:
+    """Return what the server is asked next, and on which of its connections."""
+    asking = {asyncio.create_task(asked_of(peer)): peer for peer in running.behind.peers}
+    done, waiting = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    (found,) = done
+    return asking[found], found.result()
+
+
+async def test_one_that_makes_the_model_fail_fails_alone_and_others_go_on_together() -> None:
+    async with batching() as running:
+        _, server = await running.busy()
+        (first, answer), (second, _) = await fail_together(running, server, 200, 500)
+        assert (first, answer["predictions"], second) == (200, [10], 500)
+        await running.ask(3)
+        server, found = await next_asked(running)
+        assert found == [3]
+        await running.waits(await running.ask(4), await running.ask(5))
+        await server.send(predicted(30))
+        assert sorted((await next_asked(running))[1]) == [4, 5]
+
+
+async def test_what_fails_alone_as_well_goes_alone_for_a_while() -> None:
+    async with batching() as running:
+        _, server = await running.busy()
+        assert [status for status, _ in await fail_together(running, server, 500, 502)] == [500, 502]
+        for value in (3, 4):
+            await running.ask(value)
+            assert (await next_asked(running))[1] == [value]
 
 
 async def test_a_predictor_that_dies_is_told_to_each() -> None:

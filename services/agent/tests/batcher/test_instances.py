@@ -28,7 +28,7 @@ def test_parts_of_one_key_are_put_together_digit_by_digit(requests: list[tuple[l
             assert part.rows == len(rows)
             by_key.setdefault(part.key, []).append((rows, part))
     for alike in by_key.values():
-        whole = json.loads(instances.merged([part for _, part in alike]))
+        whole = json.loads(b"".join(instances.merged([part for _, part in alike])))
         assert repr(whole) == repr({"instances": [row for rows, _ in alike for row in rows]})
 
 

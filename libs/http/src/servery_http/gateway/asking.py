@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from servery_http.front import error
 from servery_http.gateway.gate import Gate
@@ -12,6 +13,7 @@ from servery_http.gateway.upstream import Pool, Upstream
 from servery_http.messages import Later, Request, Response, header
 
 _OURS = frozenset({b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade", b"x-request-id"})
+_SHORT_BYTES = 4096
 _NOT_KEPT = _OURS - {b"x-request-id"} | {b"content-type"}
 
 
@@ -19,6 +21,7 @@ class Asking(Later):
     """Answers what the server does; 429, 502, 503 or 504 where it does not."""
 
     __slots__ = (
+        "_body",
         "_gate",
         "_head",
         "_is_inside",
@@ -34,11 +37,18 @@ class Asking(Later):
     )
 
     def __init__(
-        self, pool: Pool, gate: Gate, request: Request, limits: GatewayLimits, known: Known[RequestHead]
+        self,
+        pool: Pool,
+        gate: Gate,
+        request: Request,
+        limits: GatewayLimits,
+        known: Known[RequestHead],
+        body: Sequence[bytes | memoryview],
     ) -> None:
         super().__init__(self._give_up)
         self._pool, self._gate, self._limits = pool, gate, limits
         self._request = request
+        self._body = body
         self._upstream: Upstream | None = None
         self._is_inside = False
         self._pieces: list[bytes] = []
@@ -108,11 +118,15 @@ class Asking(Later):
         passed = self.head.passed
         identified = header(self._request.headers, b"x-request-id")
         tail = b"127.0.0.1\r\n" + (b"x-request-id: %b\r\n" % identified if identified else b"")
-        body = self._request.body
-        if body or not self.head.is_repeatable:
-            tail += b"content-length: %d\r\n" % len(body)
-        # Long bodies are not copied once more.
-        upstream.transport.writelines((b"".join((passed, tail, b"\r\n")), body))
+        size = sum([len(piece) for piece in self._body])
+        if size or not self.head.is_repeatable:
+            tail += b"content-length: %d\r\n" % size
+        head = b"".join((passed, tail, b"\r\n"))
+        if size < _SHORT_BYTES:
+            upstream.transport.write(b"".join((head, *self._body)))
+        else:
+            # Long bodies are not copied once more.
+            upstream.transport.writelines((head, *self._body))
 
     def on_unreachable(self, why: str) -> None:
         if self._is_inside and self._upstream is None:

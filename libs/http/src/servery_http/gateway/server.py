@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from servery_http.address import Address
 from servery_http.front import error
@@ -137,13 +137,15 @@ class Gateway:
         if self.is_draining:
             front.shutdown()
 
-    def ask(self, request: Request) -> Later:
+    def ask(self, request: Request, body: Sequence[bytes | memoryview] = ()) -> Later:
         """Return the answer to come of the server behind, as a whole; for what answers requests that it has read whole.
+
+        ``body`` is instead of the request's own, in pieces that need not be put together.
 
         Its way is that of any request: through the gate, on a connection that waits. What fails is an answer with its
         status: 429, 502, 503, 504.
         """
-        return Asking(self.pool, self.gate, request, self.limits, self._known_own)
+        return Asking(self.pool, self.gate, request, self.limits, self._known_own, body or (request.body,))
 
     # Life.
 

@@ -21,8 +21,11 @@ _SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1
 _ENCODINGS = b"identity, deflate, gzip"
 """That messages may have which come; ours go as they are, as those of `grpcio` do where nothing else is said."""
 
-HEAD = encode(((b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", _ENCODINGS)))
-OK = encode(((b"grpc-status", b"0"),))
+_HEAD = ((b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", _ENCODINGS))
+_OK = ((b"grpc-status", b"0"),)
+HEAD = encode(_HEAD)
+OK = encode(_OK)
+_NO_METADATA = frozenset({b"content-type", b"grpc-accept-encoding", b"grpc-encoding", b"grpc-message", b"grpc-status"})
 
 
 class Status(IntEnum):
@@ -50,12 +53,31 @@ class Status(IntEnum):
 class Failure(Exception):
     """A call ends with ``status`` and words, and no message."""
 
-    def __init__(self, status: Status, message: str) -> None:
+    def __init__(self, status: Status, message: str, trailers: Fields = ()) -> None:
         super().__init__(message)
         self.status = status
+        self.trailers = trailers
 
 
-Done: TypeAlias = Callable[[bytes | Failure], None]
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A message with metadata, before and after it."""
+
+    message: bytes
+    head: Fields
+    trailers: Fields
+
+
+Outcome: TypeAlias = bytes | Answer | Failure
+"""What comes of a call: mostly a message and nothing beside."""
+
+
+def message_of(outcome: bytes | Answer) -> bytes:
+    """Return the message alone."""
+    return outcome.message if isinstance(outcome, Answer) else outcome
+
+
+Done: TypeAlias = Callable[[Outcome], None]
 """To be called once, with the message or why there is none; nothing happens where nobody waits any more."""
 
 Handler: TypeAlias = Callable[[bytes, Done], Callable[[], None] | None]
@@ -91,7 +113,7 @@ def timeout_seconds(value: bytes | None) -> float | None:
 
 
 @lru_cache(maxsize=256)
-def trailers_only(status: Status, message: str) -> bytes:
+def trailers_only(status: Status, message: str, metadata: Fields = ()) -> bytes:
     """Return the block that is a whole answer: a failure before any message."""
     return encode(
         (
@@ -100,6 +122,7 @@ def trailers_only(status: Status, message: str) -> bytes:
             (b"grpc-accept-encoding", _ENCODINGS),
             (b"grpc-status", b"%d" % status),
             (b"grpc-message", percent_encoded(message)),
+            *metadata,
         )
     )
 
@@ -109,3 +132,13 @@ def percent_encoded(message: str) -> bytes:
     return b"".join(
         b"%c" % byte if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in message.encode()
     )
+
+
+def metadata_of(fields: Fields) -> Fields:
+    """Return what of a head or of trailers is not the protocol's own."""
+    return tuple([field for field in fields if field[0][:1] != b":" and field[0] not in _NO_METADATA])
+
+
+def blocks_of(answer: Answer) -> tuple[bytes, bytes]:
+    """Return the head and the trailers of an answer that has metadata."""
+    return encode((*_HEAD, *answer.head)), encode((*_OK, *answer.trailers))

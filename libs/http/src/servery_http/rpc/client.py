@@ -11,7 +11,7 @@ from servery_http.http2 import connection, frames
 from servery_http.http2.connection import Connection, Stream
 from servery_http.http2.frames import ErrorCode, Setting
 from servery_http.http2.headers import Fields, encode, first
-from servery_http.rpc.calls import PREFIX, Done, Failure, Status
+from servery_http.rpc.calls import PREFIX, Answer, Done, Failure, Outcome, Status, metadata_of
 
 _MAX_LIST_BYTES = 256 * 1024
 _PROBE_SECONDS = 2.0
@@ -40,21 +40,22 @@ def block_of(path: bytes, metadata: Fields = ()) -> bytes:
 class _Asked(Stream):
     """A call on its way."""
 
-    __slots__ = ("done", "pieces", "size")
+    __slots__ = ("done", "head", "pieces", "size")
 
     def __init__(self, connection: Connection, number: int, window: int, done: Done) -> None:
         super().__init__(connection, number, window)
         self.done = done
+        self.head: Fields = ()
         self.pieces: list[bytes] = []
         self.size = 0
 
-    def finish(self, outcome: bytes | Failure) -> None:
+    def finish(self, outcome: Outcome) -> None:
         """Tell who asked, who may hold what holds this: neither should wait for the collector."""
         done, self.done = self.done, _nobody
         done(outcome)
 
 
-def _nobody(_outcome: bytes | Failure) -> None:
+def _nobody(_outcome: Outcome) -> None:
     pass
 
 
@@ -101,7 +102,9 @@ class _Calls(Connection):
             return
         assert isinstance(stream, _Asked)
         if end:
-            self._end_with(stream, _outcome(fields, b"".join(stream.pieces)))
+            self._end_with(stream, _outcome(fields, b"".join(stream.pieces), stream.head))
+        else:
+            stream.head = metadata_of(fields)
 
     def on_data(self, stream: Stream, data: bytes, *, end: bool) -> None:
         assert isinstance(stream, _Asked)
@@ -113,7 +116,7 @@ class _Calls(Connection):
         elif end:
             self._end_with(stream, Failure(Status.INTERNAL, "the answer ended without a status"))
 
-    def _end_with(self, stream: _Asked, outcome: bytes | Failure) -> None:
+    def _end_with(self, stream: _Asked, outcome: Outcome) -> None:
         if stream.receiving and stream.sending:
             self.reset(stream, ErrorCode.NO_ERROR)
         self._streams.pop(stream.id, None)
@@ -156,7 +159,7 @@ class _Calls(Connection):
         super().abort()
 
 
-def _outcome(fields: Fields, body: bytes) -> bytes | Failure:
+def _outcome(fields: Fields, body: bytes, head: Fields) -> Outcome:
     said = first(fields, b"grpc-status")
     if said is None:
         http = int(first(fields, b":status") or b"0")
@@ -164,10 +167,12 @@ def _outcome(fields: Fields, body: bytes) -> bytes | Failure:
         return Failure(_STATUS_OF_HTTP.get(http, unknown), f"the server answers HTTP {http} and no grpc-status")
     if said != b"0":
         status = Status(int(said)) if said.isdigit() and int(said) <= max(Status) else Status.UNKNOWN
-        return Failure(status, unquote((first(fields, b"grpc-message") or b"").decode("latin-1")))
+        words = unquote((first(fields, b"grpc-message") or b"").decode("latin-1"))
+        return Failure(status, words, (*head, *metadata_of(fields)))
     if len(body) < PREFIX.size or PREFIX.unpack_from(body) != (0, len(body) - PREFIX.size):
         return Failure(Status.INTERNAL, "the answer is not one message that is not compressed")
-    return body[PREFIX.size :]
+    message, trailers = body[PREFIX.size :], metadata_of(fields)
+    return Answer(message, head, trailers) if head or trailers else message
 
 
 class RpcChannel:
@@ -197,8 +202,8 @@ class RpcChannel:
             self._loop.call_later(_PROBE_SECONDS, cancel)
         return self._is_spoken
 
-    def _on_probed(self, outcome: bytes | Failure) -> None:
-        self._is_spoken = isinstance(outcome, bytes)
+    def _on_probed(self, outcome: Outcome) -> None:
+        self._is_spoken = not isinstance(outcome, Failure)
 
     def ask(self, block: bytes, message: bytes, done: Done) -> Callable[[], None]:
         """Call ``done`` once with what comes of a call, never before this returns; return what gives it up."""

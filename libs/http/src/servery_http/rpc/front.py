@@ -21,11 +21,15 @@ from servery_http.rpc.calls import (
     HEAD,
     OK,
     PREFIX,
+    Answer,
     Failure,
     Handler,
     Handlers,
     Headed,
+    Outcome,
     Status,
+    blocks_of,
+    message_of,
     timeout_seconds,
     trailers_only,
 )
@@ -401,25 +405,28 @@ class RpcFront(Connection):
 
     # Answers.
 
-    def _on_done(self, call: _Call, outcome: bytes | Failure) -> None:
-        if not isinstance(outcome, bytes):
+    def _on_done(self, call: _Call, outcome: Outcome) -> None:
+        if isinstance(outcome, Failure):
             self._refuse(call, outcome)
-        elif len(outcome) > self._limits.max_message_bytes:
-            self._refuse(call, self._too_long("answer", len(outcome)))
+        elif len(message_of(outcome)) > self._limits.max_message_bytes:
+            self._refuse(call, self._too_long("answer", len(message_of(outcome))))
         else:
             self._answer(call, outcome)
 
-    def _answer(self, call: _Call, message: bytes) -> None:
+    def _answer(self, call: _Call, answer: bytes | Answer) -> None:
         if not call.sending:
             return
+        message = message_of(answer)
         if call.timer is not None:
             call.timer.cancel()
         self._resets = min(self._resets + 1.0, _RESETS)
         number, size = call.id, len(message) + PREFIX.size
-        if size > frames.MAX_FRAME_BYTES or size > self._window or size > call.window or not self._has_sent_block:
-            self.send_block(call, HEAD, end=False)
+        is_plain = answer is message and size <= frames.MAX_FRAME_BYTES
+        if not is_plain or size > self._window or size > call.window or not self._has_sent_block:
+            head, trailers = blocks_of(answer) if isinstance(answer, Answer) else (HEAD, OK)
+            self.send_block(call, head, end=False)
             self.send_data(call, PREFIX.pack(0, len(message)) + message, end=False)
-            self.send_block(call, OK, end=True)
+            self.send_block(call, trailers, end=True)
         else:
             self._window -= size
             pack = frames.HEADER.pack
@@ -439,7 +446,7 @@ class RpcFront(Connection):
             return
         if isinstance(stream, _Call) and stream.timer is not None:
             stream.timer.cancel()
-        self.send_block(stream, trailers_only(failure.status, str(failure)), end=True)
+        self.send_block(stream, trailers_only(failure.status, str(failure), failure.trailers), end=True)
         if stream.receiving:
             # It has its answer; the rest of what it would say need not come.
             self.reset(stream, ErrorCode.NO_ERROR)

@@ -73,8 +73,8 @@ class Counts:
         yield self._waits.family("servery_agent_batch_wait_seconds", "That a request waited for its batch to go.")
         retried = CounterMetricFamily(
             "servery_agent_batch_retries",
-            "Batches whose requests were asked again one by one: the component said that input is wrong, or its answer "
-            "could not be taken apart (whole).",
+            "Batches whose requests were asked again one by one: the component said that input is wrong, failed, or its "
+            "answer could not be taken apart (whole).",
             labels=["reason"],
         )
         for why, count in sorted(self._apart.items()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from servery_http.address import Address
 from servery_http.gateway.routes import Route
 from servery_http.messages import Later, Request
@@ -42,9 +44,9 @@ class Batcher:
         """Have requests sent by ``ask``."""
         self._ask = ask
 
-    def _behind(self, request: Request) -> Later:
+    def _behind(self, request: Request, body: Sequence[bytes | memoryview] = ()) -> Later:
         assert self._ask is not None
-        return self._ask(request)
+        return self._ask(request, body)
 
     def route(self, method: str, path: str) -> Route | None:
         """Return the route of a request for inference; None for all others, which pass by."""

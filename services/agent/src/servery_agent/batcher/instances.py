@@ -1,18 +1,21 @@
 """KServe's v1: bodies put together and answers taken apart, as text wherever that can be. Pure.
 
 ``{"instances": […]}`` of numbers is never decoded: what lies between the brackets goes, as it came, between those of the
-batch, so that no digit is lost and 64 KiB cost 60 microseconds. Brackets and commas alone say how many rows there are
-and of which shape. Text that is no number makes the batch wrong, which has its requests asked one by one.
+batch, so that no digit is lost; where it is long, nor is it copied. Brackets and commas alone say how many rows there
+are and of which shape. Text that is no number makes the batch wrong, which has its requests asked one by one.
 """
 
 from __future__ import annotations
 
 import itertools
+import random
 import re
-import uuid
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import RequestError, batch, v1
@@ -23,6 +26,14 @@ _INSTANCES = "instances"
 _PREDICTIONS = "predictions"
 _BODY = re.compile(rb'\s*\{\s*"instances"\s*:\s*\[(.*)\]\s*\}\s*', re.DOTALL)
 _OF_NUMBERS = b"0123456789+-.eE \t\r\n"
+_LAST_BRACKET, _COMMA, _EXPONENT = b"],e"
+_LONG_BYTES = 4096
+"""Of a text that is looked through by numpy, and goes as it lies; what is shorter is copied sooner."""
+_MOST_BRACKETS = 64
+"""Beyond which it is quicker to drop the digits than to go from one bracket to the next."""
+_SAMPLE_BYTES, _FEW_IN_SAMPLE = 1024, 4
+
+_bits = random.Random(random.SystemRandom().getrandbits(128)).getrandbits  # noqa: S311  # ids are unique, not secret
 
 
 @dataclass(slots=True)
@@ -38,7 +49,7 @@ class Part:
 
     key: Hashable
     rows: int
-    text: bytes
+    text: bytes | memoryview
     rest: bytes = b""
 
 
@@ -46,32 +57,82 @@ def part(body: bytes) -> Part | None:
     """Return what a v1 body has for a batch; None where it goes alone: it is wrong, or its rows have no common shape."""
     found = _BODY.fullmatch(body)
     if found is not None:
-        text = found[1]
-        skeleton = text.translate(None, _OF_NUMBERS)
-        if not skeleton.translate(None, b"[],"):
-            return _numbers(text, skeleton)
+        start, stop = found.span(1)
+        if stop - start >= _LONG_BYTES:
+            text: bytes | memoryview = memoryview(body)[start:stop]
+            skeleton = _of_long(body, start, stop)
+        else:
+            text = body[start:stop]
+            skeleton = text.translate(None, _OF_NUMBERS)
+            if skeleton.translate(None, b"[],"):
+                skeleton = None
+        if skeleton is not None:
+            is_real = any(body.find(mark, start, stop) >= 0 for mark in (b".", b"e", b"E"))
+            return _numbers(text, skeleton, is_real=is_real)
     return _documents(body)
 
 
-def _numbers(text: bytes, skeleton: bytes) -> Part | None:
-    is_real = b"." in text or b"e" in text or b"E" in text
+def _of_long(body: bytes, start: int, stop: int) -> bytes | None:
+    """Return the brackets and commas of a long text; None where there is more than numbers, or may be.
+
+    What is neither a number nor a letter or a string is not looked for: such a text is no JSON.
+    """
+    characters = np.frombuffer(body, np.uint8, stop - start, start)
+    last = characters.max()
+    if last > _LAST_BRACKET and (last != _EXPONENT or body.find(b"N", start, stop) >= 0):
+        return None
+    if body.find(b'"', start, stop) >= 0:
+        return None
+    skeleton = None
+    if body.count(b"]", start, start + _SAMPLE_BYTES) <= _FEW_IN_SAMPLE:
+        skeleton = _of_few_brackets(body, start, stop, characters)
+    return body[start:stop].translate(None, _OF_NUMBERS) if skeleton is None else skeleton
+
+
+def _of_few_brackets(body: bytes, start: int, stop: int, characters: npt.NDArray[np.uint8]) -> bytes | None:
+    """Return the same from bracket to bracket, in a third of the time; None where there are many."""
+    commas = characters == _COMMA
+    found: list[bytes] = []
+    at, opens, closes = start, body.find(b"[", start, stop), body.find(b"]", start, stop)
+    while closes >= 0:
+        if len(found) > _MOST_BRACKETS * 2:
+            return None
+        is_open = 0 <= opens < closes
+        bracket = opens if is_open else closes
+        found.append(b"," * np.count_nonzero(commas[at - start : bracket - start]))
+        found.append(b"[" if is_open else b"]")
+        at = bracket + 1
+        if is_open:
+            opens = body.find(b"[", at, stop)
+        else:
+            closes = body.find(b"]", at, stop)
+    if opens >= 0:
+        return None
+    found.append(b"," * np.count_nonzero(commas[at - start :]))
+    return b"".join(found)
+
+
+def _numbers(text: bytes | memoryview, skeleton: bytes, *, is_real: bool) -> Part | None:
     if not is_real and texts.is_wide(text):
         return None
     depth = len(skeleton) - len(skeleton.lstrip(b"["))
     if not depth:
-        if b"[" in skeleton or b"]" in skeleton or not text.strip():
+        if b"[" in skeleton or b"]" in skeleton or not bytes(text).strip():
             return None
-        return Part((is_real, b""), len(skeleton) + 1, text)
+        return Part((is_real, 0), len(skeleton) + 1, text)
     row = skeleton[: skeleton.find(b"]" * depth) + depth]
     rows = 1
     if row != skeleton:
         rows, left = divmod(len(skeleton) + 1, len(row) + 1)
         if left or skeleton != b",".join([row] * rows):
             return None
-    if b"[]" in row and b"[]" in text.translate(None, b" \t\r\n"):
+    if (depth > 1 or len(row) == 2) and b"[]" in row and b"[]" in bytes(text).translate(None, b" \t\r\n"):
         # Brackets around one number and around none look alike without it.
         return None
-    return Part((is_real, row), rows, text)
+    if depth == 1 and row.rfind(b"["):
+        return None
+    # Of a flat row its length says all.
+    return Part((is_real, len(row) if depth == 1 else row), rows, text)
 
 
 def _documents(body: bytes) -> Part | None:
@@ -89,10 +150,15 @@ def _documents(body: bytes) -> Part | None:
     return Part((key, rest), len(instances), orjson.dumps(instances)[1:-1], rest)
 
 
-def merged(parts: Sequence[Part]) -> bytes:
-    """Return the body of parts that have equal keys."""
+def merged(parts: Sequence[Part]) -> list[bytes | memoryview]:
+    """Return the body of parts that have equal keys, in pieces: one, where it is short."""
     rest = parts[0].rest
-    return b'{%b"instances":[%b]}' % (rest + b"," if rest else b"", b",".join([part.text for part in parts]))
+    head = b'{%b"instances":[' % (rest + b"," if rest else b"")
+    found: list[bytes | memoryview] = [head]
+    for part in parts:
+        found += (part.text, b",")
+    found[-1] = b"]}"
+    return found if sum([len(part.text) for part in parts]) >= _LONG_BYTES else [b"".join(found)]
 
 
 def split(body: bytes, rows: Sequence[int]) -> list[bytes] | None:
@@ -113,7 +179,7 @@ def split(body: bytes, rows: Sequence[int]) -> list[bytes] | None:
             by_row[name] = value
         elif isinstance(value, dict):
             return None
-    head = {"message": "", "batchId": str(uuid.uuid4()), **document}
+    head = {"message": "", "batchId": _batch_id(), **document}
     bodies: list[bytes] = []
     for start, stop in itertools.pairwise(itertools.accumulate(rows, initial=0)):
         for name, values in by_row.items():
@@ -127,7 +193,7 @@ def alone(body: bytes) -> bytes:
     text = body.strip()
     if text[:1] != b"{" or text[-1:] != b"}" or not text[1:-1].strip():
         return body
-    ours = {"message": "", "batchId": str(uuid.uuid4())}
+    ours = {"message": "", "batchId": _batch_id()}
     if b'"message"' in text or b'"batchId"' in text:
         document = texts.loaded(body)
         if document is None:
@@ -136,3 +202,7 @@ def alone(body: bytes) -> bytes:
         if not ours:
             return body
     return orjson.dumps(ours)[:-1] + b"," + text[1:]
+
+
+def _batch_id() -> str:
+    return str(UUID(int=_bits(128), version=4))

@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 _APART_SECONDS = 60.0
 """That requests go alone after an answer to some like them could not be taken apart."""
+_FAILING_SECONDS = 10.0
+"""That they go alone after a batch that failed, and each of its requests alone as well: the predictor, which is not well,
+is asked no more often then than if there were no batches."""
 _MOST_APART = 1000
 
 GiveUp: TypeAlias = Callable[[], object]
@@ -53,8 +56,8 @@ class Apart:
     """Instead of outcomes: each request of the batch is to be asked alone.
 
     Args:
-        why: For the log and the metrics: ``wrong``, where the predictor says so of its input, or ``whole``, where its
-            answer cannot be taken apart.
+        why: For the log and the metrics: ``wrong``, where the predictor says so of its input, ``whole``, where its
+            answer cannot be taken apart, or ``failed``, where one of them may have made the model fail.
     """
 
     def __init__(self, why: str) -> None:
@@ -75,6 +78,9 @@ class Wire(Protocol[C, O]):
 
     def answer(self, asked: C, outcome: O) -> None:
         """Answer the caller."""
+
+    def is_failure(self, outcome: O) -> bool:
+        """Return whether the predictor failed, whatever it was asked."""
 
     def late(self, seconds: float) -> O:
         """Return the answer to who waited in vain."""
@@ -134,12 +140,14 @@ class Lanes(Generic[A, O]):
             lane = self._lanes[name] = _Lane(self, name)
         lane.submit(asked)
 
-    def ask_alone(self, asked: A) -> None:
+    def ask_alone(self, asked: A, trial: Trial | None = None) -> None:
         """Send one at once, as it came."""
         call = asked.call = _Call((asked,), None)
 
         def done(outcome: O) -> None:
             call.end()
+            if trial is not None:
+                trial.on_outcome(is_failure=self.wire.is_failure(outcome))
             self.finish(asked, outcome)
 
         call.give_up = self.wire.alone(asked, done)
@@ -152,15 +160,13 @@ class Lanes(Generic[A, O]):
             asked.is_over = True
             self.wire.answer(asked, outcome)
 
-    def set_apart(self, name: Hashable, key: Hashable) -> None:
+    def set_apart(self, name: Hashable, key: Hashable, why: str) -> None:
         """Ask for nothing like this together with others for a while."""
         if len(self._apart) >= _MOST_APART:
             self._apart.clear()
-        self._apart[name, key] = self.loop.time() + _APART_SECONDS
-        logger.warning(
-            "an answer cannot be taken apart: such requests go one by one",
-            extra={"lane": name, "seconds": _APART_SECONDS},
-        )
+        seconds, words = _REASONS[why]
+        self._apart[name, key] = self.loop.time() + seconds
+        logger.warning(words, extra={"lane": name, "seconds": seconds})
 
     def _stands_apart(self, kind: tuple[Hashable, Hashable], now: float) -> bool:
         if not self._apart:
@@ -173,6 +179,25 @@ class Lanes(Generic[A, O]):
     def forget(self, name: Hashable) -> None:
         """Drop a lane in which nothing is."""
         self._lanes.pop(name, None)
+
+
+class Trial:
+    """Requests of a failed batch that are asked alone: it was nobody's input where all of them fail again.
+
+    Args:
+        asked: So many.
+        on_vain: Called once where that is so. Those whose callers went away count as neither.
+    """
+
+    def __init__(self, asked: int, on_vain: Callable[[], None]) -> None:
+        self._left = asked
+        self._on_vain = on_vain
+
+    def on_outcome(self, *, is_failure: bool) -> None:
+        """Learn what came of one."""
+        self._left -= is_failure
+        if is_failure and not self._left:
+            self._on_vain()
 
 
 class _Lane(Generic[A, O]):
@@ -255,15 +280,20 @@ class _Lane(Generic[A, O]):
         lanes = self._lanes
         call.end()
         if isinstance(outcomes, Apart):
-            lanes.counts.on_apart(outcomes.why)
-            if outcomes.why == WHOLE:
-                lanes.set_apart(self._name, asked[0].key)
-            for one in asked:
-                if not one.is_over:
-                    lanes.ask_alone(one)
+            self._ask_apart(asked, outcomes.why)
             return
         for one, outcome in zip(asked, outcomes, strict=True):
             lanes.finish(one, outcome)
+
+    def _ask_apart(self, asked: Sequence[A], why: str) -> None:
+        lanes, name, key = self._lanes, self._name, asked[0].key
+        lanes.counts.on_apart(why)
+        if why == WHOLE:
+            lanes.set_apart(name, key, why)
+        waiting = [one for one in asked if not one.is_over]
+        trial = Trial(len(waiting), lambda: lanes.set_apart(name, key, why)) if why == FAILED else None
+        for one in waiting:
+            lanes.ask_alone(one, trial)
 
     def leave(self, call: _Call) -> None:
         """Count a call no more."""
@@ -274,4 +304,9 @@ class _Lane(Generic[A, O]):
             self._lanes.forget(self._name)
 
 
-WRONG, WHOLE = "wrong", "whole"
+WRONG, WHOLE, FAILED = "wrong", "whole", "failed"
+
+_REASONS = {
+    WHOLE: (_APART_SECONDS, "an answer cannot be taken apart: such requests go one by one"),
+    FAILED: (_FAILING_SECONDS, "a batch failed, and each of its requests alone: such requests go one by one"),
+}

@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, TypeAlias
 from urllib.parse import unquote
 
 from servery_http.front import error
 from servery_http.gateway.routes import Answer, Route
 from servery_http.messages import Headers, Later, Request, Response, header
-from servery_http.rpc.calls import Failure, Status
+from servery_http.rpc.calls import Failure, Outcome, Status, message_of
 from servery_http.rpc.client import RpcChannel, Unsent, block_of
-from servery_sdk.protocol import InferRequest, v2
+from servery_sdk.protocol import v2
+from servery_sdk.protocol.batch import Merged
 
 from servery_agent.batcher import instances, tensors
 from servery_agent.batcher.fields import JSON_LENGTH, Manners
-from servery_agent.batcher.lanes import WHOLE, WRONG, Apart, Asked, GiveUp, Lanes
+from servery_agent.batcher.lanes import FAILED, WHOLE, WRONG, Apart, Asked, GiveUp, Lanes
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,8 @@ _JSON = b"application/json"
 _BINARY = b"application/octet-stream"
 _WRONG = frozenset({400, 413, 422})
 """What a predictor says of input that is wrong, 422 where it is FastAPI's to say; 413 may be so of the batch alone."""
+_FAILED = 500
+"""What a model that raises is, and so may be of one request; what else is 5xx is of a server that is not well."""
 _OF_ONE_ANSWER = frozenset({b"x-request-id", b"etag", b"content-md5", b"digest", b"content-digest", JSON_LENGTH})
 
 _HTTP = {
@@ -47,7 +52,14 @@ _HTTP = {
 }
 """Source: google.rpc.Code; what is not here is 500."""
 
-Ask = Callable[[Request], Later]
+Pieces: TypeAlias = Sequence[bytes | memoryview]
+
+
+class Ask(Protocol):
+    """Asks the server behind."""
+
+    def __call__(self, request: Request, body: Pieces = ()) -> Later:
+        """Return its answer to come; ``body`` is instead of the request's own."""
 
 
 class RestAsked(Asked):
@@ -81,6 +93,9 @@ class _Rest:
     def answer(self, asked: RestAsked, outcome: Response) -> None:
         asked.later.answer(outcome)
 
+    def is_failure(self, outcome: Response) -> bool:
+        return outcome.status >= 500
+
     def late(self, seconds: float) -> Response:
         return error(504, f"the predictor did not answer the batch within {seconds:g} s")
 
@@ -89,8 +104,8 @@ class _Rest:
         full.headers = ((b"retry-after", b"1"),)
         return full
 
-    def _send(self, request: Request, done: Callable[[Response], None]) -> GiveUp:
-        later = self._ask(request)
+    def _send(self, request: Request, done: Callable[[Response], None], body: Pieces = ()) -> GiveUp:
+        later = self._ask(request, body)
         # Cancelled by us alone, who then say why; nobody hears it from here.
         later.then(lambda response: None if response is None else done(response))
         return later.cancel
@@ -98,7 +113,7 @@ class _Rest:
     def _together(
         self,
         asked: Sequence[RestAsked],
-        body: bytes,
+        body: Pieces,
         more: Headers,
         split: Callable[[Response], Sequence[Response] | None],
         done: Callable[[Sequence[Response] | Apart], None],
@@ -110,13 +125,15 @@ class _Rest:
         def on_answer(response: Response) -> None:
             if response.status in _WRONG:
                 done(Apart(WRONG))
+            elif response.status == _FAILED:
+                done(Apart(FAILED))
             elif response.status != 200:
                 done([_copy(response) for _ in asked])
             else:
                 parts = split(response)
                 done(Apart(WHOLE) if parts is None else parts)
 
-        return self._send(Request(first.method, first.path, first.query, headers, body), on_answer)
+        return self._send(Request(first.method, first.path, first.query, headers, b""), on_answer, body)
 
 
 def _copy(response: Response) -> Response:
@@ -156,6 +173,16 @@ class V1(_Rest):
         return self._together(asked, instances.merged(parts), ((b"content-type", _JSON),), split, done)
 
 
+@dataclass(frozen=True, slots=True)
+class _V2Batch:
+    """Requests that go as one, by whichever wire."""
+
+    asked: Sequence[_V2Asked]
+    parts: Sequence[tensors.Part]
+    merged: Merged
+    done: Callable[[Sequence[Response] | Apart], None]
+
+
 class V2(_Rest):
     """``infer`` of any model: by gRPC where the predictor speaks that."""
 
@@ -170,52 +197,43 @@ class V2(_Rest):
     def together(self, asked: Sequence[_V2Asked], done: Callable[[Sequence[Response] | Apart], None]) -> GiveUp:
         """Send all tensors as those of one request."""
         parts = [one.part for one in asked]
-        merged = tensors.merged(parts)
+        batch = _V2Batch(asked, parts, tensors.merged(parts), done)
         if all(part.to_grpc for part in parts) and self._channel.is_spoken:
-            return self._by_grpc(asked, parts, merged.request, merged.offsets, done)
-        return self._by_rest(asked, parts, merged.request, merged.offsets, done)
+            return self._by_grpc(batch)
+        return self._by_rest(batch)
 
-    def _by_rest(
-        self,
-        asked: Sequence[_V2Asked],
-        parts: Sequence[tensors.Part],
-        request: InferRequest,
-        offsets: Sequence[int],
-        done: Callable[[Sequence[Response] | Apart], None],
-    ) -> GiveUp:
-        encoded = tensors.rest_body(request, parts)
+    def _by_rest(self, batch: _V2Batch) -> GiveUp:
+        parts, offsets = batch.parts, batch.merged.offsets
+        encoded = tensors.rest_body(batch.merged.request, parts)
 
         def split(response: Response) -> Sequence[Response] | None:
             said = header(response.headers, JSON_LENGTH)
             length = int(said) if said is not None and said.isdigit() else None
             return _answers(tensors.rest_from_rest(response.body, length, offsets, parts), _kept(response))
 
-        return self._together(asked, encoded.body, _typed(encoded), split, done)
+        return self._together(batch.asked, (encoded.body,), _typed(encoded), split, batch.done)
 
-    def _by_grpc(
-        self,
-        asked: Sequence[_V2Asked],
-        parts: Sequence[tensors.Part],
-        request: InferRequest,
-        offsets: Sequence[int],
-        done: Callable[[Sequence[Response] | Apart], None],
-    ) -> GiveUp:
+    def _by_grpc(self, batch: _V2Batch) -> GiveUp:
+        asked, done = batch.asked, batch.done
         give_up: GiveUp
 
-        def on_done(outcome: bytes | Failure) -> None:
+        def on_done(outcome: Outcome) -> None:
             nonlocal give_up
-            if isinstance(outcome, bytes):
-                answers = _answers(tensors.rest_from_grpc(outcome, offsets, parts), ())
+            if not isinstance(outcome, Failure):
+                answers = _answers(tensors.rest_from_grpc(message_of(outcome), batch.merged.offsets, batch.parts), ())
                 done(Apart(WHOLE) if answers is None else answers)
             elif outcome.status is Status.INVALID_ARGUMENT:
                 done(Apart(WRONG))
             elif isinstance(outcome, Unsent) or outcome.status is Status.UNIMPLEMENTED:
-                give_up = self._by_rest(asked, parts, request, offsets, done)
+                give_up = self._by_rest(batch)
+            elif (status := _HTTP.get(outcome.status, _FAILED)) == _FAILED:
+                done(Apart(FAILED))
             else:
-                done([error(_HTTP.get(outcome.status, 500), str(outcome)) for _ in asked])
+                done([error(status, str(outcome)) for _ in asked])
 
         metadata = tuple(one for one in asked[0].kept if one[0] not in _NOT_METADATA)
-        give_up = self._channel.ask(block_of(INFER, metadata), tensors.grpc_message(request, raw=True), on_done)
+        message = tensors.grpc_message(batch.merged.request, raw=True)
+        give_up = self._channel.ask(block_of(INFER, metadata), message, on_done)
         return lambda: give_up()
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 
 from servery_http.http2.headers import Fields
-from servery_http.rpc.calls import Done, Failure, Handler, Status
+from servery_http.rpc.calls import Answer, Done, Failure, Handler, Outcome, Status, message_of
 from servery_http.rpc.client import RpcChannel, block_of
 
 from servery_agent.batcher import tensors
 from servery_agent.batcher.fields import that_matter
-from servery_agent.batcher.lanes import WHOLE, WRONG, Apart, Asked, GiveUp, Lanes
+from servery_agent.batcher.lanes import FAILED, WHOLE, WRONG, Apart, Asked, GiveUp, Lanes
 from servery_agent.batcher.rest import INFER
 
-Outcome = bytes | Failure
 _OURS = frozenset({b"te", b"content-type", b"grpc-encoding", b"grpc-accept-encoding", b"content-length"})
+
+
+_FAILED = frozenset({Status.INTERNAL, Status.UNKNOWN})
+"""What a model that raises is, and so may be of one call. Source: grpcio and KServe's interceptors."""
+_OF_SERVER = _FAILED | {Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.DATA_LOSS}
+_OF_ONE_ANSWER = frozenset({b"x-request-id"})
 
 
 class RpcAsked(Asked):
@@ -52,13 +57,15 @@ class Rpc:
         merged = tensors.merged(parts)
 
         def on_done(outcome: Outcome) -> None:
-            if isinstance(outcome, bytes):
-                answers = tensors.from_grpc(outcome, merged.offsets, parts)
-                done(Apart(WHOLE) if answers is None else answers)
+            if not isinstance(outcome, Failure):
+                answers = tensors.from_grpc(message_of(outcome), merged.offsets, parts)
+                done(Apart(WHOLE) if answers is None else _with_metadata(answers, outcome))
             elif outcome.status is Status.INVALID_ARGUMENT:
                 done(Apart(WRONG))
+            elif outcome.status in _FAILED:
+                done(Apart(FAILED))
             else:
-                done([outcome] * len(asked))
+                done([Failure(outcome.status, str(outcome), _shared(outcome.trailers))] * len(asked))
 
         message = tensors.grpc_message(merged.request, raw=parts[0].is_raw)
         return self._channel.ask(asked[0].batch_block, message, on_done)
@@ -68,6 +75,10 @@ class Rpc:
         done, asked.done = asked.done, _nobody
         done(outcome)
 
+    def is_failure(self, outcome: Outcome) -> bool:
+        """Return whether the server failed, whatever it was asked."""
+        return isinstance(outcome, Failure) and outcome.status in _OF_SERVER
+
     def late(self, seconds: float) -> Outcome:
         """Return that it is too late."""
         return Failure(Status.DEADLINE_EXCEEDED, f"the predictor did not answer the batch within {seconds:g} s")
@@ -75,6 +86,17 @@ class Rpc:
     def full(self, most: int) -> Outcome:
         """Return that too many wait."""
         return Failure(Status.RESOURCE_EXHAUSTED, f"{most} requests wait for the predictor, which is the limit")
+
+
+def _with_metadata(messages: Sequence[bytes], answer: bytes | Answer) -> Sequence[bytes | Answer]:
+    if not isinstance(answer, Answer):
+        return messages
+    head, trailers = _shared(answer.head), _shared(answer.trailers)
+    return [Answer(message, head, trailers) for message in messages]
+
+
+def _shared(metadata: Fields) -> Fields:
+    return tuple([field for field in metadata if field[0] not in _OF_ONE_ANSWER])
 
 
 def _nobody(_outcome: Outcome) -> None:

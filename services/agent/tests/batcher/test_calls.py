@@ -1,0 +1,105 @@
+"""Calls of gRPC through the batcher, and what goes with their answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from behind import PATIENCE_SECONDS
+from servery_agent.batcher.front import Batcher
+from servery_agent.batcher.policy import BatchLimits
+from servery_agent.batcher.rest import INFER
+from servery_http.address import Address
+from servery_http.gateway.server import Gateway
+from servery_http.rpc.calls import Answer, Done, Failure, Outcome, Status
+from servery_http.rpc.server import RpcServer
+from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
+from servery_sdk.protocol import grpc as codec
+from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
+
+
+class Site:
+    """A gateway with a batcher of two rows, and the predictor behind it: each call waits for the test's answer."""
+
+    def __init__(self) -> None:
+        self.asked: asyncio.Queue[tuple[pb.ModelInferRequest, Done]] = asyncio.Queue()
+        self.channel: grpc.aio.Channel
+
+    def infer(self, message: bytes, done: Done) -> None:
+        self.asked.put_nowait((pb.ModelInferRequest.FromString(message), done))
+
+    def ask(self, number: int) -> Any:
+        infer = self.channel.unary_unary(
+            INFER.decode(),
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelInferResponse.FromString,
+        )
+        tensor = Tensor(name="x", data=np.array([[number]]), datatype=Datatype.INT64)
+        return infer(codec.encode_request(InferRequest(model="m", inputs=(tensor,)), raw=True))
+
+    async def called(self, rows: int) -> Done:
+        """Return what answers the next call, which has so many rows."""
+        message, done = await asyncio.wait_for(self.asked.get(), PATIENCE_SECONDS)
+        assert message.inputs[0].shape[0] == rows
+        return done
+
+
+def echo(*numbers: int) -> bytes:
+    tensor = Tensor(name="y", data=np.array([[number] for number in numbers]), datatype=Datatype.INT64)
+    return codec.encode_response(InferResponse(model="m", outputs=(tensor,)), raw=True).SerializeToString()
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    made = Site()
+    nobody = Address(path=tmp_path / "nobody.sock")
+    async with RpcServer({INFER: made.infer}, tmp_path / "nobody.sock").running(drain_seconds=0) as server:
+        batcher = Batcher(BatchLimits(max_rows=2), rpc_upstream=Address(port=server.port))
+        gateway = Gateway(nobody, routes=batcher.route, handlers=batcher.handlers)
+        async with (
+            gateway.running(drain_seconds=0),
+            grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as made.channel,
+        ):
+            yield made
+        batcher.close()
+
+
+def said(metadata: Any) -> dict[str, str | bytes]:
+    return {name: value for name, value in metadata if not name.startswith("grpc-")}
+
+
+async def two_together(site: Site, outcome: Outcome) -> list[Any]:
+    """Return two calls whose batch, beside one that the predictor works at, came to ``outcome``."""
+    calls = [site.ask(0)]
+    await site.called(1)
+    calls += [site.ask(1), site.ask(2)]
+    (await site.called(2))(outcome)
+    return calls[1:]
+
+
+async def test_metadata_of_a_batch_reaches_each_caller_but_what_is_of_one(site: Site) -> None:
+    head = ((b"x-model-version", b"7"), (b"x-request-id", b"of the batch"))
+    for call in await two_together(site, Answer(echo(10, 20), head, ((b"x-cost-bin", b"AQI"),))):
+        assert (await call).outputs[0].shape == [1, 1]
+        assert said(await call.initial_metadata()) == {"x-model-version": "7"}
+        assert said(await call.trailing_metadata()) == {"x-cost-bin": b"\1\2"}
+
+
+async def test_metadata_of_a_failure_reaches_each_caller(site: Site) -> None:
+    failure = Failure(Status.UNAVAILABLE, "busy", ((b"x-retry", b"1"), (b"x-request-id", b"of the batch")))
+    for call in await two_together(site, failure):
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        assert said(await call.trailing_metadata()) == {"x-retry": "1"}
+
+
+@pytest.mark.parametrize("status", [Status.INTERNAL, Status.UNKNOWN, Status.INVALID_ARGUMENT])
+async def test_calls_of_a_failed_batch_are_made_one_by_one(site: Site, status: Status) -> None:
+    calls = await two_together(site, Failure(status, "no"))
+    (await site.called(1))(echo(10))
+    (await site.called(1))(Failure(status, "no"))
+    assert {await call.code() for call in calls} == {grpc.StatusCode.OK, grpc.StatusCode[status.name]}
