@@ -31,6 +31,9 @@ from transformers import (
     ViTForImageClassification,
     ViTImageProcessorPil,
     ViTModel,
+    VitsConfig,
+    VitsModel,
+    VitsTokenizer,
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
@@ -203,10 +206,51 @@ def perceiver(kind: str, directory: Path, *, seed: int = 0) -> tuple[Any, ...]:
     """Write a model of ``kind`` to ``directory``, and return it with its processor, and its tokenizer where it has one."""
     directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    parts = {"ctc": lambda: _ctc(directory), "whisper": _whisper}.get(kind, MAKERS.get(kind))()
+    made: dict[str, Callable[[], Any]] = {
+        "ctc": lambda: _ctc(directory),
+        "whisper": _whisper,
+        "voice": lambda: _voice(directory, 1),
+        "voices": lambda: _voice(directory, 3),
+    }
+    parts = made.get(kind, MAKERS.get(kind))()
     for part in parts:
         part.save_pretrained(directory)
     return (parts[0].eval(), *parts[1:])
+
+
+def _voice(directory: Path, voices: int) -> Any:
+    """A VITS of letters, with one voice or several; it draws no noise unless its config is told to."""
+    letters = ["_", *"abcdefghijklmnopqrstuvwxyz '"]
+    vocabulary = directory / "letters.json"
+    vocabulary.write_text(json.dumps({letter: number for number, letter in enumerate(letters)}))
+    config = VitsConfig(
+        vocab_size=len(letters),
+        pad_token_id=0,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        ffn_dim=32,
+        layerdrop=0.0,
+        flow_size=16,
+        spectrogram_bins=9,
+        upsample_initial_channel=16,
+        upsample_rates=(8, 4),
+        upsample_kernel_sizes=(16, 8),
+        resblock_kernel_sizes=(3,),
+        resblock_dilation_sizes=((1, 3),),
+        depth_separable_num_layers=1,
+        duration_predictor_num_flows=1,
+        duration_predictor_filter_channels=16,
+        prior_encoder_num_flows=1,
+        prior_encoder_num_wavenet_layers=1,
+        posterior_encoder_num_wavenet_layers=1,
+        num_speakers=voices,
+        speaker_embedding_size=8 if voices > 1 else 0,
+        noise_scale=0.0 if voices == 1 else 0.6,
+        noise_scale_duration=0.0 if voices == 1 else 0.6,
+    )
+    tokenizer = VitsTokenizer(str(vocabulary), pad_token="_", unk_token="_", phonemize=False)
+    return VitsModel(config), tokenizer
 
 
 def _whisper() -> Any:

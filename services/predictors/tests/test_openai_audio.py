@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from servery_predictor.settings import Settings
 from servery_sdk.model import Option, OptionKind, Runtime
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
 from servery_sdk.protocol.elements import objects
+from servery_sdk.serving import InputError
 
 FILE = b"\x00RIFF\r\n--x\r\nhello"
 
@@ -106,12 +109,156 @@ async def test_times_come_in_every_shape(client: openai.AsyncOpenAI) -> None:
     assert text == f"{len(FILE)} bytes\n"
 
 
+async def events_of(client: openai.AsyncOpenAI, model: str) -> list[Any]:
+    stream = await client.audio.transcriptions.create(model=model, file=FILE, language="de", stream=True)
+    return [event async for event in stream]
+
+
+async def test_a_model_that_tells_all_at_once_streams_one_part(client: openai.AsyncOpenAI) -> None:
+    part, done = await events_of(client, "m")
+    assert (part.type, part.delta) == ("transcript.text.delta", f"{len(FILE)} bytes language=de")
+    assert (done.type, done.text) == ("transcript.text.done", part.delta)
+
+
+class Listener(Parrot):
+    """Tells what it hears word by word, until it is told to go on."""
+
+    stopped = asyncio.Event()
+    goes_on = asyncio.Event()
+
+    async def listen(self, request: InferRequest) -> AsyncGenerator[str, None]:
+        """Say three words; ``prompt`` is where it fails, or waits."""
+        words = {"one": "at", " two": "between", " three": "behind"}
+        try:
+            for word, place in words.items():
+                if request.parameters.get("prompt") == place:
+                    raise InputError("not a sound")
+                if request.parameters.get("prompt") == f"waits {place}":
+                    await type(self).goes_on.wait()
+                yield word
+        finally:
+            type(self).stopped.set()
+
+
+@pytest.fixture
+async def listening(tmp_path: Path) -> AsyncIterator[openai.AsyncOpenAI]:
+    Listener.stopped, Listener.goes_on = asyncio.Event(), asyncio.Event()
+    settings = Settings(
+        runtime="listener",
+        model_name="m",
+        model_dir=tmp_path,
+        host="127.0.0.1",
+        http_port=0,
+        enable_grpc=False,
+        request_timeout_seconds=0.2,
+    )
+    runtime = Runtime(name="listener", model_class=f"{__name__}:Listener")
+    predictor = Predictor(settings, runtime, Metrics(CollectorRegistry()))
+    await predictor.start()
+    async with openai.AsyncOpenAI(base_url=f"{predictor.http.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+    await predictor.stop()
+
+
+async def test_parts_come_while_the_model_hears(listening: openai.AsyncOpenAI) -> None:
+    events = await events_of(listening, "m")
+    assert [event.delta for event in events[:-1]] == ["one", " two", " three"]
+    assert events[-1].text == "one two three"
+    assert Listener.stopped.is_set()
+
+
+async def test_a_client_that_hangs_up_stops_the_model(listening: openai.AsyncOpenAI) -> None:
+    stream = await listening.audio.transcriptions.create(model="m", file=FILE, prompt="waits between", stream=True)
+    assert (await anext(aiter(stream))).type == "transcript.text.delta"
+    await stream.close()
+    async with asyncio.timeout(10):
+        await Listener.stopped.wait()
+    assert not Listener.goes_on.is_set()
+
+
+async def test_what_fails_first_has_a_status_and_what_fails_later_an_event(listening: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="not a sound"):
+        await listening.audio.transcriptions.create(model="m", file=FILE, prompt="at", stream=True)
+    for prompt, words in (("behind", "not a sound"), ("waits between", r"generated nothing in 0\.2 s")):
+        stream = await listening.audio.transcriptions.create(model="m", file=FILE, prompt=prompt, stream=True)
+        with pytest.raises(openai.APIError, match=words):
+            _ = [event async for event in stream]
+
+
+class Speaker:
+    """Says its parameters."""
+
+    speaks = True
+
+    def load(self, artifact: Path) -> None:
+        """Nothing lies there."""
+
+    def predict(self, request: InferRequest) -> InferResponse:
+        (texts,) = request.inputs
+        told = " ".join(f"{name}={value}" for name, value in sorted(request.parameters.items()))
+        files = [base64.b64encode(b"\xff" + text + told.encode()) for text in texts.data]
+        return InferResponse(
+            model=request.model, outputs=(Tensor(name="audio", data=objects(files), datatype=Datatype.BYTES),)
+        )
+
+
+@pytest.fixture
+async def speaking(tmp_path: Path) -> AsyncIterator[openai.AsyncOpenAI]:
+    settings = Settings(
+        runtime="speaker", model_name="m", model_dir=tmp_path, host="127.0.0.1", http_port=0, enable_grpc=False
+    )
+    runtime = Runtime(name="speaker", model_class=f"{__name__}:Speaker")
+    predictor = Predictor(settings, runtime, Metrics(CollectorRegistry()))
+    await predictor.start()
+    async with openai.AsyncOpenAI(base_url=f"{predictor.http.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+    await predictor.stop()
+
+
+async def test_speech_is_the_bytes_of_a_file(speaking: openai.AsyncOpenAI) -> None:
+    plain = await speaking.audio.speech.create(model="m", input="Größe ", voice="alloy")
+    assert plain.content == b"\xff" + "Größe ".encode() + b"format=mp3 voice=alloy"
+    assert plain.response.headers["content-type"] == "audio/mpeg"
+    told = await speaking.audio.speech.create(
+        model="m", input="", voice={"id": "2"}, response_format="wav", speed=1.5, extra_body={"seed": 7, "input": "x"}
+    )
+    assert told.content == b"\xffxformat=wav seed=7 speed=1.5 voice=2"
+    assert told.response.headers["content-type"] == "audio/wav"
+    assert [model.id async for model in await speaking.models.list()] == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"response_format": "aac"}, "response_format"),
+        ({"speed": 5}, "speed"),
+        ({"input": ""}, "input"),
+        ({"input": "x" * 4097}, "input"),
+        ({"instructions": "Whisper."}, "instructions"),
+        ({"stream_format": "sse"}, "stream_format"),
+    ],
+)
+async def test_speech_that_cannot_be_is_refused_by_its_field(
+    speaking: openai.AsyncOpenAI, asked: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await speaking.audio.speech.create(**{"model": "m", "input": "x", "voice": "alloy", **asked})
+    assert refused.value.param == param
+
+
+async def test_models_that_do_something_else_say_so(client: openai.AsyncOpenAI, speaking: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="speaks no text"):
+        await client.audio.speech.create(model="m", input="x", voice="alloy")
+    with pytest.raises(openai.BadRequestError, match="writes down no speech"):
+        await speaking.audio.transcriptions.create(model="m", file=FILE)
+
+
 @pytest.mark.parametrize(
     ("asked", "param", "words"),
     [
         ({"temperature": 2}, "temperature", "less than or equal to 1"),
         ({"response_format": "mp3"}, "response_format", "'json', 'text', 'srt'"),
-        ({"stream": True}, "stream", "stream"),
+        ({"stream": True, "response_format": "srt"}, "stream", "json or text, not srt"),
         ({"file": b""}, "file", "file"),
     ],
 )

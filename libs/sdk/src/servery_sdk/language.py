@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from servery_sdk.manifests import Json
+from servery_sdk.protocol import InferRequest
 from servery_sdk.toolcalls import ToolForm
 
 
@@ -227,3 +228,41 @@ class TranscribingModel(Protocol):
     @property
     def translates(self) -> bool:
         """Whether it takes the task ``translate``: English of what was said in another language."""
+
+
+@runtime_checkable
+class ListeningModel(Protocol):
+    """A ``TranscribingModel`` that tells what was said while it still hears."""
+
+    def listen(self, request: InferRequest) -> AsyncGenerator[str, None]:
+        """Yield the parts of the text that ``predict`` would answer to a request of one row; ``aclose`` stops the model.
+
+        Called on the event loop.
+
+        Raises:
+            InputError: With the first part: as ``predict``.
+        """
+
+
+class SoundFormat(enum.StrEnum):
+    """Files of speech."""
+
+    MP3 = "mp3"
+    OPUS = "opus"
+    """In Ogg."""
+    FLAC = "flac"
+    WAV = "wav"
+    PCM = "pcm"
+    """Samples alone: 24,000 a second, INT16, little-endian, of one channel."""
+
+
+@runtime_checkable
+class SpeakingModel(Protocol):
+    """A model whose ``predict`` takes BYTES ``text`` [rows] and answers BYTES ``audio`` [rows], a file each in base64.
+
+    The parameters ``format`` (a ``SoundFormat``, ``wav`` if left out), ``voice`` (a text), ``speed`` (1 is the model's own) and
+    ``seed`` may be left out.
+    """
+
+    speaks: bool
+    """True."""

@@ -34,6 +34,7 @@ class Task(enum.StrEnum):
     IMAGE_TEXT_TO_TEXT = "image_text_to_text"
     AUDIO_CLASSIFICATION = "audio_classification"
     AUTOMATIC_SPEECH_RECOGNITION = "automatic_speech_recognition"
+    TEXT_TO_AUDIO = "text_to_audio"
 
 
 SEEING = frozenset(

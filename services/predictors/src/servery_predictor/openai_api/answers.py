@@ -5,10 +5,11 @@ Source: OpenAI API reference; the legacy ``logprobs`` of completions as vLLM has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import orjson
 from servery_sdk.language import FinishReason, Token
 
 
@@ -94,26 +95,30 @@ def whole(
     return {**_headed(head, form.object), "choices": listed, "usage": usage}
 
 
-def part(
-    form: Form,
-    head: Head,
-    index: int,
-    text: str,
-    tokens: Sequence[Token],
-    finish: FinishReason | None,
-    *,
-    is_first: bool,
-) -> dict[str, Any] | None:
-    """Return one piece of one choice; None where it tells nothing yet."""
-    written = form.piece(index, text, tokens, finish, is_first=is_first)
-    if written is None:
-        return None
-    return {**_headed(head, form.piece_object), "choices": [{"index": index, **written}]}
+class Events:
+    """Writes the pieces of one answer as events of a stream; what is the same in all of them is written once."""
+
+    def __init__(self, form: Form, head: Head) -> None:
+        self._form, self._head = form, head
+        self._begin = b'data: %b,"choices":[' % orjson.dumps(_headed(head, form.piece_object))[:-1]
+
+    def piece(
+        self, number: int, text: str, tokens: Sequence[Token], finish: FinishReason | None, *, is_first: bool
+    ) -> bytes | None:
+        """Return one piece of choice ``number``; None where it tells nothing yet."""
+        written = self._form.piece(number, text, tokens, finish, is_first=is_first)
+        if written is None:
+            return None
+        return b"%b%b]}\n\n" % (self._begin, orjson.dumps({"index": number, **written}))
+
+    def last(self, usage: dict[str, int]) -> bytes:
+        """Return the piece behind all others, which tells the usage."""
+        return event({**_headed(self._head, self._form.piece_object), "choices": [], "usage": usage})
 
 
-def last(form: Form, head: Head, usage: dict[str, int]) -> dict[str, Any]:
-    """Return the piece behind all others, which tells the usage."""
-    return {**_headed(head, form.piece_object), "choices": [], "usage": usage}
+def event(document: Mapping[str, Any]) -> bytes:
+    """Return an event of a stream."""
+    return b"data: %b\n\n" % orjson.dumps(document)
 
 
 def usage(prompt_tokens: int, completion_tokens: int = 0) -> dict[str, int]:

@@ -1,18 +1,20 @@
-"""Transcripts and translations: forms with a file in, and the five shapes of what was said out.
+"""Transcripts and translations: forms with a file in, and the five shapes of what was said out; speech, the other way.
 
 Source: OpenAI API reference, "Audio"; SubRip and WebVTT for their times.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from servery_http.messages import Response
+from servery_sdk.language import SoundFormat
 
 from servery_predictor.openai_api.errors import Refused
 from servery_predictor.openai_api.requests import RequestBody, complaint
@@ -20,6 +22,15 @@ from servery_predictor.openai_api.requests import RequestBody, complaint
 _TEXT = b"text/plain; charset=utf-8"
 _VTT = b"text/vtt; charset=utf-8"
 _MAX_FIELDS = 64
+MAX_SPOKEN = 4096
+"""Characters of a text to speak."""
+_SOUNDS = {
+    SoundFormat.MP3: b"audio/mpeg",
+    SoundFormat.OPUS: b"audio/ogg",
+    SoundFormat.FLAC: b"audio/flac",
+    SoundFormat.WAV: b"audio/wav",
+    SoundFormat.PCM: b"audio/pcm",
+}
 
 
 class TranslationRequest(RequestBody):
@@ -48,13 +59,49 @@ class TranscriptionRequest(TranslationRequest):
     """Of ``POST /audio/transcriptions``."""
 
     language: str = ""
-    stream: Literal["false", "False", False] = False
+    stream: bool = False
+
+    @field_validator("stream")
+    @classmethod
+    def _is_of_text(cls, stream: bool, info: ValidationInfo) -> bool:  # pydantic's own call
+        if stream and (shape := info.data.get("response_format")) not in ("json", "text"):
+            raise ValueError(f"goes with the response_format json or text, not {shape}")
+        return stream
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The same, with the language."""
         told = {"language": self.language, "prompt": self.prompt, "temperature": self.temperature}
         return {name: value for name, value in told.items() if value}
+
+
+class Voice(BaseModel):
+    """A voice by its id, as OpenAI's custom voices are named."""
+
+    id: str
+
+
+class SpeechRequest(RequestBody):
+    """Of ``POST /audio/speech``; ``seed`` is ours."""
+
+    input: Annotated[str, Field(min_length=1, max_length=MAX_SPOKEN)]
+    voice: str | Voice
+    response_format: SoundFormat = SoundFormat.MP3
+    speed: Annotated[float, Field(ge=0.25, le=4)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    instructions: Literal[""] | None = None
+    stream_format: Literal["audio"] | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the model is told, by ``SpeakingModel``'s names."""
+        told = {
+            "format": str(self.response_format),
+            "voice": self.voice if isinstance(self.voice, str) else self.voice.id,
+            "speed": None if self.speed == 1 else self.speed,
+            "seed": self.seed,
+        }
+        return {name: value for name, value in told.items() if value is not None}
 
 
 Form = TypeVar("Form", bound=TranslationRequest)
@@ -133,6 +180,21 @@ def transcript(
             document = {"task": task, "language": language, "duration": seconds, "text": text}
             listed = [{"id": number, **one} for number, one in enumerate(segments)]
             return Response(body=orjson.dumps({**document, "segments": listed}))
+
+
+def delta(text: str) -> dict[str, Any]:
+    """Return the event that tells a part of a transcript."""
+    return {"type": "transcript.text.delta", "delta": text}
+
+
+def done(text: str) -> dict[str, Any]:
+    """Return the event behind the last part: the whole ``text``."""
+    return {"type": "transcript.text.done", "text": text}
+
+
+def speech(asked: SpeechRequest, file: bytes) -> Response:
+    """Return what was spoken, a ``file`` in base64."""
+    return Response(body=base64.b64decode(file), content_type=_SOUNDS[asked.response_format])
 
 
 def _span(segment: Mapping[str, Any], point: str) -> str:

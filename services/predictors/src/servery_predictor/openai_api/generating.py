@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from servery_sdk.language import FinishReason, GenerativeModel, Piece, Prompt, Sampling, Token
 
@@ -14,6 +15,79 @@ from servery_predictor.errors import TooLate
 from servery_predictor.metrics import Metrics
 from servery_predictor.openai_api.stops import Stops
 from servery_predictor.repository import Entry
+
+_Part = TypeVar("_Part")
+
+
+class Patience:
+    """Ends a wait for the next part of what a model tells that takes too long.
+
+    One timer, which looks now and then since when the wait has been: ``asyncio.timeout`` around each piece makes a timer
+    and takes it back, four microseconds for every token.
+
+    Args:
+        seconds: Of one wait; None for any time.
+    """
+
+    __slots__ = ("_entry", "_is_over", "_loop", "_seconds", "_since", "_task", "_timer")
+
+    def __init__(self, entry: Entry, seconds: float | None) -> None:
+        self._entry, self._seconds = entry, seconds
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._is_over = False
+
+    def __enter__(self) -> None:
+        self._timer = None if self._seconds is None else self._loop.call_later(self._seconds, self._look)
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def next(self, parts: AsyncGenerator[_Part, None]) -> _Part | None:
+        """Return the next of ``parts``, None behind the last; how long a client takes to read it is its own affair.
+
+        Raises:
+            TooLate: It takes too long.
+        """
+        # A stream's first piece and the others may be waited for in two tasks.
+        self._since, self._task = self._loop.time(), asyncio.current_task()
+        try:
+            return await anext(parts)
+        except StopAsyncIteration:
+            return None
+        except asyncio.CancelledError as error:
+            # Whether the timer ended the wait, or somebody else.
+            if self._is_over and self._task is not None and not self._task.uncancel():
+                raise TooLate(f"model {self._entry.name!r} generated nothing in {self._seconds:g} s") from error
+            raise
+        finally:
+            self._since = None
+
+    def _look(self) -> None:
+        assert self._seconds is not None
+        left = self._seconds if self._since is None else self._since + self._seconds - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        elif self._task is not None and not self._task.cancelling():
+            self._is_over = True
+            self._task.cancel()
+
+
+async def in_time(
+    parts: AsyncGenerator[_Part, None], entry: Entry, seconds: float | None
+) -> AsyncGenerator[_Part, None]:
+    """Yield ``parts`` while ``entry`` is not given back.
+
+    Raises:
+        TooLate: One takes longer than ``seconds``.
+    """
+    with entry.users:
+        async with aclosing(parts):
+            with (patience := Patience(entry, seconds)):
+                while (part := await patience.next(parts)) is not None:
+                    yield part
 
 
 @dataclass(slots=True)
@@ -57,6 +131,7 @@ class Run:
         self._generations = []
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self._is_told = False
         for prompt in prompts:
             for number in range(choices):
                 # Choices of one seed would all be the same.
@@ -85,46 +160,33 @@ class Run:
                 choice.finish = piece.finish or choice.finish
         return choices
 
-    async def pieces(self) -> AsyncGenerator[tuple[int, Piece], None]:
+    def pieces(self) -> AsyncGenerator[tuple[int, Piece], None]:
         """Yield the pieces of all choices, each with its choice's number, as they come.
 
         Raises:
             ServeryError: The model failed, or was too slow.
         """
-        with self._entry.users:
-            generated = self._metrics.generated_tokens.labels(self._entry.name)
-            alone = len(self._generations) == 1
-            async with aclosing(self._of(0) if alone else self._merged()) as merged:
-                first = True
-                async for number, piece in merged:
-                    if first:
-                        self._metrics.first_token_seconds.labels(self._entry.name).observe(
-                            time.perf_counter() - self._started
-                        )
-                        first = False
-                    self.completion_tokens += piece.count
-                    generated.inc(piece.count)
-                    yield number, piece
+        return self._of(0) if len(self._generations) == 1 else self._merged()
 
     async def _of(self, number: int) -> AsyncGenerator[tuple[int, Piece], None]:
+        # One generator for all that is done to a piece: each one more around it costs every token of every text.
         stops = Stops(self._stops)
-        async with aclosing(self._generations[number].pieces) as pieces:
-            async for piece in self._in_time(pieces):
-                told = stops.pass_on(piece)
-                yield number, told
-                if told.finish is not None:
-                    return
-
-    async def _in_time(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
-        while True:
-            try:
-                async with asyncio.timeout(self._timeout_seconds):
-                    piece = await anext(pieces)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as error:
-                raise TooLate(f"model {self._entry.name!r} generated nothing in {self._timeout_seconds:g} s") from error
-            yield piece
+        generated = self._metrics.generated_tokens.labels(self._entry.name)
+        pieces, patience = self._generations[number].pieces, Patience(self._entry, self._timeout_seconds)
+        with self._entry.users:
+            async with aclosing(pieces):
+                with patience:
+                    while (whole := await patience.next(pieces)) is not None:
+                        piece = stops.pass_on(whole)
+                        if not self._is_told:
+                            self._is_told = True
+                            waited = time.perf_counter() - self._started
+                            self._metrics.first_token_seconds.labels(self._entry.name).observe(waited)
+                        self.completion_tokens += piece.count
+                        generated.inc(piece.count)
+                        yield number, piece
+                        if piece.finish is not None:
+                            return
 
     async def _merged(self) -> AsyncGenerator[tuple[int, Piece], None]:
         """Yield from all generations at once; the queue is bounded by what the model may be ahead of a slow client."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from servery_sdk.language import EmbeddingModel, GenerativeModel, RankingModel, TranscribingModel
+from servery_sdk.language import EmbeddingModel, GenerativeModel, RankingModel, SpeakingModel, TranscribingModel
 from servery_sdk.serving import held
 
 from servery_predictor.repository import Entry, Repository
@@ -13,7 +13,8 @@ from servery_predictor.repository import Entry, Repository
 
 def speaks_openai(entry: Entry) -> bool:
     """Return whether any of OpenAI's routes has an answer from this model; one that is not loaded has none."""
-    return isinstance(held(entry.model), GenerativeModel | EmbeddingModel | RankingModel | TranscribingModel)
+    abilities = GenerativeModel | EmbeddingModel | RankingModel | SpeakingModel | TranscribingModel
+    return isinstance(held(entry.model), abilities)
 
 
 def card(entry: Entry) -> dict[str, Any]:

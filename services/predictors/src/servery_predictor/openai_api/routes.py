@@ -19,10 +19,12 @@ from servery_sdk.language import (
     ChatModel,
     EmbeddingModel,
     GenerativeModel,
+    ListeningModel,
     Prompt,
     RankingModel,
     Sampling,
     SeeingModel,
+    SpeakingModel,
     TranscribingModel,
 )
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
@@ -32,10 +34,10 @@ from servery_sdk.serving import held
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.errors import ModelFailed
 from servery_predictor.openai_api import answers, audio, errors
-from servery_predictor.openai_api.answers import CompletionForm, Form, Head
-from servery_predictor.openai_api.audio import TranscriptionRequest, TranslationRequest, read_form
+from servery_predictor.openai_api.answers import CompletionForm, Events, Form, Head, event
+from servery_predictor.openai_api.audio import SpeechRequest, TranscriptionRequest, TranslationRequest, read_form
 from servery_predictor.openai_api.chatting import chatting
-from servery_predictor.openai_api.generating import Run
+from servery_predictor.openai_api.generating import Run, in_time
 from servery_predictor.openai_api.requests import (
     Body,
     ChatRequest,
@@ -55,13 +57,20 @@ _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 _NO_STORE = ((b"cache-control", b"no-cache"),)
 _DONE = b"data: [DONE]\n\n"
 AnyBody: TypeAlias = (
-    CompletionRequest | ChatRequest | EmbeddingRequest | RerankRequest | TranscriptionRequest | TranslationRequest
+    CompletionRequest
+    | ChatRequest
+    | EmbeddingRequest
+    | RerankRequest
+    | SpeechRequest
+    | TranscriptionRequest
+    | TranslationRequest
 )
 _PATHS: Mapping[str, type[AnyBody]] = {
     "/completions": CompletionRequest,
     "/chat/completions": ChatRequest,
     "/embeddings": EmbeddingRequest,
     "/rerank": RerankRequest,
+    "/audio/speech": SpeechRequest,
     "/audio/transcriptions": TranscriptionRequest,
     "/audio/translations": TranslationRequest,
 }
@@ -86,6 +95,7 @@ class OpenAIRoutes:
             ChatRequest: self._handler(ChatRequest, self._chat),
             EmbeddingRequest: self._handler(EmbeddingRequest, self._embed),
             RerankRequest: self._handler(RerankRequest, self._rank),
+            SpeechRequest: self._handler(SpeechRequest, self._speak),
             TranscriptionRequest: self._handler(TranscriptionRequest, self._transcribe),
             TranslationRequest: self._handler(TranslationRequest, self._transcribe),
         }
@@ -178,22 +188,23 @@ class OpenAIRoutes:
         self, run: Run, form: Form, head: Head, echoed: Sequence[str], *, tells_usage: bool
     ) -> AsyncGenerator[bytes, None]:
         unheard = set(range(len(echoed)))
+        events = Events(form, head)
         try:
             async with aclosing(run.pieces()) as pieces:
                 async for number, piece in pieces:
                     is_first = number in unheard
                     unheard.discard(number)
                     text = echoed[number] + piece.text if is_first else piece.text
-                    told = answers.part(form, head, number, text, piece.tokens, piece.finish, is_first=is_first)
+                    told = events.piece(number, text, piece.tokens, piece.finish, is_first=is_first)
                     if told is not None:
-                        yield _event(told)
+                        yield told
             if tells_usage:
-                yield _event(answers.last(form, head, answers.usage(run.prompt_tokens, run.completion_tokens)))
+                yield events.last(answers.usage(run.prompt_tokens, run.completion_tokens))
         except ServeryError as failure:
             # The status has been sent; the client's library knows this event.
-            yield _event(errors.body(failure))
+            yield event(errors.body(failure))
         except Exception as error:
-            yield _event(errors.body(failed(head.model, error)))
+            yield event(errors.body(failed(head.model, error)))
         yield _DONE
 
     # Vectors and ranks: rows of ``predict``, which the batcher merges with everybody else's.
@@ -241,19 +252,17 @@ class OpenAIRoutes:
     # Sounds.
 
     async def _transcribe(self, asked: TranslationRequest) -> Response:
-        _, model = self._entry(asked.model)
+        entry, model = self._entry(asked.model)
         if not isinstance(model, TranscribingModel):
             raise NoSuchAbility(f"model {asked.model!r} writes down no speech")
         if not isinstance(asked, TranscriptionRequest) and not model.translates:
             raise NoSuchAbility(f"model {asked.model!r} does not translate; ask it for transcriptions")
-        more = (language.SEGMENTS, language.SPOKEN) if asked.is_timed else ()
         file = Tensor(name=language.AUDIO, data=objects([asked.file]), datatype=Datatype.BYTES)
-        request = InferRequest(
-            model=asked.model,
-            inputs=(file,),
-            outputs=(language.TEXT, language.DURATION, *more),
-            parameters=asked.parameters,
-        )
+        request = InferRequest(model=asked.model, inputs=(file,), outputs=(language.TEXT,), parameters=asked.parameters)
+        if isinstance(asked, TranscriptionRequest) and asked.stream:
+            return await self._listen(request, entry, model)
+        more = (language.SEGMENTS, language.SPOKEN) if asked.is_timed else ()
+        request = replace(request, outputs=(language.TEXT, language.DURATION, *more))
         response: InferResponse = await self._plane.infer(request, protocol=PROTOCOL)
         found = {tensor.name: tensor.data[0] for tensor in response.outputs}
         return audio.transcript(
@@ -263,6 +272,33 @@ class OpenAIRoutes:
             language=as_text(found[language.SPOKEN]) if asked.is_timed else "",
             seconds=float(found[language.DURATION]),
         )
+
+    async def _listen(self, request: InferRequest, entry: Entry, model: object) -> Response:
+        if isinstance(model, ListeningModel):
+            # What passes the data plane by is counted here.
+            self._plane.metrics.requests.labels(entry.name, PROTOCOL, "OK").inc()
+            parts = in_time(model.listen(request), entry, self._plane.repository.timeout_seconds)
+        else:
+            parts = self._at_once(request)
+        # A file that cannot be heard is refused with a status, so the stream begins with the first part.
+        first = await _caught(anext(parts, ""), entry)
+        return Response(stream=_heard(first, parts, entry), content_type=_EVENT_STREAM, headers=_NO_STORE)
+
+    async def _at_once(self, request: InferRequest) -> AsyncGenerator[str, None]:
+        """Yield the text of a model that tells nothing before it has heard all."""
+        response: InferResponse = await self._plane.infer(request, protocol=PROTOCOL)
+        yield as_text(response.outputs[0].data[0])
+
+    async def _speak(self, asked: SpeechRequest) -> Response:
+        _, model = self._entry(asked.model)
+        if not isinstance(model, SpeakingModel):
+            raise NoSuchAbility(f"model {asked.model!r} speaks no text")
+        text = Tensor(name=language.TEXT, data=objects([asked.input.encode()]), datatype=Datatype.BYTES)
+        request = InferRequest(
+            model=asked.model, inputs=(text,), outputs=(language.AUDIO,), parameters=asked.parameters
+        )
+        response: InferResponse = await self._plane.infer(request, protocol=PROTOCOL)
+        return audio.speech(asked, response.outputs[0].data[0])
 
     async def _infer(self, model: str, inputs: Mapping[str, Sequence[str]], output: str) -> dict[str, Any]:
         tensors = tuple(
@@ -305,6 +341,24 @@ async def _caught(answer: Awaitable[_Answer], entry: Entry) -> _Answer:
         raise failed(entry.name, error) from error
 
 
+async def _heard(first: str, parts: AsyncGenerator[str, None], entry: Entry) -> AsyncGenerator[bytes, None]:
+    """Yield the events of a transcript: its parts, and all of it."""
+    written = first
+    try:
+        async with aclosing(parts):
+            if first:
+                yield event(audio.delta(first))
+            async for part in parts:
+                written += part
+                yield event(audio.delta(part))
+        yield event(audio.done(written))
+    except ServeryError as failure:
+        # As of texts: the status has been sent.
+        yield event(errors.body(failure))
+    except Exception as error:
+        yield event(errors.body(failed(entry.name, error)))
+
+
 def failed(model: str, error: Exception) -> ModelFailed:
     """Return what a model that raised is told to have done, and log it."""
     logger.error("model failed", exc_info=error, extra={"model": model})
@@ -313,7 +367,3 @@ def failed(model: str, error: Exception) -> ModelFailed:
 
 def _json(document: Mapping[str, Any]) -> Response:
     return Response(body=orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
-
-
-def _event(document: Mapping[str, Any]) -> bytes:
-    return b"data: %b\n\n" % orjson.dumps(document)

@@ -27,6 +27,7 @@ _PERCEIVERS: Mapping[Task, str] = {
     Task.IMAGE_SEGMENTATION: f"{_PACKAGE}.detection:ImageSegmenter",
     Task.AUDIO_CLASSIFICATION: f"{_PACKAGE}.hearing:AudioClassifier",
     Task.AUTOMATIC_SPEECH_RECOGNITION: f"{_PACKAGE}.hearing:Transcriber",
+    Task.TEXT_TO_AUDIO: f"{_PACKAGE}.speaking:Speaker",
 }
 """Imported where they are served: Pillow, SciPy and libsndfile cost seconds that models of texts do not wait for."""
 

@@ -41,6 +41,7 @@ _CLASSES = {
     Task.OBJECT_DETECTION: transformers.AutoModelForObjectDetection,
     Task.IMAGE_TEXT_TO_TEXT: transformers.AutoModelForImageTextToText,
     Task.AUDIO_CLASSIFICATION: transformers.AutoModelForAudioClassification,
+    Task.TEXT_TO_AUDIO: transformers.AutoModelForTextToWaveform,
 }
 _SEGMENTERS = {
     transformers.AutoModelForUniversalSegmentation: auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES,
@@ -54,6 +55,7 @@ _LISTENERS = {
 _KNOWN: Mapping[str, Task] = {
     name: task
     for task, listed in (
+        (Task.TEXT_TO_AUDIO, auto.MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES),
         (Task.IMAGE_FEATURE_EXTRACTION, auto.MODEL_FOR_IMAGE_MAPPING_NAMES),
         (Task.ZERO_SHOT_IMAGE_CLASSIFICATION, auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES),
         (Task.IMAGE_TEXT_TO_TEXT, auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES),

@@ -1,14 +1,16 @@
-"""Sounds in requests: encoded files, or waves."""
+"""Sounds: in requests as encoded files, or waves; in answers as files."""
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import soundfile
 from scipy.signal import resample_poly
+from servery_sdk.language import SoundFormat
 from servery_sdk.protocol import InferRequest, Tensor
 from servery_sdk.serving import InputError
 
@@ -20,6 +22,21 @@ RATE = "sampling_rate"
 _MAX_SECONDS = 4 * 3600
 """Of one sound: a compressed silence of some kilobytes may be days long."""
 _MAX_RATE = 384_000
+
+_PCM_RATE = 24_000
+"""Of samples without a head to say it: OpenAI's."""
+_WRITTEN: Mapping[SoundFormat, tuple[str, str, tuple[int, ...]]] = {
+    SoundFormat.WAV: ("WAV", "PCM_16", ()),
+    SoundFormat.FLAC: ("FLAC", "PCM_16", ()),
+    SoundFormat.MP3: (
+        "MP3",
+        "MPEG_LAYER_III",
+        (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
+    ),
+    SoundFormat.OPUS: ("OGG", "OPUS", (8000, 12_000, 16_000, 24_000, 48_000)),
+    SoundFormat.PCM: ("RAW", "PCM_16", (_PCM_RATE,)),
+}
+"""libsndfile's names, and the rates that the format has; all where it names none."""
 
 
 def sounds_of(request: InferRequest, tensor: Tensor, rate: int) -> list[Any]:
@@ -36,6 +53,22 @@ def sounds_of(request: InferRequest, tensor: Tensor, rate: int) -> list[Any]:
         given = whole(request.parameters, RATE, rate, least=1, most=_MAX_RATE)
         return [_resampled(wave, given, rate) for wave in _waves(tensor)]
     return [_decoded(file, f"input {tensor.name!r} row {row}", rate) for row, file in enumerate(files)]
+
+
+def file_of(wave: Any, rate: int, form: SoundFormat) -> bytes:
+    """Return the file of a sound, FP32 ``[samples]``; at the next rate that ``form`` has, if it does not have ``rate``."""
+    container, kind, rates = _WRITTEN[form]
+    given = next((one for one in rates if one >= rate), rates[-1]) if rates else rate
+    written = io.BytesIO()
+    soundfile.write(
+        written,
+        np.clip(_resampled(wave, rate, given), -1, 1),
+        given,
+        format=container,
+        subtype=kind,
+        endian="LITTLE" if form is SoundFormat.PCM else "FILE",
+    )
+    return written.getvalue()
 
 
 def _decoded(file: bytes, where: str, rate: int) -> Any:
