@@ -26,7 +26,7 @@ from servery_http.heads import CHUNKED, Head, Heads
 from servery_http.incoming import Incoming
 from servery_http.limits import Limits
 from servery_http.manners import Manner, wrapped
-from servery_http.messages import Handler, Later, Request, Response, Router, Stream, Streamed, header
+from servery_http.messages import Handler, Pending, Request, Response, Router, Stream, Streamed, header
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +90,10 @@ class _Exchange:
         "request",
     )
 
-    def __init__(self, head: Head, *, keep_alive: bool) -> None:
+    def __init__(self, head: Head, keep_alive: bool, body: bytes = b"") -> None:
         self.head = head
         self.keep_alive = keep_alive
-        self.request = Request(head.method, head.path, head.query, head.headers, b"")
+        self.request = Request(head.method, head.path, head.query, head.headers, body)
         self.handler: Handler | None = None
         self.cycle: RequestResponseCycle | None = None
         self.complete = False
@@ -132,7 +132,7 @@ class Front(asyncio.Protocol):
         self._waiting: deque[_Exchange] = deque()
         self._reading: _Exchange | None = None
         self._task: asyncio.Future[Any] | None = None
-        self._later: Later | None = None
+        self._later: Pending | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._closing = False
@@ -217,10 +217,19 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        self._corked = True
         # Only where the parser waits for a first byte: it need not know of a request that it does not see.
         is_first = self._is_between
         known = self.heads.of(data) if is_first and not (self._closing or self._closed) else None
+        if known is not None and self._current is None and not self._waiting and not self._flow.write_paused:
+            found = self.hot(known.method, known.path)
+            if found is not None and not isinstance(found, Streamed):
+                # What most requests are: all of it is here, and nothing before it. So what follows is not needed.
+                exchange = self._current = _Exchange(known, True, data[known.size :])
+                exchange.handler = wrapped(found, self.manners, known.asked) if known.asked else found
+                exchange.complete = True
+                self._answer(exchange)
+                return
+        self._corked = True
         if known is not None:
             self._begin(known)
             if known.body_bytes:
@@ -301,7 +310,7 @@ class Front(asyncio.Protocol):
         self._begin(self._head)
 
     def _begin(self, head: Head) -> None:
-        exchange = _Exchange(head, keep_alive=head.keep_alive and not self._closing)
+        exchange = _Exchange(head, head.keep_alive and not self._closing)
         found = self.hot(head.method, head.path)
         if found is None:
             exchange.cycle = self._cycle(exchange)
@@ -410,7 +419,7 @@ class Front(asyncio.Protocol):
         if isinstance(answer, Response):
             self._write(exchange, answer)
             return
-        if isinstance(answer, Later):
+        if isinstance(answer, Pending):
             self._later = answer
             # uvicorn's drain waits for these, and cancels them when its time is over.
             self._state.tasks.add(answer)  # type: ignore[arg-type]  # cancelled like a task
@@ -613,7 +622,7 @@ class Front(asyncio.Protocol):
                 later, self._later = self._later, None
                 self._state.tasks.discard(later)
                 later.cancel()
-        refusal = _Exchange(_NO_HEAD, keep_alive=False)
+        refusal = _Exchange(_NO_HEAD, False)
         refusal.handler = lambda _request: error(status, message)
         refusal.complete = True
         if refused is not None and refused in self._waiting:

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from servery_http.messages import Handler, Later, Response
+from servery_http.messages import Handler, Later, Pending, Response
 
-Answering: TypeAlias = Response | Later | Awaitable[Response]
+Answering: TypeAlias = Response | Pending | Awaitable[Response]
 """What a handler returns."""
 
 
@@ -38,7 +38,7 @@ def changed(answering: Answering, change: Callable[[Response], Response | Awaita
     """Return what answers with ``change`` of the answer: at once where the answer is here, without a task if it can."""
     if isinstance(answering, Response):
         return change(answering)
-    if isinstance(answering, Later):
+    if isinstance(answering, Pending):
         return _Changed(answering, change)
     return _awaited(answering, change)
 
@@ -55,7 +55,7 @@ class _Changed(Later):
 
     __slots__ = ("_change", "_changing", "_inner")
 
-    def __init__(self, inner: Later, change: Callable[[Response], Response | Awaitable[Response]]) -> None:
+    def __init__(self, inner: Pending, change: Callable[[Response], Response | Awaitable[Response]]) -> None:
         super().__init__(self._give_up)
         self._inner, self._change = inner, change
         self._changing: asyncio.Future[Response] | None = None

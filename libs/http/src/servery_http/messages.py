@@ -67,8 +67,38 @@ class Response:
     stream: Stream | None = None
 
 
-class Later:
-    """An answer to come, of a handler that can say itself when it is here: no task, and no turn of the loop to wait.
+Waiter: TypeAlias = Callable[["Response | None"], None]
+"""Told an answer that was waited for, None where it was cancelled."""
+
+
+class Pending:
+    """An answer to come that says itself when it is here: no task, and no turn of the loop to wait."""
+
+    __slots__ = ()
+
+    def then(self, waiter: Waiter) -> None:
+        """Call ``waiter`` with the answer, which may be now, or with None when it was cancelled."""
+        raise NotImplementedError
+
+    def cancel(self, msg: object = None) -> bool:
+        """Give up, as one cancels a task."""
+        raise NotImplementedError
+
+    def __await__(self) -> Generator[Any, None, Response]:
+        answered: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
+        self.then(lambda response: None if answered.done() else answered.set_result(response))
+        try:
+            response = yield from answered
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if response is None:
+            raise asyncio.CancelledError
+        return response
+
+
+class Later(Pending):
+    """An answer to come that somebody gives.
 
     Args:
         abandoned: Called once where nobody waits any more: the client went away, or a drain's time is over.
@@ -78,7 +108,7 @@ class Later:
 
     def __init__(self, abandoned: Callable[[], None] | None = None) -> None:
         self._abandoned = abandoned
-        self._waiter: Callable[[Response | None], None] | None = None
+        self._waiter: Waiter | None = None
         self._response: Response | None = None
         self._is_over = False
 
@@ -94,7 +124,7 @@ class Later:
         if waiter is not None:
             waiter(response)
 
-    def then(self, waiter: Callable[[Response | None], None]) -> None:
+    def then(self, waiter: Waiter) -> None:
         """Call ``waiter`` with the answer, which may be now, or with None when it was cancelled."""
         if self._is_over:
             waiter(self._response)
@@ -114,20 +144,8 @@ class Later:
             waiter(None)
         return True
 
-    def __await__(self) -> Generator[Any, None, Response]:
-        answered: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
-        self.then(lambda response: None if answered.done() else answered.set_result(response))
-        try:
-            response = yield from answered
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
-        if response is None:
-            raise asyncio.CancelledError
-        return response
 
-
-Handler: TypeAlias = Callable[[Request], Response | Later | Awaitable[Response]]
+Handler: TypeAlias = Callable[[Request], Response | Pending | Awaitable[Response]]
 """Answers at once, or later, or with something to wait for, which is cancelled when the client goes away."""
 
 

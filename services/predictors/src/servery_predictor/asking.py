@@ -6,21 +6,24 @@ import logging
 from collections.abc import Callable
 
 from servery_http import front
-from servery_http.messages import Later, Response
+from servery_http.messages import Pending, Response, Waiter
 from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest, InferResponse
 
 from servery_predictor import errors
 from servery_predictor.batching.tickets import Outcome
-from servery_predictor.dataplane import DataPlane
+from servery_predictor.dataplane import Call, DataPlane
 
 logger = logging.getLogger(__name__)
 
 
-class Asking(Later):
-    """An inference, answered where its outcome is known: on the same turn of the loop as its whole batch."""
+class Asking(Call, Pending):
+    """An inference, answered where its outcome is known: on the same turn of the loop as its whole batch.
 
-    __slots__ = ("_asked", "_encode")
+    It is the request's place in the model's queue as well: from body to answer a request is one object.
+    """
+
+    __slots__ = ("_encode", "_response", "_waiter")
 
     def __init__(
         self,
@@ -31,20 +34,42 @@ class Asking(Later):
         *,
         explain: bool = False,
     ) -> None:
-        super().__init__()
-        self._asked = asked
+        super().__init__(plane, asked, protocol)
         self._encode = encode
-        self._abandoned = plane.submit(asked, self._on_outcome, protocol=protocol, explain=explain).cancel
+        self._response: Response | None = None
+        self._waiter: Waiter | None = None
+        plane.submit(self, explain=explain)
 
-    def _on_outcome(self, outcome: Outcome) -> None:
+    def tell(self, outcome: Outcome) -> None:
+        """Answer with what ``encode`` makes of the outcome."""
+        response = self._response = self._answer(outcome)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter(response)
+
+    def _answer(self, outcome: Outcome) -> Response:
         if isinstance(outcome, ServeryError):
-            self.answer(errors.response(outcome))
-            return
+            return errors.response(outcome)
         try:
-            self.answer(self._encode(outcome, self._asked))
+            return self._encode(outcome, self.request)
         except ServeryError as failure:
-            self.answer(errors.response(failure))
+            return errors.response(failure)
         except Exception:
             # The rim of one request: its batch's other requests are answered after it.
-            logger.exception("answer cannot be encoded", extra={"model": self._asked.model})
-            self.answer(front.error(500, "internal error; the server's log has the traceback"))
+            logger.exception("answer cannot be encoded", extra={"model": self.request.model})
+            return front.error(500, "internal error; the server's log has the traceback")
+
+    def then(self, waiter: Waiter) -> None:
+        """Call ``waiter`` with the answer, which may be now, or with None when it was cancelled."""
+        if self.is_over:
+            waiter(self._response)
+        else:
+            self._waiter = waiter
+
+    def cancel(self, msg: object = None) -> bool:
+        """Give up: nobody waits any more. Returns whether anybody did."""
+        is_given_up = super().cancel(msg)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter(None)
+        return is_given_up

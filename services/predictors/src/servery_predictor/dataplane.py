@@ -13,9 +13,10 @@ from typing import Protocol, TypeAlias, cast
 from servery_sdk.documents import Document, DocumentModel, Reply
 from servery_sdk.errors import ServeryError
 from servery_sdk.model import ModelState
-from servery_sdk.protocol import InferRequest, InferResponse, RequestError
+from servery_sdk.protocol import InferRequest, InferResponse
 from servery_sdk.serving import DecoupledModel, Overrides
 
+from servery_predictor.batching import calls
 from servery_predictor.batching.tickets import Ability, Outcome, Ticket
 from servery_predictor.errors import ModelNotReady, QueueFull, TooLate
 from servery_predictor.extensions.offered import Offered
@@ -97,7 +98,8 @@ class DataPlane:
             if not answer.done():
                 answer.set_result(outcome)
 
-        call = self.submit(request, settle, protocol=protocol, explain=explain)
+        call = Told(self, request, protocol, settle)
+        self.submit(call, explain=explain)
         try:
             outcome = await answer
         except asyncio.CancelledError:
@@ -148,19 +150,16 @@ class DataPlane:
             return reply
         return replace(reply, body=_kept(reply.body, users))
 
-    def submit(
-        self, request: InferRequest, done: Callable[[Outcome], None], *, protocol: str, explain: bool = False
-    ) -> Call:
-        """Call ``done`` once with what ``infer`` returns or raises, before this returns where nothing need be waited
-        for; it must not raise. What is returned can be cancelled, and then nothing is called.
+    def submit(self, call: Call, *, explain: bool = False) -> None:
+        """Tell ``call`` once what ``infer`` returns or raises, before this returns where nothing need be waited for.
 
         Args:
             explain: Ask not for the answer but for what it comes from.
         """
-        call = Call(request, done, self.metrics, protocol)
+        request = call.request
         trace = self.offered.tracer.begin(request, call.came) if self._tracing[0] else None
         if trace is not None:
-            call.trace(lambda outcome: self.offered.tracer.end(trace, outcome))
+            call.traced = partial(self.offered.tracer.end, trace)
         try:
             batcher = self.repository.batcher(request.model, request.version)
             if explain:
@@ -169,8 +168,7 @@ class DataPlane:
             if trace is not None:
                 self.offered.tracer.follow(call, trace)
         except ServeryError as failure:
-            call.finish(failure)
-        return call
+            call.fail(failure)
 
     def stream(self, request: InferRequest, *, protocol: str) -> Parts:
         """Ask for all responses to a request, which most models answer with one."""
@@ -178,53 +176,73 @@ class DataPlane:
 
 
 class Call(Ticket):
-    """One request on its way through the plane: a place in the model's queue whose outcome is counted."""
+    """One request on its way through the plane, which is counted: with its batch, or alone where no batch answers it.
 
-    __slots__ = ("_metrics", "_protocol")
+    Attributes:
+        traced: Called with the outcome, before it is told.
+    """
+
+    __slots__ = ("_metrics", "traced")
+
+    def __init__(
+        self, plane: DataPlane, request: InferRequest, protocol: str, ability: Ability | None = None
+    ) -> None:
+        super().__init__(request, protocol, ability)
+        self._metrics = plane.metrics
+        self.traced: Callable[[Outcome], None] | None = None
+
+    def finish(self, outcome: Outcome) -> None:
+        """Tell who asked, unless nobody does any more."""
+        if not self.is_over:
+            self.is_over = True
+            if self.traced is not None:
+                self.traced(outcome)
+            self.tell(outcome)
+
+    def fail(self, failure: ServeryError) -> None:
+        """Count the failure and tell who asked."""
+        if not self.is_over:
+            self._count(failure.code)
+            self.finish(failure)
+
+    def cancel(self, msg: object = None) -> bool:
+        """Give up: nobody waits any more. Returns whether anybody did."""
+        if self.is_over:
+            return False
+        self._count("CANCELLED")
+        self.is_over = True
+        return True
+
+    def _count(self, code: str) -> None:
+        self._metrics.answered(self.request.model, self.protocol, code, time.perf_counter() - self.came)
+
+
+class Told(Call):
+    """A call whose outcome a function is told."""
+
+    __slots__ = ("_done",)
 
     def __init__(
         self,
+        plane: DataPlane,
         request: InferRequest,
-        done: Callable[[Outcome], None],
-        metrics: Metrics,
         protocol: str,
+        done: Callable[[Outcome], None],
         ability: Ability | None = None,
     ) -> None:
-        super().__init__(request, done, ability)
-        self._metrics = metrics
-        self._protocol = protocol
+        super().__init__(plane, request, protocol, ability)
+        self._done = done
 
-    def finish(self, outcome: Outcome) -> None:
-        """Count the outcome and hand it on, unless nobody waits any more."""
-        if self.is_over:
-            return
-        if self.request.outputs and isinstance(outcome, InferResponse):
-            outcome = _asked(outcome, self.request)
-        done = self._over(outcome.code if isinstance(outcome, ServeryError) else "OK")
+    def tell(self, outcome: Outcome) -> None:
+        done = self._done
+        # It may know the call, too: a circle would keep each request's tensors until the garbage collector comes,
+        # which is seldom, and can be gigabytes.
+        self._done = _nobody
         done(outcome)
 
-    def trace(self, end: Callable[[Outcome], None]) -> None:
-        """Call ``end`` with the outcome, before it is handed on."""
-        done = self._done
-
-        def ended(outcome: Outcome) -> None:
-            end(outcome)
-            done(outcome)
-
-        self._done = ended
-
-    def cancel(self) -> None:
-        """Give up: nobody waits any more."""
-        if not self.is_over:
-            self._over("CANCELLED")
-
-    def _over(self, code: str) -> Callable[[Outcome], None]:
-        self.is_over = True
-        self._metrics.answered(self.request.model, self._protocol, code, time.perf_counter() - self.came)
-        # Who asked knows the call, too: a circle would keep each request's tensors until the garbage collector comes,
-        # which is seldom, and can be gigabytes.
-        done, self._done = self._done, _nobody
-        return done
+    def cancel(self, msg: object = None) -> bool:
+        self._done = _nobody
+        return super().cancel(msg)
 
 
 async def _kept(pieces: AsyncGenerator[bytes, None], users: Users) -> AsyncGenerator[bytes, None]:
@@ -260,15 +278,16 @@ class Parts:
             # To be told, and counted, like that of any other request.
             model = None
         if model is None:
-            self._call = plane.submit(request, self._only, protocol=protocol)
+            self._call = Told(plane, request, protocol, self._only)
+            plane.submit(self._call)
             return
         # What it asks for is taken from each response, not from the empty one that stands for them all.
         whole, answer = replace(request, outputs=()), partial(self._answer, model)
-        self._call = Call(whole, self._over, plane.metrics, protocol, answer)
+        self._call = Told(plane, whole, protocol, self._over, answer)
         try:
             batcher.enqueue(self._call)
         except ServeryError as failure:
-            self._call.finish(failure)
+            self._call.fail(failure)
 
     def _only(self, outcome: Outcome) -> None:
         self._parts.put_nowait((outcome, True))
@@ -287,18 +306,10 @@ class Parts:
         is_last = False
         while not is_last:
             outcome, is_last = await self._parts.get()
-            if isinstance(outcome, InferResponse) and self._request.outputs:
-                outcome = _asked(outcome, self._request)
+            if isinstance(outcome, InferResponse):
+                outcome = calls.wanted(outcome, self._request)
             yield outcome, is_last
 
     def cancel(self) -> None:
         """Want no more."""
         self._call.cancel()
-
-
-def _asked(response: InferResponse, request: InferRequest) -> Outcome:
-    by_name = {output.name: output for output in response.outputs}
-    missing = [name for name in request.outputs if name not in by_name]
-    if missing:
-        return RequestError(f"model {request.model!r} has no output {', '.join(missing)}; it has: {', '.join(by_name)}")
-    return replace(response, outputs=tuple([by_name[name] for name in request.outputs]))

@@ -14,15 +14,15 @@ from servery_http.rpc.calls import Done, Failure, Handler, Handlers, Status
 from servery_http.rpc.front import CallLimits
 from servery_http.rpc.server import RpcServer
 from servery_sdk.errors import ServeryError
-from servery_sdk.protocol import InferResponse
+from servery_sdk.protocol import InferRequest
 from servery_sdk.protocol import grpc as codec
-from servery_sdk.protocol.shared import SharedRequest, Span
+from servery_sdk.protocol.shared import SharedRequest
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 from servery_sdk.routes import RpcService
 
 from servery_predictor import grpc_server
 from servery_predictor.batching.tickets import Outcome
-from servery_predictor.dataplane import DataPlane
+from servery_predictor.dataplane import Call, DataPlane
 from servery_predictor.errors import GRPC
 from servery_predictor.grpc_server import SERVICE, GrpcServer
 
@@ -85,7 +85,7 @@ def _quick(kind: type[Message], answer: Callable[[Any, DataPlane], Message], pla
 def _infer(plane: DataPlane) -> Handler:
     memory = plane.offered.shared_memory
 
-    def infer(message: bytes, done: Done) -> Callable[[], None]:
+    def infer(message: bytes, done: Done) -> Callable[[], object]:
         request = _decoded(pb.ModelInferRequest, message)
         try:
             asked = codec.decode_request(request, regions=memory)
@@ -94,31 +94,49 @@ def _infer(plane: DataPlane) -> Handler:
         except ServeryError as failure:
             raise _failure(failure) from failure
         # A client that sends typed contents reads typed contents.
-        raw = bool(request.raw_input_contents)
-
-        def answer(outcome: Outcome) -> None:
-            placed: Mapping[str, Span] | None = None
-            if type(asked) is SharedRequest and isinstance(outcome, InferResponse):
-                try:
-                    placed = memory.put(outcome, asked)
-                except ServeryError as failure:
-                    outcome = failure
-            done(_encoded(outcome, raw=raw, placed=placed))
-
-        return plane.submit(asked, answer, protocol="grpc-v2").cancel
+        call = _Asked(plane, asked, done, raw=bool(request.raw_input_contents))
+        plane.submit(call)
+        return call.cancel
 
     return infer
 
 
-def _encoded(outcome: Outcome, *, raw: bool, placed: Mapping[str, Span] | None) -> bytes | Failure:
-    if isinstance(outcome, ServeryError):
-        return _failure(outcome)
-    try:
-        return codec.encode_response(outcome, raw=raw, placed=placed).SerializeToString()
-    except Exception:
-        # The rim of one request: its batch's other requests are answered after it.
-        logger.exception("answer cannot be encoded", extra={"model": outcome.model})
-        return Failure(Status.INTERNAL, "internal error; the server's log has the traceback")
+class _Asked(Call):
+    """An inference whose answer is a message."""
+
+    __slots__ = ("_done", "_memory", "_raw")
+
+    def __init__(self, plane: DataPlane, asked: InferRequest, done: Done, *, raw: bool) -> None:
+        super().__init__(plane, asked, "grpc-v2")
+        self._done: Done | None = done
+        self._memory = plane.offered.shared_memory
+        self._raw = raw
+
+    def tell(self, outcome: Outcome) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(self._encoded(outcome))
+
+    def _encoded(self, outcome: Outcome) -> bytes | Failure:
+        if isinstance(outcome, ServeryError):
+            return _failure(outcome)
+        try:
+            placed = self._memory.put(outcome, self.request) if isinstance(self.request, SharedRequest) else None
+            return codec.encode_response(outcome, raw=self._raw, placed=placed).SerializeToString()
+        except ServeryError as failure:
+            return _failure(failure)
+        except Exception:
+            # The rim of one request: its batch's other requests are answered after it.
+            logger.exception("answer cannot be encoded", extra={"model": outcome.model})
+            return Failure(Status.INTERNAL, _BUG)
+
+    def cancel(self, msg: object = None) -> bool:
+        # What it knows of the connection knows it, too.
+        self._done = None
+        return super().cancel(msg)
+
+
+_BUG = "internal error; the server's log has the traceback"
 
 
 def _decoded(kind: type[Any], message: bytes) -> Any:

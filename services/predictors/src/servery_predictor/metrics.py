@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
-from servery_sdk.errors import ErrorCode
+from servery_sdk.errors import ErrorCode, ServeryError
 
 from servery_predictor.batching.loop import Ran
+from servery_predictor.batching.tickets import Outcome, Ticket
 from servery_predictor.counting import Counter, Family, Gauge, Histogram, Labels, Shelves
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -122,6 +123,21 @@ class Metrics:
             self.failed_seconds.labels(model).inc(seconds)
         self.requests.labels(model, protocol, code).inc()
         self.request_seconds.labels(model, protocol).observe(seconds)
+
+    def answered_all(self, tickets: Sequence[Ticket], outcomes: Sequence[Outcome]) -> None:
+        """Count the requests of one call of a model, but those that were given up and counted before."""
+        now = time.perf_counter()
+        taken: dict[tuple[str, str], list[float]] = {}
+        for ticket, outcome in zip(tickets, outcomes, strict=True):
+            if ticket.is_over:
+                continue
+            if isinstance(outcome, ServeryError):
+                self.answered(ticket.request.model, ticket.protocol, outcome.code, now - ticket.came)
+            else:
+                taken.setdefault((ticket.request.model, ticket.protocol), []).append(now - ticket.came)
+        for (model, protocol), seconds in taken.items():
+            self.requests.labels(model, protocol, "OK").inc(len(seconds))
+            self.request_seconds.labels(model, protocol).observe_all(seconds)
 
     def ran(self, model: str, ran: Ran) -> None:
         """Count one call of a model."""

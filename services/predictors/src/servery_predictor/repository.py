@@ -298,6 +298,10 @@ class Repository:
             ModelNotReady: It cannot answer; says why.
             Unimplemented: It takes documents only.
         """
+        # What most requests find, in one look.
+        known = self._entries.get(name)
+        if known is not None and version is None and known.batcher is not None and known.state is ModelState.LOADED:
+            return known.batcher
         entry = self.ready(name, version)
         if entry.batcher is None:
             raise Unimplemented(f"model {name!r} takes requests as their clients wrote them, and no tensors")
@@ -449,9 +453,13 @@ class Repository:
             waits=wishes.waits,
             on_batch=partial(self._metrics.ran, entry.name),
             on_wait=self._metrics.queue_requests.labels(entry.name).set,
-            on_call=self._on_call,
+            on_call=self._called,
         )
         return {**(_batches(wishes, max_rows) if batchable else _NO_BATCHES), "max_queue_requests": max_requests}
+
+    def _called(self, tickets: Sequence[Ticket], called: Called) -> None:
+        self._metrics.answered_all(tickets, called.outcomes)
+        self._on_call(tickets, called)
 
     async def unload(self, name: str) -> None:
         """Finish what is in flight and give the model back; one of many is forgotten.

@@ -80,7 +80,7 @@ def message_of(outcome: bytes | Answer) -> bytes:
 Done: TypeAlias = Callable[[Outcome], None]
 """To be called once, with the message or why there is none; nothing happens where nobody waits any more."""
 
-Handler: TypeAlias = Callable[[bytes, Done], Callable[[], None] | None]
+Handler: TypeAlias = Callable[[bytes, Done], Callable[[], object] | None]
 """Message in; calls ``Done``, before it returns where nothing need be waited for, or raises Failure. What it returns is
 called where nobody waits any more: the client gave up, went away, or it is too late."""
 

@@ -18,6 +18,8 @@ Array = npt.NDArray[np.generic]
 _LENGTH = struct.Struct("<I")
 BYTES_ONLY = frozenset({Datatype.FP16, Datatype.BF16})
 """Datatypes that JSON has no form for."""
+_BYTES, _BF16 = Datatype.BYTES, Datatype.BF16.dtype
+"""By names of their own: to ask the enumeration for a member takes 0.2 microseconds."""
 
 _INTEGER_KINDS = "iu"
 _FEW = 32
@@ -57,11 +59,15 @@ def from_json(name: str, datatype: Datatype, shape: tuple[int, ...], data: Json)
     """
     if not isinstance(data, list):
         raise RequestError(f"input {name!r}: data must be a list, found {_kind(data)}")
-    if datatype is Datatype.BYTES:
+    if datatype is _BYTES:
         return _texts(name, shape, data)
-    if datatype in BYTES_ONLY:
-        raise RequestError(f"input {name!r}: {datatype} has no JSON form; send it as a binary tensor")
-    return reshaped(name, _numbers(name, datatype, data), shape)
+    try:
+        found = np.asarray(data)
+    except (ValueError, OverflowError) as error:
+        raise RequestError(f"input {name!r}: data is ragged: rows differ in length") from error
+    # The elements of most requests are what they are said to be.
+    array = found if found.dtype == datatype.dtype else _numbers(name, datatype, data, found)
+    return reshaped(name, array, shape)
 
 
 def reshaped(name: str, array: Array, shape: tuple[int, ...]) -> Array:
@@ -79,14 +85,10 @@ def reshaped(name: str, array: Array, shape: tuple[int, ...]) -> Array:
     return array.reshape(shape)
 
 
-def _numbers(name: str, datatype: Datatype, data: list[Json]) -> Array:
-    try:
-        found = np.asarray(data)
-    except (ValueError, OverflowError) as error:
-        raise RequestError(f"input {name!r}: data is ragged: rows differ in length") from error
+def _numbers(name: str, datatype: Datatype, data: list[Json], found: Array) -> Array:
+    if datatype in BYTES_ONLY:
+        raise RequestError(f"input {name!r}: {datatype} has no JSON form; send it as a binary tensor")
     wanted = datatype.dtype
-    if found.dtype == wanted:
-        return found
     if found.size == 0:
         return found.astype(wanted)
     if datatype.dtype.kind in _INTEGER_KINDS and found.dtype.kind in "fO":
@@ -147,7 +149,7 @@ def from_raw(name: str, datatype: Datatype, shape: tuple[int, ...], raw: bytes |
     Raises:
         RequestError: The size does not fit shape and datatype.
     """
-    if datatype is Datatype.BYTES:
+    if datatype is _BYTES:
         return reshaped(name, objects(list(_split_lengths(name, raw))), shape)
     wanted = math.prod(shape) * datatype.dtype.itemsize
     if len(raw) != wanted:
@@ -172,7 +174,7 @@ def _split_lengths(name: str, raw: bytes | memoryview) -> Iterable[bytes]:
 
 def to_raw(datatype: Datatype, data: Array) -> bytes:
     """Return ``data`` row-major, little-endian; BYTES elements each behind their length (four bytes)."""
-    if datatype is not Datatype.BYTES:
+    if datatype is not _BYTES:
         return np.ascontiguousarray(data, dtype=datatype.dtype).tobytes()
     parts: list[bytes] = []
     for element in data.ravel():
@@ -206,7 +208,7 @@ def to_json(data: Array) -> Json:
             return data.tolist()
         # By its letter: numpy has two types of eight-byte integers here, and the encoder knows the elements of one.
         return np.ascontiguousarray(data).view(data.dtype.str)
-    if dtype == Datatype.BF16.dtype:
+    if dtype == _BF16:
         return data.astype(np.float32)
     flat = [as_text(element) for element in data.ravel()]
     return _nested(flat, data.shape)

@@ -45,6 +45,7 @@ _CONTENTS = {
 """FP16 and BF16 have raw contents only."""
 
 _DATATYPES = {str(datatype): datatype for datatype in Datatype}
+_BYTES = Datatype.BYTES
 
 
 _NO_REGIONS = NoRegions()
@@ -135,10 +136,14 @@ def encode_response(
 
     Outputs that were ``placed`` in shared memory say where, and have no contents.
     """
-    message = pb.ModelInferResponse(
-        model_name=response.model, model_version=response.version or "", id=response.id or ""
-    )
-    _set_parameters(message.parameters, response.parameters)
+    message = pb.ModelInferResponse()
+    message.model_name = response.model
+    if response.version is not None:
+        message.model_version = response.version
+    if response.id is not None:
+        message.id = response.id
+    if response.parameters:
+        _set_parameters(message.parameters, response.parameters)
     _encode(response.outputs, message.outputs, message.raw_output_contents, raw=raw, placed=placed)
     return message
 
@@ -175,7 +180,7 @@ def _tensor(found: Any, raw: bytes | None, regions: Regions) -> Tensor:
     datatype = _DATATYPES.get(found.datatype)
     if datatype is None:
         raise RequestError(f"input {name!r}: unknown datatype {found.datatype!r}; one of {', '.join(sorted(Datatype))}")
-    shape = elements.checked_shape(name, list(found.shape))
+    shape = elements.checked_shape(name, found.shape[:])
     parameters = _parameters(found.parameters)
     if parameters and (place := span(name, parameters)) is not None:
         if raw is not None or found.HasField("contents"):
@@ -199,14 +204,15 @@ def _typed(name: str, datatype: Datatype, shape: tuple[int, ...], contents: pb.I
             f"input {name!r}: {datatype} belongs in {field}, found {', '.join(one.name for one, _ in used)}"
         )
     values = getattr(contents, field)
-    if datatype is Datatype.BYTES:
+    if datatype is _BYTES:
         return elements.reshaped(name, elements.objects(list(values)), shape)
     if len(values) != math.prod(shape):
         raise RequestError(
             f"input {name!r}: shape {list(shape)} needs {math.prod(shape)} elements, {field} has {len(values)}"
         )
     try:
-        return np.array(values, dtype=datatype.dtype).reshape(shape)
+        # A list of them all at once: numpy would ask the message for one after the other.
+        return np.array(values[:], dtype=datatype.dtype).reshape(shape)
     except OverflowError as error:
         raise RequestError(f"input {name!r}: a value does not fit {datatype}") from error
 
@@ -219,10 +225,15 @@ def _encode(
     raw: bool,
     placed: Mapping[str, Span] | None = None,
 ) -> None:
-    raw = raw or any(tensor.datatype not in _CONTENTS for tensor in tensors)
+    raw = raw or any([tensor.datatype not in _CONTENTS for tensor in tensors])
     for tensor in tensors:
-        message = described.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.data.shape)
-        _set_parameters(message.parameters, tensor.parameters)
+        # By attributes, and parameters only where there are some: keywords and a map cost a microsecond each.
+        message = described.add()
+        message.name = tensor.name
+        message.datatype = tensor.datatype._value_
+        message.shape.extend(tensor.data.shape)
+        if tensor.parameters:
+            _set_parameters(message.parameters, tensor.parameters)
         if placed and tensor.name in placed:
             _set_parameters(message.parameters, placed[tensor.name].parameters)
             if raw:
@@ -230,7 +241,7 @@ def _encode(
                 raw_contents.append(b"")
         elif raw:
             raw_contents.append(elements.to_raw(tensor.datatype, tensor.data))
-        elif tensor.datatype is Datatype.BYTES:
+        elif tensor.datatype is _BYTES:
             message.contents.bytes_contents.extend(elements.as_bytes(element) for element in tensor.data.ravel())
         else:
             getattr(message.contents, _CONTENTS[tensor.datatype]).extend(tensor.data.ravel().tolist())

@@ -265,6 +265,9 @@ def _tensor(found: Json, field: str, index: int, binary: _Binary, regions: Regio
         raise RequestError(f"input {name!r}: unknown datatype {given!r}; one of {', '.join(sorted(Datatype))}")
     shape = elements.checked_shape(name, sizes)
     parameters = _parameters(found)
+    if not parameters and "data" in found:
+        # What most are.
+        return Tensor(name, elements.from_json(name, datatype, shape, found["data"]), datatype, parameters)
     if BINARY_SIZE in parameters:
         data = elements.from_raw(name, datatype, shape, binary.take(name, parameters[BINARY_SIZE]))
         parameters = {key: value for key, value in parameters.items() if key != BINARY_SIZE}

@@ -6,11 +6,11 @@ import logging
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from servery_sdk.errors import ServeryError
-from servery_sdk.protocol import InferRequest, InferResponse, batch
+from servery_sdk.protocol import InferRequest, InferResponse, RequestError, batch
 
 from servery_predictor.batching.tickets import Ability, Outcome
 from servery_predictor.errors import ModelFailed
@@ -68,7 +68,10 @@ def _merged(requests: list[InferRequest], ability: Ability) -> list[Outcome]:
             return [_addressed(ability(request), request)]
         # The queue has compared their keys; the policy kept to max_rows.
         whole = batch.merged_alike(requests)
-        answers = batch.split(ability(whole.request), whole.offsets)
+        answer = wanted(ability(whole.request), whole.request)
+        if isinstance(answer, ServeryError):
+            return [answer] * len(requests)
+        answers = batch.split(answer, whole.offsets)
         for answer, request in zip(answers, requests, strict=True):
             answer.model, answer.id = request.model, request.id
         return list(answers)
@@ -95,11 +98,27 @@ def _gathered(requests: list[InferRequest], predict_many: PredictMany) -> list[O
     ]
 
 
-def _addressed(answer: InferResponse, request: InferRequest) -> InferResponse:
+def _addressed(answer: InferResponse, request: InferRequest) -> Outcome:
+    found = wanted(answer, request)
+    if isinstance(found, ServeryError):
+        return found
     # A new one, for a model may keep its own; ``replace`` would take ten times as long.
     return InferResponse(
-        request.model, answer.outputs, answer.version, request.id, answer.parameters, answer.rows_are_objects
+        request.model, found.outputs, found.version, request.id, found.parameters, found.rows_are_objects
     )
+
+
+def wanted(answer: InferResponse, request: InferRequest) -> Outcome:
+    """Return ``answer`` with the outputs that ``request`` names, all where it names none; or which there is not."""
+    if not request.outputs:
+        return answer
+    by_name = {output.name: output for output in answer.outputs}
+    missing = [name for name in request.outputs if name not in by_name]
+    if missing:
+        return RequestError(
+            f"model {request.model!r} has no output {', '.join(missing)}; it has: {', '.join(by_name)}"
+        )
+    return replace(answer, outputs=tuple([by_name[name] for name in request.outputs]))
 
 
 def _failure(request: InferRequest, error: BaseException) -> ServeryError:

@@ -41,16 +41,26 @@ class _Answer(asyncio.Future[InferResponse]):
 
     ticket: Ticket | None = None
 
-    def settle(self, outcome: Outcome) -> None:
-        if isinstance(outcome, ServeryError):
-            self.set_exception(outcome)
-        else:
-            self.set_result(outcome)
-
     def cancel(self, msg: object = None) -> bool:
         if self.ticket is not None:
             self.ticket.cancel()
         return super().cancel(msg)
+
+
+class _Awaited(Ticket):
+    """A place whose answer is a future."""
+
+    __slots__ = ("_answer",)
+
+    def __init__(self, request: InferRequest, answer: _Answer) -> None:
+        super().__init__(request, "")
+        self._answer = answer
+
+    def tell(self, outcome: Outcome) -> None:
+        if isinstance(outcome, ServeryError):
+            self._answer.set_exception(outcome)
+        else:
+            self._answer.set_result(outcome)
 
 
 class Batcher:
@@ -123,7 +133,7 @@ class Batcher:
             QueueFull: Too many wait.
         """
         answer = _Answer()
-        answer.ticket = Ticket(request, answer.settle)
+        answer.ticket = _Awaited(request, answer)
         self.enqueue(answer.ticket)
         return answer
 
@@ -180,7 +190,7 @@ class Batcher:
             if left > 0:
                 self._timer = loop.call_later(left, self._expire, loop, timeout_seconds)
                 break
-            ticket.finish(TooLate(f"model {ticket.request.model!r} did not answer in {timeout_seconds:g} s"))
+            ticket.fail(TooLate(f"model {ticket.request.model!r} did not answer in {timeout_seconds:g} s"))
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         self._scheduled = False

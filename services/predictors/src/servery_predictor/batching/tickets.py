@@ -10,16 +10,15 @@ from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest, InferResponse
 
 Outcome: TypeAlias = InferResponse | ServeryError
-Done: TypeAlias = Callable[[Outcome], None]
 Ability: TypeAlias = Callable[[InferRequest], InferResponse]
 """What a model can be asked for."""
 
 
 class Ticket:
-    """A request's place in the queue.
+    """A request's place in the queue. A subclass says who is told.
 
     Args:
-        done: Called with the answer, once; it must not raise.
+        protocol: What it came as.
         ability: What is asked for; None is ``predict``.
 
     Attributes:
@@ -28,23 +27,32 @@ class Ticket:
         key: With what others it may be merged, and ``rows`` of it: the queue's to say.
     """
 
-    __slots__ = ("_done", "ability", "came", "is_over", "key", "request", "rows")
+    __slots__ = ("ability", "came", "is_over", "key", "protocol", "request", "rows")
 
-    def __init__(self, request: InferRequest, done: Done, ability: Ability | None = None) -> None:
+    def __init__(self, request: InferRequest, protocol: str, ability: Ability | None = None) -> None:
         self.request = request
+        self.protocol = protocol
         self.ability = ability
         self.came = time.perf_counter()
         self.is_over = False
         self.key: Hashable = None
         self.rows = 1
-        self._done = done
 
-    def cancel(self) -> None:
-        """Ask for no answer: what still waits is not computed."""
-        self.is_over = True
+    def tell(self, outcome: Outcome) -> None:
+        """Hand the answer to who asked; called once at most. It must not raise."""
+        raise NotImplementedError
+
+    def cancel(self, msg: object = None) -> bool:
+        """Ask for no answer, as one cancels a task: what still waits is not computed. Returns whether anybody asked."""
+        was_over, self.is_over = self.is_over, True
+        return not was_over
 
     def finish(self, outcome: Outcome) -> None:
         """Tell who asked, unless nobody does any more."""
         if not self.is_over:
             self.is_over = True
-            self._done(outcome)
+            self.tell(outcome)
+
+    def fail(self, failure: ServeryError) -> None:
+        """Tell who asked that no call of the model answers it."""
+        self.finish(failure)

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from fastapi import FastAPI
-from servery_http.messages import Handler, Later, Request, Response
+from servery_http.messages import Handler, Pending, Request, Response
 from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest, InferResponse
 from servery_sdk.protocol.tfserving import rest as codec
@@ -49,10 +49,10 @@ class TFServingRoutes:
         except ServeryError:
             return False
 
-    def predict(self, model: str, version: str | None) -> Callable[[Request], Response | Later]:
+    def predict(self, model: str, version: str | None) -> Callable[[Request], Response | Pending]:
         """Return the handler of ``:predict``."""
 
-        def predict(request: Request) -> Response | Later:
+        def predict(request: Request) -> Response | Pending:
             try:
                 signature_model(self._plane.repository, model, version)
                 asked = codec.decode_predict(request.body, model=model, version=version)
@@ -65,7 +65,7 @@ class TFServingRoutes:
     def _examples(self, model: str, version: str | None, call: str) -> Handler:
         encode = _classes if call == "classify" else _values
 
-        def ask(request: Request) -> Response | Later:
+        def ask(request: Request) -> Response | Pending:
             try:
                 signature_model(self._plane.repository, model, version)
                 asked = codec.decode_examples(request.body, model=model, version=version)
