@@ -80,10 +80,10 @@ class Settings(BaseSettings):
     """Memory that all models may need together, by what their assignments say; 0 for any. The first have it."""
 
     metrics_port: int = 9082
-    """Port of ``/metrics``, the agent's own; 0 takes a free one."""
+    """Port of ``/metrics`` and of gRPC's ``servery.agent.v1``, the agent's own; 0 takes a free one."""
 
     container_concurrency: int = Field(default=0, ge=0, validation_alias=_as_knative("container_concurrency"))
-    """Requests that may be with the component at once; 0 for any number. Also Knative's ``CONTAINER_CONCURRENCY``."""
+    """Requests and gRPC calls that may be with the component at once; 0 for any number. Also Knative's ``CONTAINER_CONCURRENCY``."""
 
     max_queue_requests: int = Field(default=1000, ge=0)
     """Requests that may wait for that; one more is refused with 429."""

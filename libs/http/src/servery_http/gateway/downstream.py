@@ -471,7 +471,7 @@ class Downstream(asyncio.Protocol):
 
     def _is_last(self) -> bool:
         """Return whether the connection ends with this exchange; who has not read the whole request cannot find the next."""
-        if not self.head.keep_alive or not self.is_sent or self._gateway.is_draining:
+        if not self.head.keep_alive or not self.is_sent or self._gateway.is_leaving:
             self._closing = True
         return self._closing
 
