@@ -25,6 +25,7 @@ class Metrics(Collector):
         batches: What the batcher counts, where there is one.
         log: Whose events are shown; all counts are 0 where payloads are not logged.
         models: How far the models are that are assigned, one by one; None where none are.
+        sources: Whose metrics are told as well, and whether they could be had.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class Metrics(Collector):
         self.batches: Counts | None = None
         self.log: PayloadLog | None = None
         self.models: Callable[[], Iterable[State]] | None = None
+        self.sources: dict[str, bool] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -95,6 +97,14 @@ class Metrics(Collector):
             if self.gateway is not None:
                 gauge.add_metric([], value(self.gateway))
             yield gauge
+        sources = GaugeMetricFamily(
+            "servery_agent_metrics_source_up",
+            "1 where the metrics of a program beside are among these, 0 where they could not be had.",
+            labels=["source"],
+        )
+        for name, is_up in self.sources.items():
+            sources.add_metric([name], int(is_up))
+        yield sources
         yield from _of_log(self.log)
 
 

@@ -20,6 +20,7 @@ from servery_http.rpc.watching import watch_none
 
 from servery_agent.batcher.front import Batcher
 from servery_agent.batcher.policy import BatchLimits
+from servery_agent.beside import Beside
 from servery_agent.metrics import Metrics
 from servery_agent.own import Own
 from servery_agent.payloads.log import PayloadLog
@@ -84,6 +85,7 @@ class Agent:
             self.batcher.asks(self.gateway.ask)
             self.metrics.batches = self.batcher.counts
         self.metrics.log = self.log
+        self._beside = Beside(settings)
         self._own = Own(
             self.gateway, self.metrics, self._tell_metrics, host=settings.host, port=settings.metrics_port
         )
@@ -101,7 +103,7 @@ class Agent:
         return replace(route or Route(), watch=self.log.capture.watch)
 
     async def _tell_metrics(self, _request: Request) -> Response:
-        return Response(200, self.metrics.text(), _METRICS_TYPE)
+        return Response(200, await self._beside.page(self.metrics), _METRICS_TYPE)
 
     async def start(self) -> None:
         """Return once it accepts connections."""
@@ -124,6 +126,7 @@ class Agent:
         if self.log is not None:
             await self.log.stop(deadline - loop.time())
         await self._own.stop(_OWN_DRAIN_SECONDS)
+        await self._beside.close()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, and to the end of the last request."""
