@@ -51,6 +51,7 @@ def page() -> str:
 def _of_the_agent() -> list[list[str]]:
     metrics = AgentMetrics()
     metrics.observe(200, 0.0)
+    metrics.observe_call("OK", 0.0)
     metrics.batches = Counts()
     metrics.batches.on_apart("wrong")
     return [

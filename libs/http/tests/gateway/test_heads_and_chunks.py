@@ -96,7 +96,9 @@ def test_head_that_passes_is_read_by_others_as_we_read_it(lines: list[bytes]) ->
     passed = head.passed.lower()
     framing = (passed.count(b"\r\ncontent-length:"), passed.count(b"\r\ntransfer-encoding:"))
     assert framing == ((0, 1) if head.length == -1 else (int(b"\r\ncontent-length: %d\r\n" % head.length in passed), 0))
-    assert not any(b"\r\n" + name in passed for name in (b"connection:", b"te:", b"upgrade:"))
+    assert not any(b"\r\n" + name in passed for name in (b"connection: close", b"upgrade:"))
+    of_te = (passed.count(b"\r\nte: trailers\r\n"), passed.count(b"\r\nconnection:"))
+    assert of_te == ((1, 1) if head.takes_trailers else (0, 0))
 
 
 @given(st.binary(max_size=300))

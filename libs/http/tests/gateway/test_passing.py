@@ -59,9 +59,8 @@ async def test_request_id_and_forwarders_that_came_are_kept(client: Peer, behind
 
 async def test_what_concerns_one_connection_goes_no_further(client: Peer, behind: Behind) -> None:
     of_one = (
-        b"te: trailers",
+        b"te: gzip;q=0.5",
         b"keep-alive: 5",
-        b"trailer: x",
         b"proxy-connection: a",
         b"upgrade: h2c",
         b"http2-settings: a",
@@ -76,6 +75,46 @@ async def test_what_concerns_one_connection_goes_no_further(client: Peer, behind
     await server.send(ok(b"c", b"connection: x-two, keep-alive", b"x-two: 2", b"keep-alive: timeout=5"))
     _, headers, body = await client.message()
     assert (headers.keys(), body) == ({"content-length", "x-request-id"}, b"c")
+
+
+_CHUNKED = b"transfer-encoding: chunked"
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one piece", "bit by bit"])
+async def test_trailers_pass_both_ways_to_who_takes_them(client: Peer, behind: Behind, *, at_once: bool) -> None:
+    head = post(b"", _CHUNKED, b"TE: trailers, gzip", b"Trailer: x-sum", length=False)
+    body, end = b"2\r\nab\r\n", b"0\r\nX-Sum: 7\r\ncontent-length: 1\r\nHost: other\r\nx-b:\r\n\r\n"
+    await client.send(head + body + (end if at_once else b""))
+    server = await behind.accept()
+    _, headers = await server.head()
+    assert (headers["te"], headers["connection"], headers["trailer"]) == ("trailers", "te", "x-sum")
+    assert await server.read(7) == body
+    if not at_once:
+        await client.send(end)
+    assert await server.until(b"\r\n\r\n") == b"0\r\nX-Sum: 7\r\nx-b:\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\ntrailer: x-end\r\n" + _CHUNKED + b"\r\n\r\n1\r\nc\r\n"
+    await server.send(answer + (b"0\r\nx-end: 1\r\nset-cookie: a\r\n\r\n" if at_once else b""))
+    _, headers = await client.head()
+    assert headers["trailer"] == "x-end"
+    assert await client.read(6) == b"1\r\nc\r\n"
+    if not at_once:
+        await server.send(b"0\r\nx-end: 1\r\nset-cookie: a\r\n\r\n")
+    assert await client.until(b"\r\n\r\n") == b"0\r\nx-end: 1\r\n\r\n"
+    # The connections are where they were: the next exchange is read right.
+    await client.send(post(b"next"))
+    assert (await server.message())[2] == b"next"
+    await server.send(ok(b"right"))
+    assert (await client.message())[2] == b"right"
+
+
+async def test_trailers_are_left_out_for_who_does_not_take_them(client: Peer, behind: Behind) -> None:
+    await client.send(post(b""))
+    server = await behind.accept()
+    _, headers, _ = await server.message()
+    assert "te" not in headers
+    await server.send(b"HTTP/1.1 200 OK\r\n" + _CHUNKED + b"\r\n\r\n1\r\nc\r\n0\r\nx-end: 1\r\n\r\n")
+    await client.head()
+    assert await client.until(b"\r\n\r\n") == b"1\r\nc\r\n0\r\n\r\n"
 
 
 async def test_connections_are_kept_on_both_sides(gateway: Gateway, client: Peer, behind: Behind) -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from servery_sdk import logs
 from servery_sdk.errors import ErrorCode, ServeryError
 
+from servery_agent import telling
 from servery_agent.asking import is_ready_within
 from servery_agent.durations import seconds_of
 from servery_agent.server import Agent
@@ -93,6 +94,9 @@ def _seconds(duration: str) -> float | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run; exits 0 after a drain, 1 when it cannot start or is not ready in time, 2 on wrong flags."""
     logs.to_stderr()
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in telling.COMMANDS:
+        raise SystemExit(telling.main(words))
     try:
         settings, probe_seconds = settings_from(arguments)
     except WrongFlags as error:

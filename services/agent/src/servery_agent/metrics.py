@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from servery_http.gateway.server import Gateway
 
-from servery_agent.batcher.counts import Counts
+from servery_agent.batcher.counts import Counts, Histogram
 from servery_agent.payloads.ledger import Count
 from servery_agent.payloads.log import PayloadLog
 from servery_agent.puller.decider import State
@@ -26,24 +25,36 @@ class Metrics(Collector):
         batches: What the batcher counts, where there is one.
         log: Whose events are shown; all counts are 0 where payloads are not logged.
         models: How far the models are that are assigned, one by one; None where none are.
+        sources: Whose metrics are told as well, and whether they could be had.
     """
 
     def __init__(self) -> None:
         self._by_status: dict[int, int] = {}
-        self._by_seconds = [0] * (len(_BOUNDS) + 1)
-        self._seconds = 0.0
+        self._seconds = Histogram(_BOUNDS)
+        self._calls_by_status: dict[str, int] = {}
+        self._call_seconds = Histogram(_BOUNDS)
         self.gateway: Gateway | None = None
         self.batches: Counts | None = None
         self.log: PayloadLog | None = None
         self.models: Callable[[], Iterable[State]] | None = None
+        self.sources: dict[str, bool] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def observe(self, status: int, seconds: float) -> None:
         """Count an exchange."""
         self._by_status[status] = self._by_status.get(status, 0) + 1
-        self._by_seconds[bisect_left(_BOUNDS, seconds)] += 1
-        self._seconds += seconds
+        self._seconds.observe(seconds)
+
+    def observe_call(self, status: str, seconds: float) -> None:
+        """Count a call over HTTP/2."""
+        self._calls_by_status[status] = self._calls_by_status.get(status, 0) + 1
+        self._call_seconds.observe(seconds)
+
+    @property
+    def counted(self) -> int:
+        """Exchanges and calls so far."""
+        return sum(self._by_status.values()) + sum(self._calls_by_status.values())
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
@@ -59,7 +70,19 @@ class Metrics(Collector):
         for status, count in sorted(self._by_status.items()):
             requests.add_metric([str(status)], count)
         yield requests
-        yield self._histogram()
+        yield self._seconds.family(
+            "servery_agent_request_seconds",
+            "From a request's head to the end of its answer, the wait at the gate included.",
+        )
+        calls = CounterMetricFamily(
+            "servery_agent_calls",
+            "Calls over HTTP/2 by the name of gRPC's status; by HTTP's number where they are no gRPC.",
+            labels=["code"],
+        )
+        for name, count in sorted(self._calls_by_status.items()):
+            calls.add_metric([name], count)
+        yield calls
+        yield self._call_seconds.family("servery_agent_call_seconds", "Likewise of a call over HTTP/2.")
         if self.batches is not None:
             yield from self.batches.families()
         models = GaugeMetricFamily(
@@ -74,25 +97,21 @@ class Metrics(Collector):
             if self.gateway is not None:
                 gauge.add_metric([], value(self.gateway))
             yield gauge
-        yield from _of_log(self.log)
-
-    def _histogram(self) -> Metric:
-        histogram = HistogramMetricFamily(
-            "servery_agent_request_seconds",
-            "From a request's head to the end of its answer, the wait at the gate included.",
+        sources = GaugeMetricFamily(
+            "servery_agent_metrics_source_up",
+            "1 where the metrics of a program beside are among these, 0 where they could not be had.",
+            labels=["source"],
         )
-        total = 0
-        buckets: list[tuple[str, float]] = []
-        for bound, count in zip((*map(str, _BOUNDS), "+Inf"), self._by_seconds, strict=True):
-            total += count
-            buckets.append((bound, total))
-        histogram.add_metric([], buckets, self._seconds)
-        return histogram
+        for name, is_up in self.sources.items():
+            sources.add_metric([name], int(is_up))
+        yield sources
+        yield from _of_log(self.log)
 
 
 _GAUGES: tuple[tuple[str, str, Callable[[Gateway], int]], ...] = (
-    ("servery_agent_inflight_requests", "Requests that are with the component now.", lambda g: g.gate.inside),
-    ("servery_agent_queue_requests", "Requests that wait for that.", lambda g: g.gate.waiting),
+    ("servery_agent_inflight_requests", "Requests and calls that are with the component.", lambda g: g.gate.inside),
+    ("servery_agent_queue_requests", "Requests and calls that wait for that.", lambda g: g.gate.waiting),
+    ("servery_agent_draining", "1 once the agent was asked to drain, or to end.", lambda g: int(g.is_leaving)),
     ("servery_agent_connections", "Connections of clients that are open.", lambda g: g.connections),
 )
 

@@ -15,13 +15,14 @@ from servery_http.gateway.gate import Gate
 from servery_http.gateway.limits import GatewayLimits
 from servery_http.gateway.routes import Route
 from servery_http.gateway.server import Gateway
-from servery_http.messages import Handler, Request, Response
+from servery_http.messages import Request, Response
 from servery_http.rpc.watching import watch_none
-from servery_http.server import Server
 
 from servery_agent.batcher.front import Batcher
 from servery_agent.batcher.policy import BatchLimits
+from servery_agent.beside import Beside
 from servery_agent.metrics import Metrics
+from servery_agent.own import Own
 from servery_agent.payloads.log import PayloadLog
 from servery_agent.puller.pulling import Pulling
 from servery_agent.readiness import Readiness, probe_of
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _YOUNG_OBJECTS = 20_000
+_OWN_DRAIN_SECONDS = 1.0
 
 
 class Agent:
@@ -76,17 +78,21 @@ class Agent:
             ),
             is_ready=readiness if self.pulling is None else _with_models(readiness, self.pulling),
             observe=self.metrics.observe,
+            observe_call=self.metrics.observe_call,
         )
         self.metrics.gateway = self.gateway
         if self.batcher is not None:
             self.batcher.asks(self.gateway.ask)
             self.metrics.batches = self.batcher.counts
         self.metrics.log = self.log
-        self._own = Server(self._route, host=settings.host, port=settings.metrics_port, drain_seconds=1.0)
+        self._beside = Beside(settings)
+        self._own = Own(
+            self.gateway, self.metrics, self._tell_metrics, host=settings.host, port=settings.metrics_port
+        )
 
     @property
     def metrics_port(self) -> int:
-        """Port of ``/metrics``."""
+        """Port of ``/metrics``, and of ``servery.agent.v1``."""
         return self._own.port
 
     def _passing(self, method: str, path: str) -> Route | None:
@@ -96,11 +102,8 @@ class Agent:
             return route
         return replace(route or Route(), watch=self.log.capture.watch)
 
-    def _route(self, _method: str, path: str) -> Handler | None:
-        return self._tell_metrics if path == "/metrics" else None
-
-    def _tell_metrics(self, _request: Request) -> Response:
-        return Response(200, self.metrics.text(), _METRICS_TYPE)
+    async def _tell_metrics(self, _request: Request) -> Response:
+        return Response(200, await self._beside.page(self.metrics), _METRICS_TYPE)
 
     async def start(self) -> None:
         """Return once it accepts connections."""
@@ -122,7 +125,8 @@ class Agent:
             self.batcher.close()
         if self.log is not None:
             await self.log.stop(deadline - loop.time())
-        await self._own.stop()
+        await self._own.stop(_OWN_DRAIN_SECONDS)
+        await self._beside.close()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, and to the end of the last request."""

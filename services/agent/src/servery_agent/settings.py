@@ -82,11 +82,43 @@ class Settings(BaseSettings):
     models_memory_bytes: int = Field(default=0, ge=0)
     """Memory that all models may need together, by what their assignments say; 0 for any. The first have it."""
 
-    metrics_port: int = 9082
-    """Port of ``/metrics``, the agent's own; 0 takes a free one."""
+    metrics_port: int = Field(
+        default=9082, validation_alias=_as_knative("metrics_port", "aggregate_prometheus_metrics_port")
+    )
+    """Port of ``/metrics`` and of gRPC's ``servery.agent.v1``, the agent's own; 0 takes a free one. Also the
+    ``AGGREGATE_PROMETHEUS_METRICS_PORT`` of KServe's ``qpext``."""
+
+    component_metrics_port: int | None = Field(
+        default=None, validation_alias=_as_knative("component_metrics_port", "kserve_container_prometheus_metrics_port")
+    )
+    """Port of the component's metrics, which ``/metrics`` then tells too. Also ``qpext``'s
+    ``KSERVE_CONTAINER_PROMETHEUS_METRICS_PORT``."""
+
+    component_metrics_path: str = Field(
+        default="/metrics",
+        validation_alias=_as_knative("component_metrics_path", "kserve_container_prometheus_metrics_path"),
+    )
+    """Their path. Also ``qpext``'s ``KSERVE_CONTAINER_PROMETHEUS_METRICS_PATH``."""
+
+    queue_proxy_metrics_port: int | None = None
+    """Port of the metrics of Knative's queue-proxy, 9091, which ``/metrics`` then tells too."""
+
+    metrics_timeout_seconds: float = Field(default=5.0, gt=0)
+    """For the metrics of each of those; then they are left out."""
+
+    knative_service: str = Field(default="", validation_alias=_as_knative("knative_service", "k_service"))
+    """Label ``service_name`` of the series of agent and component, where metrics are merged; Knative's ``K_SERVICE``."""
+
+    knative_configuration: str = Field(
+        default="", validation_alias=_as_knative("knative_configuration", "k_configuration")
+    )
+    """Likewise ``configuration_name``, ``K_CONFIGURATION``."""
+
+    knative_revision: str = Field(default="", validation_alias=_as_knative("knative_revision", "k_revision"))
+    """Likewise ``revision_name``, ``K_REVISION``."""
 
     container_concurrency: int = Field(default=0, ge=0, validation_alias=_as_knative("container_concurrency"))
-    """Requests that may be with the component at once; 0 for any number. Also Knative's ``CONTAINER_CONCURRENCY``."""
+    """Requests and gRPC calls that may be with the component at once; 0 for any number. Also Knative's ``CONTAINER_CONCURRENCY``."""
 
     max_queue_requests: int = Field(default=1000, ge=0)
     """Requests that may wait for that; one more is refused with 429."""

@@ -160,7 +160,7 @@ class Asking(Later):
         if self._size > self._limits.max_body_bytes:
             self._end(error(502, f"the predictor's answer is longer than {self._limits.max_body_bytes} bytes"))
 
-    def on_answer_end(self) -> None:
+    def on_answer_end(self, trailers: bytes = b"") -> None:
         assert self._head is not None
         self.on_answer(self._head, b"".join(self._pieces))
 

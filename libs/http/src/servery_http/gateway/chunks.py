@@ -9,6 +9,17 @@ import re
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
+_NEVER_TRAILERS = frozenset(
+    {
+        *(b"age", b"authorization", b"cache-control", b"connection", b"content-encoding", b"content-length"),
+        *(b"content-range", b"content-type", b"cookie", b"date", b"expect", b"expires", b"host", b"keep-alive"),
+        *(b"k-network-probe", b"max-forwards", b"pragma", b"proxy-authenticate", b"proxy-authorization", b"range"),
+        *(b"set-cookie", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"www-authenticate"),
+        *(b"x-forwarded-for", b"x-request-id"),
+    }
+)
+"""Whoever merges trailers into headers must not be told by them where a message ends, where it goes or who asks: left
+out. Source: RFC 9110, 6.5.1."""
 _LINE_BYTES = 4096
 _TRAILERS_BYTES = 16 * 1024
 
@@ -23,9 +34,10 @@ class Chunks:
     Attributes:
         is_complete: The last chunk and what may follow it were here.
         rest: What came behind.
+        trailers: Those that may go on, each with its end; whole once it is complete.
     """
 
-    __slots__ = ("_held", "_left", "_trailers_bytes", "is_complete", "rest")
+    __slots__ = ("_held", "_left", "_trailers_bytes", "is_complete", "rest", "trailers")
 
     def __init__(self) -> None:
         self._held = b""
@@ -33,9 +45,10 @@ class Chunks:
         self._trailers_bytes = -1
         self.is_complete = False
         self.rest = b""
+        self.trailers = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the pieces of the body that are in ``data``. Trailers are read, and go no further.
+        """Return the pieces of the body that are in ``data``.
 
         Raises:
             BadChunks: It cannot be read, or could be read in two ways.
@@ -96,6 +109,8 @@ class Chunks:
             self.is_complete = True
         elif not (line.endswith(b"\r\n") and _TRAILER.fullmatch(line[:-2])):
             raise BadChunks(f"a trailer is {line[:100]!r}")
+        elif line.partition(b":")[0].lower() not in _NEVER_TRAILERS:
+            self.trailers += line
         self._trailers_bytes = self_bytes
         return end + 1
 
@@ -106,3 +121,8 @@ def chunk(piece: bytes) -> bytes:
 
 
 LAST = b"0\r\n\r\n"
+
+
+def last(trailers: bytes) -> bytes:
+    """Return the end of a body, with trailers, each with its own end."""
+    return b"0\r\n%b\r\n" % trailers

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from servery_http.front import encode, error
-from servery_http.gateway.chunks import LAST, BadChunks, Chunks, chunk
+from servery_http.gateway.chunks import LAST, BadChunks, Chunks, chunk, last
 from servery_http.gateway.heads import CHUNKED, AnswerHead, BadHead, RequestHead, fields_of
 from servery_http.gateway.routes import Answer, Watcher
 from servery_http.gateway.upstream import Upstream
@@ -348,8 +348,8 @@ class Downstream(asyncio.Protocol):
         self._upstream = upstream
         upstream.begin(self)
         body = self._ahead[0] if len(self._ahead) == 1 else b"".join(self._ahead)
-        if self.head.length == CHUNKED:
-            body = (chunk(body) if body else b"") + (LAST if self.is_sent else b"")
+        if self._chunks is not None:
+            body = self._framed(self._chunks, body)
         told = b"\r\n\r\n" if self._watcher is None else b"\r\n%b\r\n" % self._watcher.to_server
         upstream.transport.write(b"".join((self.head.passed, self._by, self._id, told, body)))
         self._ahead = []
@@ -362,9 +362,12 @@ class Downstream(asyncio.Protocol):
             # We shall hear why in a moment.
             return
         if self._chunks is not None:
-            piece = (chunk(piece) if piece else b"") + (LAST if self.is_sent else b"")
+            piece = self._framed(self._chunks, piece)
         if piece:
             upstream.transport.write(piece)
+
+    def _framed(self, chunks: Chunks, piece: bytes) -> bytes:
+        return (chunk(piece) if piece else b"") + (last(chunks.trailers) if self.is_sent else b"")
 
     def on_full(self) -> None:
         self._flow()
@@ -471,7 +474,7 @@ class Downstream(asyncio.Protocol):
 
     def _is_last(self) -> bool:
         """Return whether the connection ends with this exchange; who has not read the whole request cannot find the next."""
-        if not self.head.keep_alive or not self.is_sent or self._gateway.is_draining:
+        if not self.head.keep_alive or not self.is_sent or self._gateway.is_leaving:
             self._closing = True
         return self._closing
 
@@ -488,11 +491,11 @@ class Downstream(asyncio.Protocol):
         if self._gateway.limits.idle_seconds is not None and not self._is_client_full and self._mode is not _TUNNEL:
             self._expect_answer()
 
-    def on_answer_end(self) -> None:
+    def on_answer_end(self, trailers: bytes = b"") -> None:
         self._upstream = None
         assert self._answer is not None
         if self._is_chunked and not self._transport.is_closing():
-            self._transport.write(LAST)
+            self._transport.write(last(trailers) if trailers and self.head.takes_trailers else LAST)
         self._done(self._answer.status)
 
     # Answers of our own.

@@ -14,15 +14,17 @@ class Gate:
 
     Attributes:
         inside: Requests that are with the server now.
+        held_bytes: Of bodies that wait over HTTP/2, whose flow control stops one stream and not the connection.
     """
 
-    __slots__ = ("_most", "_most_waiting", "_waiting", "inside")
+    __slots__ = ("_most", "_most_waiting", "_waiting", "held_bytes", "inside")
 
     def __init__(self, most: int | None = None, most_waiting: int = 0) -> None:
         self._most = most
         self._most_waiting = most_waiting
         self._waiting: dict[Callable[[], None], None] = {}
         self.inside = 0
+        self.held_bytes = 0
 
     @property
     def waiting(self) -> int:

@@ -26,7 +26,7 @@ _REQUEST = re.compile(rb"(%b) ([\x21-\x7e\x80-\xff]++) HTTP/1\.([01])\r\n%b" % (
 _ANSWER = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( [\t\x20-\x7e\x80-\xff]*+)?\r\n%b" % _FIELDS)
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _HOP_BY_HOP = frozenset(
-    {b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer"}
+    {b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection"}
 )
 _MEANT = frozenset(
     {
@@ -35,6 +35,7 @@ _MEANT = frozenset(
         b"expect",
         b"host",
         b"k-network-probe",
+        b"te",
         b"transfer-encoding",
         b"upgrade",
         b"x-forwarded-for",
@@ -104,6 +105,7 @@ class RequestHead:
         upgrade: The protocol that it would speak from here on.
         request_id: That it brought, or None.
         probe: Value of ``K-Network-Probe``.
+        takes_trailers: Fields may follow the answer's body, if it comes in chunks.
         is_repeatable: Asking twice is asking once, and there is no body to send again.
         route: What is done with such a request; whoever reads heads sets it.
     """
@@ -124,6 +126,7 @@ class RequestHead:
         "query",
         "request_id",
         "route",
+        "takes_trailers",
         "upgrade",
     )
 
@@ -158,6 +161,8 @@ class RequestHead:
         if self.request_id is not None and not _REQUEST_ID.fullmatch(self.request_id):
             self.request_id = None
         self.probe = next(iter(meant.get(b"k-network-probe", ())), None)
+        accepted = {token.strip(b" \t").lower() for value in meant.get(b"te", ()) for token in value.split(b",")}
+        self.takes_trailers = b"trailers" in accepted and not self.is_old
         self.is_repeatable = method in _REPEATABLE and self.length == 0 and self.upgrade is None
         lines = [b"%b %b HTTP/1.1" % (method, target), *(b"host: " + host for host in hosts), *kept]
         if self.length == CHUNKED:
@@ -166,8 +171,13 @@ class RequestHead:
             lines.append(b"content-length: %d" % self.length)
         if self.expects:
             lines.append(b"expect: 100-continue")
+        if self.takes_trailers:
+            lines.append(b"te: trailers")
+        options = [b"te"] * self.takes_trailers + [b"upgrade"] * (self.upgrade is not None)
+        if options:
+            lines.append(b"connection: " + b", ".join(options))
         if self.upgrade is not None:
-            lines.append(b"connection: upgrade\r\nupgrade: " + self.upgrade)
+            lines.append(b"upgrade: " + self.upgrade)
         lines.append(b"x-forwarded-for: " + b"".join(by + b", " for by in meant.get(b"x-forwarded-for", ()) if by))
         self.passed = b"\r\n".join(lines)
 

@@ -18,8 +18,8 @@ from servery_http.gateway.limits import GatewayLimits
 from servery_http.gateway.routes import Routes, pass_all
 from servery_http.gateway.upstream import Pool
 from servery_http.messages import Later, Request, Response
-from servery_http.rpc.calls import Handlers
-from servery_http.rpc.front import CallLimits, RpcFront
+from servery_http.rpc.calls import Done, Failure, Handlers, Status
+from servery_http.rpc.front import CallLimits, ObserveCall, RpcFront
 from servery_http.rpc.watching import WatchCall, watch_none
 from servery_http.server import bound
 
@@ -37,24 +37,28 @@ class Gateway:
     """Passes requests on to ``upstream`` from ``start`` to ``stop``. Made inside a running loop.
 
     HTTP/2 with prior knowledge is understood on the same port: calls that ``handlers`` has are answered here, all other
-    streams go on to ``rpc_upstream``, frame by frame.
+    streams go on to ``rpc_upstream``, frame by frame, through the same gate.
 
     Args:
+        upstream: None where ``routes`` answer everything and ``handlers`` are all calls.
         rpc_upstream: Where HTTP/2 goes; ``upstream`` without.
         sock: Bound already; instead of ``host`` and ``port``.
         routes: What else is done with which requests.
+        near_handlers: Handlers of calls from this machine, or this pod; from elsewhere they are PERMISSION_DENIED.
         watch_call: Makes the watcher of a call that goes on to ``rpc_upstream``.
         gate: Bounds what is with ``upstream`` at once.
         is_ready: Asked when a client says ``K-Network-Probe: queue``; without, whoever is not draining is ready.
         observe: Told the status and the seconds of each exchange; 499 where the client did not wait.
+        observe_call: Likewise of each call over HTTP/2, by the name of its status.
 
     Attributes:
+        is_leaving: ``retire`` was called, or ``stop``.
         is_draining: ``stop`` was called.
     """
 
     def __init__(
         self,
-        upstream: Address,
+        upstream: Address | None,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -62,23 +66,30 @@ class Gateway:
         rpc_upstream: Address | None = None,
         routes: Routes = pass_all,
         handlers: Handlers | None = None,
+        near_handlers: Handlers | None = None,
         watch_call: WatchCall = watch_none,
         gate: Gate | None = None,
         limits: GatewayLimits | None = None,
         is_ready: Callable[[], Awaitable[bool]] | None = None,
         observe: Callable[[int, float], None] = _unobserved,
+        observe_call: ObserveCall | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits or GatewayLimits()
         self.gate = gate or Gate()
-        self.pool = Pool(upstream, connect_seconds=self.limits.connect_seconds)
+        self.pool = Pool(upstream or Address(), connect_seconds=self.limits.connect_seconds)
         self.known: Known[RequestHead] = Known(self._read)
         self._known_own: Known[RequestHead] = Known(RequestHead)
         self.observe = observe
+        self.is_leaving = False
         self.is_draining = False
+        self._observe_call = observe_call
+        self._call_limits = CallLimits(queue_seconds=self.limits.queue_seconds)
         self._rpc_upstream = rpc_upstream or upstream
         self._routes = routes
-        self._handlers = handlers or {}
+        near = near_handlers or {}
+        self._handlers: Handlers = {**(handlers or {}), **dict.fromkeys(near, _denied)}
+        self._near_handlers: Handlers = {**self._handlers, **near}
         self._watch_call = watch_call
         self._is_ready = is_ready
         self._socket = sock or _bound(host, port)
@@ -115,7 +126,7 @@ class Gateway:
         """Return the answer to a probe. Source: Knative pkg/queue/health, ``ProbeHandler``."""
         if probe != _PROBE:
             return error(400, f"unexpected probe header value: {probe.decode('latin-1')!r}")
-        if self.is_draining:
+        if self.is_leaving:
             return error(503, "the agent is shutting down")
         if self._is_ready is None:
             return Response(200, _PROBE, b"text/plain")
@@ -128,7 +139,14 @@ class Gateway:
     def switch_to_http2(self, connection: Downstream, transport: asyncio.Transport, data: bytes) -> None:
         """Give a connection that begins as HTTP/2 does to who speaks it."""
         front = RpcFront(
-            self._handlers, self._rpc_upstream, CallLimits(), self._rpc, relays_all=True, watch=self._watch_call
+            self._near_handlers if _is_near(transport) else self._handlers,
+            self._rpc_upstream,
+            self._call_limits,
+            self._rpc,
+            relays_all=True,
+            watch=self._watch_call,
+            gate=self.gate,
+            observe=self._observe_call,
         )
         self.leave(connection)
         transport.set_protocol(front)
@@ -154,6 +172,17 @@ class Gateway:
         """Clients' connections that are open."""
         return len(self._connections) + len(self._rpc)
 
+    @property
+    def busy(self) -> int:
+        """Requests and calls that have no whole answer yet, those that wait included."""
+        return sum(not one.is_idle for one in self._connections) + sum(front.calls for front in self._rpc)
+
+    def retire(self) -> None:
+        """Say not ready, and have clients go elsewhere as their answers come; what still comes is answered."""
+        self.is_leaving = True
+        for front in tuple(self._rpc):
+            front.shutdown()
+
     async def start(self) -> None:
         """Return once it accepts connections."""
         self._server = await self.loop.create_server(lambda: Downstream(self), sock=self._socket, backlog=_BACKLOG)
@@ -169,7 +198,7 @@ class Gateway:
 
     async def stop(self, drain_seconds: float) -> None:
         """Accept no more, finish what is in flight, close: done when the last request is, or the time is over."""
-        self.is_draining = True
+        self.is_leaving = self.is_draining = True
         if self._server is None:
             self._socket.close()
             return
@@ -217,6 +246,19 @@ class Gateway:
             yield self
         finally:
             await self.stop(drain_seconds)
+
+
+def _denied(_message: bytes, _done: Done) -> None:
+    raise Failure(Status.PERMISSION_DENIED, "this is done for callers in the same pod alone")
+
+
+def _is_near(transport: asyncio.Transport) -> bool:
+    """Return whether the caller is on this machine, or in the network of this pod."""
+    caller, here = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+    if not isinstance(caller, tuple):
+        return True
+    address = str(caller[0]).removeprefix("::ffff:")
+    return address == "::1" or address.startswith("127.") or caller[0] == here[0]
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -49,8 +49,8 @@ class Caller(Protocol):
     def on_answer_piece(self, piece: bytes) -> None:
         """Take a piece of its body."""
 
-    def on_answer_end(self) -> None:
-        """Learn that the body is complete; the exchange is over."""
+    def on_answer_end(self, trailers: bytes = b"") -> None:
+        """Learn that the body is complete, and what fields follow it, each with its end; the exchange is over."""
 
     def on_lost(self, upstream: Upstream, why: str) -> None:
         """Learn that the rest will not come; the exchange is over."""
@@ -261,14 +261,14 @@ class Upstream(asyncio.Protocol):
         except BadChunks as bad:
             self._fail(caller, str(bad))
             return
-        is_complete = self._chunks.is_complete
+        is_complete, trailers = self._chunks.is_complete, self._chunks.trailers
         if is_complete:
             self._reusable = self._reusable and not self._chunks.rest
             self._release(caller)
         if pieces:
             caller.on_answer_piece(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if is_complete:
-            caller.on_answer_end()
+            caller.on_answer_end(trailers)
 
     def _release(self, caller: Caller) -> None:
         # Before the caller hears of the end: the next exchange may begin inside that call, and take this connection.

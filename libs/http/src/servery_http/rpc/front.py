@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 from servery_http.address import Address
+from servery_http.gateway.gate import Gate
 from servery_http.http2 import connection, frames
 from servery_http.http2.connection import Connection, Stream
 from servery_http.http2.frames import ConnectionBroken, ErrorCode, Setting, StreamBroken
@@ -35,6 +37,7 @@ from servery_http.rpc.calls import (
 )
 from servery_http.rpc.compression import WINDOW_BITS, inflated
 from servery_http.rpc.relay import Relayed, Upstream, known_code
+from servery_http.rpc.waiting import Waiting
 from servery_http.rpc.watching import WatchCall, watch_none
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,10 @@ _LAST_STREAM = 2**31 - 1
 _DRAIN = b"draining"
 _NO_GRPC = b"this port speaks gRPC; REST has another\n"
 _NOT_GRPC = encode(((b":status", b"415"), (b"content-type", b"text/plain")))
+_HTTP_CODES = {Status.RESOURCE_EXHAUSTED: b"429", Status.UNAVAILABLE: b"503"}
+"""Of what is refused at the gate and is no gRPC."""
+_OF_THE_SERVER = (b"/grpc.health.v1.Health/", b"/grpc.reflection.")
+"""Calls that ask what the server is, not for its work: some last as long as their client, so they need no room."""
 _RESETS = 1000.0
 """That a client may give up at once; more come back with time and with each call that it waits for."""
 _RESETS_PER_SECOND = 200.0
@@ -64,12 +71,20 @@ class CallLimits:
         max_streams: Calls of one connection at once; more are refused, and clients wait.
         max_header_bytes: Of a call's head, as SETTINGS_MAX_HEADER_LIST_SIZE counts; RESOURCE_EXHAUSTED.
         max_connections: At once; one more is closed.
+        queue_seconds: That a call waits at the gate; UNAVAILABLE.
+        max_waiting_bytes: Of all bodies that wait there; RESOURCE_EXHAUSTED.
     """
 
     max_message_bytes: int = 256 * 1024 * 1024
     max_streams: int = 1000
     max_header_bytes: int = 16 * 1024
     max_connections: int = 16 * 1024
+    queue_seconds: float = 60.0
+    max_waiting_bytes: int = 64 * 1024 * 1024
+
+
+ObserveCall: TypeAlias = Callable[[str, float], None]
+"""Told the status of each call, by gRPC's name or HTTP's number, and its seconds."""
 
 
 @dataclass(slots=True)
@@ -83,6 +98,7 @@ class _Head:
         seconds: The deadline; None where there is none.
         refusal: Why it is not answered.
         is_grpc: Whether gRPC is asked for at all.
+        needs_room: Whether it waits at the gate, where there is one.
         body_bytes: What ``content-length`` says.
     """
 
@@ -92,6 +108,7 @@ class _Head:
     seconds: float | None = None
     refusal: StreamBroken | Failure | None = None
     is_grpc: bool = True
+    needs_room: bool = True
     body_bytes: int | None = None
     block: bytes = b""
 
@@ -99,7 +116,7 @@ class _Head:
 class _Call(Stream):
     """A call that is answered here."""
 
-    __slots__ = ("cancel", "handler", "pieces", "size", "timer", "window_bits")
+    __slots__ = ("began", "cancel", "handler", "pieces", "size", "timer", "window_bits")
 
     def __init__(
         self, connection: Connection, number: int, window: int, handler: Handler, window_bits: int | None
@@ -110,6 +127,7 @@ class _Call(Stream):
         self.pieces: list[bytes] = []
         self.size = 0
         self.cancel: Callable[[], object] | None = None
+        self.began = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -118,21 +136,25 @@ class RpcFront(Connection):
 
     Args:
         handlers: Of the calls that are answered here.
-        upstream: The server that answers all others.
+        upstream: The server that answers all others; None where nobody does.
         open_connections: All of one server's; this one enters and leaves it.
         relays_all: What is no gRPC goes on as well, instead of being refused.
         watch: Makes the watcher of a call that goes on.
+        gate: Bounds those that go on.
+        observe: Told of every call, answered here or there.
     """
 
     def __init__(
         self,
         handlers: Handlers,
-        upstream: Address,
+        upstream: Address | None,
         limits: CallLimits,
         open_connections: set[RpcFront],
         *,
         relays_all: bool = False,
         watch: WatchCall = watch_none,
+        gate: Gate | None = None,
+        observe: ObserveCall | None = None,
     ) -> None:
         # A head that is a little too long is answered; only one that is far too long ends the connection.
         super().__init__(max_list_bytes=4 * limits.max_header_bytes)
@@ -140,6 +162,8 @@ class RpcFront(Connection):
         self._address = upstream
         self._relays_all = relays_all
         self._watch = watch
+        self._gate = gate
+        self._observe = observe
         self._limits = limits
         self._open_connections = open_connections
         self._upstream: Upstream | None = None
@@ -183,7 +207,12 @@ class RpcFront(Connection):
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
-        for stream in list(self._streams.values()):
+        streams = list(self._streams.values())
+        for stream in streams:
+            # First, so that none is let in by another one's end.
+            if isinstance(stream.twin, Waiting):
+                self._give_up(stream)
+        for stream in streams:
             self._drop(stream)
             self._give_up(stream)
         self._streams.clear()
@@ -261,6 +290,7 @@ class RpcFront(Connection):
             head.handler = handler.handler_of(fields) if isinstance(handler, Headed) else handler
         if head.handler is None:
             head.block = encode(fields)
+            head.needs_room = not (first(fields, b":path") or b"").startswith(_OF_THE_SERVER)
         return head
 
     def _begin(self, number: int, head: _Head, *, end: bool) -> None:
@@ -268,6 +298,8 @@ class RpcFront(Connection):
             call = _Call(self, number, self._peer_window, head.handler, head.window_bits)
             self._streams[number] = call
             call.expected_bytes = head.body_bytes
+            if self._observe is not None:
+                call.began = self._loop.time()
             if head.seconds is not None:
                 call.timer = self._loop.call_later(head.seconds, self._on_late, call)
             if end:
@@ -285,15 +317,114 @@ class RpcFront(Connection):
         elif not (head.is_grpc or self._relays_all):
             self.send_block(stream, _NOT_GRPC, end=False)
             self.send_data(stream, _NO_GRPC, end=True)
+        elif self._address is None:
+            self._refuse(stream, Failure(Status.UNIMPLEMENTED, "there is no such method"))
+        elif self._gate is None or not head.needs_room:
+            since = self._loop.time()
+            over = None if self._observe is None else partial(self._on_over, since, is_inside=False)
+            self._relay_to(self._address).open(stream, head.block, self._watch(head.fields), over, end=end)
         else:
-            self._relay_to().open(stream, head.block, self._watch(head.fields), end=end)
+            self._go_in(self._gate, stream, head, end=end)
 
-    def _relay_to(self) -> Upstream:
+    def _relay_to(self, address: Address) -> Upstream:
         if self._upstream is None or self._upstream.is_leaving:
             self._upstreams = {upstream for upstream in self._upstreams if not upstream.is_done}
-            self._upstream = Upstream(self._address)
+            self._upstream = Upstream(address)
             self._upstreams.add(self._upstream)
         return self._upstream
+
+    # At the gate.
+
+    def _go_in(self, gate: Gate, stream: Stream, head: _Head, *, end: bool) -> None:
+        waiting = Waiting(
+            self, stream, head.block, head.fields, self._let_in, since=self._loop.time(), is_over=end
+        )
+        entered = gate.enter(waiting.let_in)
+        if entered:
+            self._pass_on(waiting)
+        elif entered is None:
+            why = f"{gate.waiting} requests wait for the predictor, which is the limit; ask again later"
+            self._turn_away(stream, head.fields, Failure(Status.RESOURCE_EXHAUSTED, why))
+        else:
+            stream.twin = waiting
+            waiting.timer = self._loop.call_later(self._limits.queue_seconds, self._on_queued_for_long, waiting)
+
+    def _let_in(self, waiting: Waiting) -> None:
+        assert self._gate is not None
+        self._gate.held_bytes -= waiting.held_bytes
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        self._pass_on(waiting)
+
+    def _pass_on(self, waiting: Waiting) -> None:
+        stream = waiting.twin
+        assert stream is not None
+        assert self._address is not None
+        has_more = bool(waiting.pieces) or waiting.trailers is not None
+        upstream = self._relay_to(self._address)
+        watcher = self._watch(waiting.fields)
+        over = partial(self._on_over, waiting.since, is_inside=True)
+        relayed = upstream.open(stream, waiting.block, watcher, over, end=waiting.is_over and not has_more)
+        # The room for what waited is given back a second time as it leaves.
+        self._dealt -= waiting.held_bytes
+        last = len(waiting.pieces) - 1
+        for number, piece in enumerate(waiting.pieces):
+            if watcher is not None:
+                watcher.on_request_piece(piece)
+            upstream.send_data(relayed, piece, end=number == last and waiting.is_over and waiting.trailers is None)
+        if waiting.trailers is not None:
+            upstream.send_block(relayed, waiting.trailers, end=True)
+
+    def _on_over(self, since: float, status: bytes, *, is_inside: bool) -> None:
+        if is_inside and self._gate is not None:
+            self._gate.leave()
+        if self._observe is not None:
+            self._observe(_name_of(status), self._loop.time() - since)
+
+    def _hold(self, waiting: Waiting, data: bytes, *, end: bool) -> None:
+        assert self._gate is not None
+        # Of the connection, for others are not to wait for this one; its own stream's window stays shut.
+        self._give_back(len(data))
+        waiting.hold(data, end=end)
+        self._gate.held_bytes += len(data)
+        if self._gate.held_bytes > self._limits.max_waiting_bytes:
+            why = f"bodies of {self._gate.held_bytes} bytes wait for the predictor, which is too much; ask again later"
+            self._leave_with(waiting, Failure(Status.RESOURCE_EXHAUSTED, why))
+
+    def _on_queued_for_long(self, waiting: Waiting) -> None:
+        why = f"the call waited {self._limits.queue_seconds:g} s for the predictor; ask again later"
+        self._leave_with(waiting, Failure(Status.UNAVAILABLE, why))
+
+    def _leave_with(self, waiting: Waiting, failure: Failure) -> None:
+        stream = waiting.twin
+        assert stream is not None
+        self._leave_queue(stream)
+        self._turn_away(stream, waiting.fields, failure, since=waiting.since)
+
+    def _leave_queue(self, stream: Stream) -> None:
+        waiting = stream.twin
+        if isinstance(waiting, Waiting) and self._gate is not None:
+            stream.twin = None
+            self._gate.give_up(waiting.let_in)
+            self._gate.held_bytes -= waiting.held_bytes
+            if waiting.timer is not None:
+                waiting.timer.cancel()
+
+    def _turn_away(self, stream: Stream, fields: Fields, failure: Failure, since: float | None = None) -> None:
+        if (first(fields, b"content-type") or b"").startswith(b"application/grpc"):
+            self._refuse(stream, failure, since=since)
+            return
+        code = _HTTP_CODES[failure.status]
+        head = ((b":status", code), (b"content-type", b"text/plain"), (b"retry-after", b"1"))
+        self.send_block(stream, encode(head), end=False)
+        self.send_data(stream, str(failure).encode() + b"\n", end=True)
+        if stream.receiving and not stream.queue:
+            self.reset(stream, ErrorCode.NO_ERROR)
+        self._tell(code.decode(), since)
+
+    def _tell(self, status: str, since: float | None) -> None:
+        if self._observe is not None:
+            self._observe(status, 0.0 if since is None else self._loop.time() - since)
 
     def _on_trailers(self, number: int, fields: Fields, *, end: bool) -> None:
         stream = self._streams.get(number)
@@ -311,6 +442,8 @@ class RpcFront(Connection):
         stream.receiving = False
         if isinstance(stream, _Call):
             self._ask(stream)
+        elif isinstance(stream.twin, Waiting):
+            stream.twin.trailers, stream.twin.is_over = encode(fields), True
         elif stream.twin is not None:
             stream.twin.connection.send_block(stream.twin, encode(fields), end=True)
         if not stream.sending:
@@ -321,6 +454,8 @@ class RpcFront(Connection):
     def on_data(self, stream: Stream, data: bytes, *, end: bool) -> None:
         if isinstance(stream, _Call):
             self._on_piece(stream, data, end=end)
+        elif isinstance(stream.twin, Waiting):
+            self._hold(stream.twin, data, end=end)
         elif stream.twin is not None:
             if isinstance(stream.twin, Relayed) and stream.twin.watcher is not None:
                 stream.twin.watcher.on_request_piece(data)
@@ -419,6 +554,8 @@ class RpcFront(Connection):
         message = message_of(answer)
         if call.timer is not None:
             call.timer.cancel()
+        if self._observe is not None:
+            self._observe("OK", self._loop.time() - call.began)
         self._resets = min(self._resets + 1.0, _RESETS)
         number, size = call.id, len(message) + PREFIX.size
         is_plain = answer is message and size <= frames.MAX_FRAME_BYTES
@@ -441,11 +578,14 @@ class RpcFront(Connection):
             )
             self._end(call)
 
-    def _refuse(self, stream: Stream, failure: Failure) -> None:
+    def _refuse(self, stream: Stream, failure: Failure, *, since: float | None = None) -> None:
         if not stream.sending:
             return
-        if isinstance(stream, _Call) and stream.timer is not None:
-            stream.timer.cancel()
+        if isinstance(stream, _Call):
+            since = stream.began
+            if stream.timer is not None:
+                stream.timer.cancel()
+        self._tell(failure.status.name, since)
         self.send_block(stream, trailers_only(failure.status, str(failure), failure.trailers), end=True)
         if stream.receiving:
             # It has its answer; the rest of what it would say need not come.
@@ -457,6 +597,11 @@ class RpcFront(Connection):
         self._give_up(call)
 
     # Ends.
+
+    @property
+    def calls(self) -> int:
+        """Calls that have no whole answer yet."""
+        return len(self._streams)
 
     def on_reset(self, stream: Stream, code: int) -> None:
         self._give_up(stream, code)
@@ -473,9 +618,13 @@ class RpcFront(Connection):
                 stream.timer.cancel()
             if stream.cancel is not None:
                 stream.cancel()
+        elif isinstance(stream.twin, Waiting):
+            since = stream.twin.since
+            self._leave_queue(stream)
+            self._tell(Status.CANCELLED.name, since)
         elif stream.twin is not None:
             if isinstance(stream.twin, Relayed):
-                stream.twin.end(is_complete=False)
+                stream.twin.give_up()
             stream.twin.connection.reset(stream.twin, known_code(code))
 
     def on_goaway(self, last: int) -> None:
@@ -506,3 +655,11 @@ class RpcFront(Connection):
         if self._is_final and not self._streams:
             self._closing = True
         super()._flush()
+
+
+def _name_of(status: bytes) -> str:
+    """Return ``OK`` for ``0``, and HTTP's numbers as they are."""
+    code = int(status) if status.isdigit() and len(status) <= 3 else -1
+    if 0 <= code <= max(Status):
+        return Status(code).name
+    return str(code) if code >= 100 else Status.UNKNOWN.name

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import TypeAlias
 
 from servery_http.address import Address
 from servery_http.http2 import connection, frames
@@ -19,22 +21,37 @@ _MAX_LIST_BYTES = 256 * 1024
 """Of what the server behind us may answer; it is our own."""
 
 
+Over: TypeAlias = Callable[[bytes], None]
+"""Told how a call ended: ``grpc-status``, or ``:status`` of what is no gRPC."""
+
+_CANCELLED, _UNAVAILABLE = b"1", b"14"
+
+
 class Relayed(Stream):
     """A call on its way through; ``began`` once the server has begun to answer."""
 
-    __slots__ = ("began", "watcher")
+    __slots__ = ("began", "over", "status", "watcher")
 
     def __init__(self, connection: Connection, number: int, window: int, caller: Stream) -> None:
         super().__init__(connection, number, window)
         self.began = False
         self.watcher: CallWatcher | None = None
+        self.over: Over | None = None
+        self.status = _UNAVAILABLE
         self.twin, caller.twin = caller, self
 
-    def end(self, *, is_complete: bool) -> None:
+    def give_up(self) -> None:
+        """Tell that its caller has given it up."""
+        self.end(is_complete=False, otherwise=_CANCELLED)
+
+    def end(self, *, is_complete: bool, otherwise: bytes = _UNAVAILABLE) -> None:
         """Tell who watches that it is over; nothing happens again."""
         watcher, self.watcher = self.watcher, None
         if watcher is not None:
             watcher.on_end(is_complete=is_complete)
+        over, self.over = self.over, None
+        if over is not None:
+            over(self.status if is_complete else otherwise)
 
 
 class Upstream(Connection):
@@ -66,15 +83,25 @@ class Upstream(Connection):
         """Whether the connection has ended."""
         return self._closing
 
-    def open(self, caller: Stream, block: bytes, watcher: CallWatcher | None = None, *, end: bool) -> None:
+    def open(
+        self,
+        caller: Stream,
+        block: bytes,
+        watcher: CallWatcher | None = None,
+        over: Over | None = None,
+        *,
+        end: bool,
+    ) -> Relayed:
         """Pass on the head of ``caller``'s call; the rest of it follows as it comes."""
         stream = Relayed(self, self._next, self._peer_window, caller)
+        stream.over = over
         if watcher is not None:
             stream.watcher = watcher
             block += encode(watcher.fields_to_server)
         self._next += 2
         self._streams[stream.id] = stream
         self.send_block(stream, block, end=end)
+        return stream
 
     def is_idle(self, number: int) -> bool:
         return number >= self._next or number % 2 == 0
@@ -98,6 +125,8 @@ class Upstream(Connection):
             encoded += encode(stream.watcher.fields_to_client)
         stream.began = stream.began or not is_interim
         stream.receiving = not end
+        if stream.over is not None and not is_interim:
+            stream.status = first(fields, b"grpc-status") or first(fields, b":status") or stream.status
         if end:
             stream.end(is_complete=True)
         stream.twin.connection.send_block(stream.twin, encoded, end=end)
