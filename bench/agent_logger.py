@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent import CORES, PROXY_CORE, SERVER_CORE, Subject, Turn, free_port, on_core, script, turn, wait_for
+from agent import CORES, PLAIN, PROXY_CORE, SERVER_CORE, Subject, Turn, free_port, on_core, script, turn, wait_for
 
 SINK_CORE = CORES[-1]
 SECONDS = 600
@@ -119,7 +119,7 @@ def subjects(folder: Path) -> Iterator[tuple[Mapping[str, Subject], subprocess.P
     log += ["--inference-service=iris", "--namespace=demo", "--component=predictor", "--log-queue-bytes=67108864"]
     started = {
         "behind": on_core(
-            SERVER_CORE, sys.executable, Path(__file__).parent / "agent.py", "--serve", str(port), f"{folder}/s"
+            SERVER_CORE, sys.executable, Path(__file__).parent / "agent.py", "--serve", PLAIN, str(port), f"{folder}/s"
         ),
         "sink": on_core(SINK_CORE, sys.executable, __file__, "--sink", str(sink)),
         "go": on_core(PROXY_CORE, str(go), f"127.0.0.1:{ports['go']}", f"127.0.0.1:{port}", GOMAXPROCS="1"),
@@ -130,7 +130,7 @@ def subjects(folder: Path) -> Iterator[tuple[Mapping[str, Subject], subprocess.P
         found: dict[str, Subject] = {name: Subject(ports[name], started[name]) for name in ("go", "plain")}
         found["logging"] = Logging(ports["logging"], started["logging"], metrics)
         for subject in found.values():
-            wait_for(subject)
+            wait_for(subject, PLAIN)
         yield found, started["sink"]
     finally:
         for process in started.values():
@@ -169,7 +169,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             with subjects(folder) as (asked, sink):
-                report(asked, script(folder, size), size, options, sink)
+                report(asked, script(folder, size, PLAIN), size, options, sink)
 
 
 def report(

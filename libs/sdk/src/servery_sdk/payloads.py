@@ -46,6 +46,7 @@ class PayloadEvent:
     Attributes:
         id: Of the exchange, so request and response share it.
         occurred: Seconds since 1970.
+        body: A long one may be a view, which nobody has once ``send`` has returned: copy what is to be kept.
         recorded: Likewise: when it was taken from the spool to be sent.
         subject: Path that was asked.
         status: Of the answer; 0 with a request. Of gRPC, what HTTP/2 says, which is 200.
@@ -58,7 +59,7 @@ class PayloadEvent:
     part: Part
     occurred: float
     content_type: str
-    body: bytes
+    body: bytes | memoryview
     recorded: float = 0.0
     subject: str = ""
     status: int = 0

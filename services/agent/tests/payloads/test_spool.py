@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from servery_agent.payloads.ledger import Count, Ledger
 from servery_agent.payloads.reading import Reading
 from servery_agent.payloads.records import Record, head_of, records_of
-from servery_agent.payloads.segments import head_of_block, last_number, path_of, read_block, segments
+from servery_agent.payloads.segments import head_of_block, last_number, path_of, read_block, segments, spares
 from servery_agent.payloads.spool import Batch, Spool
 from servery_sdk.payloads import Part
 
@@ -135,6 +135,36 @@ def test_half_a_block_ends_its_segment_and_no_more(
     assert read_block(path_of(folder, 1), len(good)) is None
     assert last_number(folder) == 3
     assert [record.body for record in asyncio.run(read_all(Reading(folder, ledger)))] == [b"one", b"three"]
+
+
+@settings(max_examples=30)
+@given(
+    before=st.integers(min_value=3, max_value=8),
+    sizes=st.lists(st.integers(min_value=0, max_value=40_000), min_size=1, max_size=4),
+)
+def test_segment_that_is_written_over_has_nothing_of_its_earlier_life(
+    tmp_path_factory: pytest.TempPathFactory, before: int, sizes: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("spool")
+    ledger = Ledger(folder / "ledger")
+    # Each fills a segment, all but the last of which are spares once they are read.
+    spooled(folder, ledger, *(make_batch(number, [b"x" * 70_000]) for number in range(1, before)), max_bytes=2**20)
+    asyncio.run(read_all(Reading(folder, ledger)))
+    assert spares(folder)
+    bodies = [b"y" * size for size in sizes]
+    later = make_batch(before, bodies)
+    spooled(folder, ledger, later, max_bytes=2**20)
+    assert last_number(folder) == before + len(bodies) - 1
+    assert [record.body for record in asyncio.run(read_all(Reading(folder, ledger)))] == bodies
+
+
+def test_spares_are_given_up_where_room_is_needed(tmp_path: Path, ledger: Ledger) -> None:
+    spooled(tmp_path, ledger, *(make_batch(number, [b"x" * 70_000]) for number in range(1, 5)), max_bytes=300_000)
+    asyncio.run(read_all(Reading(tmp_path, ledger)))
+    assert len(spares(tmp_path)) == 3
+    spooled(tmp_path, ledger, make_batch(5, [b"y" * 200_000]), max_bytes=300_000)
+    assert ledger[Count.DROPPED_SPOOL_FULL] == 0
+    assert not spares(tmp_path)
 
 
 def test_what_a_full_spool_has_no_room_for_is_counted(tmp_path: Path, ledger: Ledger) -> None:

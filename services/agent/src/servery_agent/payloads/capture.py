@@ -7,7 +7,7 @@ import json
 import random
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from servery_http.gateway.heads import AnswerHead, RequestHead
@@ -17,7 +17,7 @@ from servery_sdk.payloads import Part
 
 from servery_agent.payloads.ledger import Count, Ledger
 from servery_agent.payloads.records import MAX_ID_BYTES, head_of
-from servery_agent.payloads.spool import Batch
+from servery_agent.payloads.spool import BLOCK_BYTES, LONG_BYTES, Batch
 
 FLUSH_SECONDS = 0.02
 """That a record waits in memory, which is what a killed agent loses; shorter, and the thread wakes more often."""
@@ -64,6 +64,7 @@ class Records:
         self._loop = asyncio.get_running_loop()
         self._number = ledger[Count.ACCEPTED]
         self._waiting: Batch | None = None
+        self._is_timed = False
 
     @property
     def held_bytes(self) -> int:
@@ -79,12 +80,12 @@ class Records:
         content_type: bytes,
         subject: bytes,
         metadata: bytes,
-        body: bytes,
+        body: Sequence[bytes],
         *,
         is_whole: bool,
     ) -> None:
-        """Add a record, or count that there was no room for it."""
-        size = len(body)
+        """Add a record, its body in pieces, or count that there was no room for it."""
+        size = sum(map(len, body))
         if self._given_bytes - self._taken_bytes() + size > self._max_bytes:
             self._ledger.add(Count.DROPPED_QUEUE_FULL)
             return
@@ -93,12 +94,21 @@ class Records:
         batch = self._waiting
         if batch is None:
             self._waiting = batch = Batch(number)
-            self._loop.call_later(FLUSH_SECONDS, self.flush)
+            if not self._is_timed:
+                self._is_timed = True
+                self._loop.call_later(FLUSH_SECONDS, self._flush_in_time)
         head = head_of(
             number, part, occurred, status, identified, content_type, subject, metadata, size, is_whole=is_whole
         )
-        batch.add(head, body)
+        batch.add(head, *body)
         self._given_bytes += len(head) + size
+        if batch.size >= BLOCK_BYTES:
+            # Written while the processor's cache still has it, and no more is held than need be.
+            self.flush()
+
+    def _flush_in_time(self) -> None:
+        self._is_timed = False
+        self.flush()
 
     def flush(self) -> None:
         """Hand over what waits."""
@@ -208,22 +218,55 @@ class Capture:
         return found
 
 
+class _Half:
+    """A request's body or an answer's, as far as there is room for it."""
+
+    __slots__ = ("_pieces", "_room", "is_whole")
+
+    def __init__(self, room: int) -> None:
+        self._pieces: list[bytes] = []
+        self._room = room
+        self.is_whole = True
+
+    def keep(self, piece: bytes) -> None:
+        """Take the next piece."""
+        if len(piece) > self._room:
+            self.is_whole = False
+            piece = piece[: self._room]
+        self._room -= len(piece)
+        self._pieces.append(piece)
+
+    def pieces(self) -> list[bytes]:
+        """Return the body; long pieces need not be copied into one."""
+        pieces = self._pieces
+        if len(pieces) > 1 and sum(map(len, pieces)) < LONG_BYTES * len(pieces):
+            return [b"".join(pieces)]
+        return pieces
+
+
+def _pass(_piece: bytes) -> None:
+    """Keep nothing."""
+
+
 class Exchange:
-    """Watches one exchange, of HTTP/1.1 or HTTP/2."""
+    """Watches one exchange, of HTTP/1.1 or HTTP/2.
+
+    Attributes:
+        on_request_piece: See a piece of the request's body.
+        on_answer_piece: Likewise of the answer's.
+    """
 
     __slots__ = (
         "_answer",
-        "_answer_room",
         "_answer_type",
         "_capture",
         "_identified",
-        "_is_answer_whole",
-        "_is_request_whole",
         "_occurred",
         "_request",
-        "_request_room",
         "_seen",
         "_status",
+        "on_answer_piece",
+        "on_request_piece",
         "to_client",
         "to_server",
     )
@@ -234,31 +277,28 @@ class Exchange:
         self._seen = seen
         self._occurred = time.time()
         selection = capture.selection
-        self._request: list[bytes] | None = [] if Part.REQUEST in selection.parts else None
-        self._answer: list[bytes] | None = [] if Part.RESPONSE in selection.parts else None
-        self._request_room = self._answer_room = selection.max_body_bytes
-        self._is_request_whole = self._is_answer_whole = True
+        # Of a half that is not logged, None.
+        self._request = _Half(selection.max_body_bytes) if Part.REQUEST in selection.parts else None
+        self._answer = _Half(selection.max_body_bytes) if Part.RESPONSE in selection.parts else None
+        self.on_request_piece = _pass if self._request is None else self._request.keep
+        self.on_answer_piece = _pass if self._answer is None else self._answer.keep
         self._status = 0
         self._answer_type = b""
         self.to_client = b"ce-id: %b\r\n" % identified
         self.to_server = self.to_client if is_new else b""
 
-    def on_request_piece(self, piece: bytes) -> None:
-        """Keep it, as far as there is room."""
-        if self._request is not None:
-            if len(piece) > self._request_room:
-                self._is_request_whole = False
-                piece = piece[: self._request_room]
-            self._request_room -= len(piece)
-            self._request.append(piece)
-
     def on_answer_head(self, status: int, answer: AnswerHead | None) -> None:
         """The request is complete, or as complete as it will be."""
-        self._status = status
-        self._answer_type, has_own_id = self._capture.answer(answer)
-        if has_own_id:
-            self.to_client = b""
-        self._log_request()
+        answer_type, has_own_id = self._capture.answer(answer)
+        self._begin_answer(status, answer_type, has_own_id=has_own_id)
+
+    def on_call_head(self, fields: Fields) -> None:
+        """See the head of an answer by HTTP/2."""
+        self._begin_answer(
+            int(first(fields, b":status") or 0),
+            first(fields, b"content-type") or _BINARY,
+            has_own_id=first(fields, b"ce-id") is not None,
+        )
 
     @property
     def fields_to_server(self) -> Fields:
@@ -270,60 +310,37 @@ class Exchange:
         """As ``to_client``."""
         return ((b"ce-id", self._identified),) if self.to_client else ()
 
-    def on_call_head(self, fields: Fields) -> None:
-        """See the head of an answer by HTTP/2."""
-        self._status = int(first(fields, b":status") or 0)
-        self._answer_type = first(fields, b"content-type") or _BINARY
-        if first(fields, b"ce-id") is not None:
-            self.to_client = b""
-        self._log_request()
-
-    def on_answer_piece(self, piece: bytes) -> None:
-        """Keep it, as far as there is room."""
-        if self._answer is not None:
-            if len(piece) > self._answer_room:
-                self._is_answer_whole = False
-                piece = piece[: self._answer_room]
-            self._answer_room -= len(piece)
-            self._answer.append(piece)
-
     def on_end(self, *, is_complete: bool) -> None:
         """Log what is left."""
-        if self._request is not None:
-            self._is_request_whole = self._is_request_whole and is_complete
-            self._log_request()
-        if self._answer is None or not self._status:
-            return
+        self._log_request(is_complete=is_complete)
+        answer, self._answer = self._answer, None
+        if answer is not None and self._status:
+            self._log(Part.RESPONSE, time.time(), self._status, self._answer_type, answer, is_complete=is_complete)
+
+    def _begin_answer(self, status: int, answer_type: bytes, *, has_own_id: bool) -> None:
+        self._status = status
+        self._answer_type = answer_type
+        if has_own_id:
+            self.to_client = b""
+        self._log_request(is_complete=True)
+
+    def _log_request(self, *, is_complete: bool) -> None:
+        request, self._request = self._request, None
+        if request is not None:
+            self._log(Part.REQUEST, self._occurred, 0, self._seen.content_type, request, is_complete=is_complete)
+
+    def _log(
+        self, part: Part, occurred: float, status: int, content_type: bytes, half: _Half, *, is_complete: bool
+    ) -> None:
         seen = self._seen
         self._capture.records.append(
-            Part.RESPONSE,
-            time.time(),
-            self._status,
+            part,
+            occurred,
+            status,
             self._identified,
-            self._answer_type,
+            content_type,
             seen.subject,
             seen.metadata,
-            _joined(self._answer),
-            is_whole=self._is_answer_whole and is_complete,
+            half.pieces(),
+            is_whole=half.is_whole and is_complete,
         )
-
-    def _log_request(self) -> None:
-        pieces, self._request = self._request, None
-        if pieces is None:
-            return
-        seen = self._seen
-        self._capture.records.append(
-            Part.REQUEST,
-            self._occurred,
-            0,
-            self._identified,
-            seen.content_type,
-            seen.subject,
-            seen.metadata,
-            _joined(pieces),
-            is_whole=self._is_request_whole,
-        )
-
-
-def _joined(pieces: list[bytes]) -> bytes:
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -74,7 +74,7 @@ def structured(event: PayloadEvent, origin: Origin) -> bytes:
     """Return the JSON of structured mode: a body that is JSON as it is, any other in base64."""
     said = orjson.dumps({**attributes(event, origin), "datacontenttype": event.content_type})
     if is_json(event):
-        return b'%b,"data":%b}' % (said[:-1], event.body)
+        return b"".join((said[:-1], b',"data":', event.body, b"}"))
     return b'%b,"data_base64":"%b"}' % (said[:-1], base64.b64encode(event.body))
 
 

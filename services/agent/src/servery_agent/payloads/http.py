@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from servery_http.address import Address
@@ -20,6 +21,8 @@ _REFUSED = frozenset({400, 406, 413, 414, 415, 422, 431})
 mend that, and until then events wait."""
 _CONNECT_SECONDS = 5.0
 _SAID_BYTES = 200
+_LONG_BYTES = 4096
+"""Of a body that is sent from where it lies, without a copy."""
 
 
 class HttpSink:
@@ -66,12 +69,14 @@ class HttpOutlet:
     async def send(self, event: PayloadEvent) -> None:
         """Return once the sink has answered that it has it."""
         origin = self._target.origin
+        body: bytes | memoryview
         if self._target.is_structured:
             body = structured(event, origin)
             headers = b"content-type: %b\r\n" % STRUCTURED_TYPE.encode()
         else:
             body, headers = event.body, binary_headers(event, origin)
-        data = b"%b%bcontent-length: %d\r\n\r\n%b" % (self._head, headers, len(body), body)
+        head = b"%b%bcontent-length: %d\r\n\r\n" % (self._head, headers, len(body))
+        data = (head, body) if len(body) >= _LONG_BYTES else (b"".join((head, body)),)
         status, fields, said = await _Post(self._pool, self.request, data).answer(self._target.timeout_seconds)
         if status // 100 == 2:
             return
@@ -106,7 +111,7 @@ class _Post:
 
     __slots__ = ("_answer", "_data", "_done", "_fields", "_pieces", "_pool", "_upstream", "head", "is_sent")
 
-    def __init__(self, pool: Pool, head: RequestHead, data: bytes) -> None:
+    def __init__(self, pool: Pool, head: RequestHead, data: Sequence[bytes | memoryview]) -> None:
         self._pool = pool
         self._data = data
         self._done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
@@ -152,7 +157,7 @@ class _Post:
             return
         self._upstream = upstream
         upstream.begin(self)
-        upstream.transport.write(self._data)
+        upstream.transport.writelines(self._data)
 
     def on_unreachable(self, why: str) -> None:
         self._fail(why)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from servery_agent.payloads.ledger import Count, Ledger
 from servery_agent.payloads.records import Record, records_of
-from servery_agent.payloads.segments import Block, first_of, read_block, segments
+from servery_agent.payloads.segments import Block, first_of, read_block, retire, segments
 
 
 class Reading:
     """Hands out records in their order, beginning behind what was settled in an earlier life.
 
-    A record is settled when it was delivered or put aside. Segments all of whose records are settled are removed.
+    A record is settled when it was delivered or put aside. Segments all of whose records are settled are retired.
 
     Attributes:
         grown: Set when there may be more to read.
@@ -68,11 +68,11 @@ class Reading:
         if settled != self._settled:
             self._settled = settled
             self._ledger[Count.SETTLED] = settled
-            self._remove()
+            self._retire()
 
-    def _remove(self) -> None:
+    def _retire(self) -> None:
         while self._ends and self._ends[0][0] <= self._settled:
-            self._ends.popleft()[1].unlink(missing_ok=True)
+            retire(self._ends.popleft()[1])
 
     def _read_more(self) -> bool:
         """Return whether there are more records now."""
@@ -95,7 +95,7 @@ class Reading:
                 if following is None:
                     return None
                 self._ends.append((self._last_read, self._segment))
-                self._remove()
+                self._retire()
                 self._segment, self._offset = following, 0
             else:
                 self._segment = self._first()
@@ -113,8 +113,8 @@ class Reading:
         return next((other for other in segments(self._folder) if other.name > segment.name), None)
 
     def _first(self) -> Path | None:
-        """Return the segment with the first record that is not settled, and remove those before it."""
+        """Return the segment with the first record that is not settled, and retire those before it."""
         found = segments(self._folder)
         while len(found) > 1 and first_of(found[1]) <= self._settled + 1:
-            found.pop(0).unlink(missing_ok=True)
+            retire(found.pop(0))
         return found[0] if found else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import accumulate
 
 from servery_sdk.payloads import Part
 
@@ -20,6 +21,7 @@ class Record:
     Attributes:
         number: Counts an agent's events, over all its lives.
         metadata: JSON, or nothing.
+        body: Where it is long, where the spool has it.
     """
 
     number: int
@@ -30,7 +32,7 @@ class Record:
     content_type: str
     subject: str
     metadata: bytes
-    body: bytes
+    body: bytes | memoryview
     is_whole: bool
 
 
@@ -67,7 +69,7 @@ def head_of(
     return b"".join((fixed, identified, content_type, subject, metadata))
 
 
-def records_of(block: bytes) -> list[Record]:
+def records_of(block: bytes | memoryview) -> list[Record]:
     """Return the records of a block.
 
     Raises:
@@ -78,23 +80,21 @@ def records_of(block: bytes) -> list[Record]:
     while at < len(block):
         number, occurred, part, flags, status, *sizes = _FIXED.unpack_from(block, at)
         at += _FIXED.size
-        pieces = []
-        for size in sizes:
-            pieces.append(block[at : at + size])
-            at += size
-        identified, content_type, subject, metadata, body = pieces
+        type_at, subject_at, metadata_at, body_at, end = accumulate(sizes)
+        head = bytes(block[at : at + body_at])
         found.append(
             Record(
                 number,
                 _PARTS[part],
                 occurred,
                 status,
-                identified.decode("latin-1"),
-                content_type.decode("latin-1"),
-                subject.decode("latin-1"),
-                metadata,
-                body,
+                head[:type_at].decode("latin-1"),
+                head[type_at:subject_at].decode("latin-1"),
+                head[subject_at:metadata_at].decode("latin-1"),
+                head[metadata_at:],
+                block[at + body_at : at + end],
                 bool(flags & _IS_WHOLE),
             )
         )
+        at += end
     return found

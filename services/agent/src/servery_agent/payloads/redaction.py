@@ -151,7 +151,7 @@ class Redaction:
         """
         return cls(tuple(map(path_of, texts)))
 
-    def __call__(self, body: bytes, content_type: str, *, is_whole: bool) -> bytes:
+    def __call__(self, body: bytes | memoryview, content_type: str, *, is_whole: bool) -> bytes | memoryview:
         """Return the body as others may see it; as it is where no path leads anywhere.
 
         Raises:
@@ -170,7 +170,7 @@ class Redaction:
         if not places:
             return body
         # Numbers that orjson would round are kept by the slower reader.
-        document = json.loads(body)
+        document = json.loads(bytes(body))
         for path in self.paths:
             for container, key in tuple(path.places(document)):
                 container[key] = REDACTED  # type: ignore[index]  # a place's key is its container's

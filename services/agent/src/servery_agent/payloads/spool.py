@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from servery_agent.payloads.ledger import Count, Ledger
-from servery_agent.payloads.segments import head_of_block, path_of, size_bytes
+from servery_agent.payloads.segments import head_of_block, path_of, size_bytes, spares
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +18,8 @@ _MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 _MIN_SEGMENT_BYTES = 64 * 1024
 _SEGMENTS = 16
 """Parts that the bound is divided into: what is delivered frees its disk that much at a time."""
-_LONG_BYTES = 4096
+LONG_BYTES = 4096
+"""Of pieces on the average, from which on joining them costs more than it saves."""
 _PIECES = 512
 """Of one call; the system takes 1024."""
 BLOCK_BYTES = 1024 * 1024
@@ -110,6 +111,10 @@ class Spool:
         if self.used_bytes + size > self._max_bytes:
             # What was delivered since is gone.
             self.used_bytes = size_bytes(self._folder)
+        if self.used_bytes + size > self._max_bytes and (found := spares(self._folder)):
+            for spare in found:
+                spare.unlink()
+            self.used_bytes = size_bytes(self._folder)
         is_full = self.used_bytes + size > self._max_bytes
         if is_full != self._is_full:
             self._is_full = is_full
@@ -124,8 +129,10 @@ class Spool:
     def _append(self, pieces: list[bytes], first: int, count: int) -> None:
         try:
             if self._file < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-                self._file = os.open(path_of(self._folder, first), flags, 0o600)
+                path = path_of(self._folder, first)
+                for spare in spares(self._folder)[:1]:
+                    spare.rename(path)
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._written_bytes = 0
             size = _write_all(self._file, [head_of_block(pieces, first, count), *pieces])
         except OSError as error:
@@ -148,7 +155,7 @@ class Spool:
 def _write_all(file: int, pieces: list[bytes]) -> int:
     """Return the bytes that were written, which are all. Short pieces are joined; long ones need not be copied for that."""
     total = sum(map(len, pieces))
-    if total < _LONG_BYTES * len(pieces):
+    if total < LONG_BYTES * len(pieces):
         pieces = [b"".join(pieces)]
     for at in range(0, len(pieces), _PIECES):
         some = pieces[at : at + _PIECES]
