@@ -36,7 +36,7 @@ def signed(
         headers: Lower-case names, all of them signed.
         now: In UTC.
     """
-    moment = now.strftime("%Y%m%dT%H%M%SZ")
+    moment = f"{now.isoformat(timespec='seconds')[:19].replace('-', '').replace(':', '')}Z"
     given = {**headers, "x-amz-content-sha256": _NO_BODY, "x-amz-date": moment}
     if session_token:
         given["x-amz-security-token"] = session_token
@@ -46,16 +46,17 @@ def signed(
     request = hashlib.sha256(f"GET\n{path}\n\n{lines}\n{names}\n{_NO_BODY}".encode()).hexdigest()
     scope = f"{moment[:8]}/{region}/s3/aws4_request"
     text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{request}".encode()
-    signature = hmac.digest(_key(secret_access_key, moment[:8], region), text, "sha256").hex()
+    signing = _signing(secret_access_key, moment[:8], region).copy()
+    signing.update(text)
     given["authorization"] = (
-        f"AWS4-HMAC-SHA256 Credential={access_key_id}/{scope}, SignedHeaders={names}, Signature={signature}"
+        f"AWS4-HMAC-SHA256 Credential={access_key_id}/{scope}, SignedHeaders={names}, Signature={signing.hexdigest()}"
     )
     return given
 
 
 @functools.lru_cache(maxsize=8)
-def _key(secret_access_key: str, day: str, region: str) -> bytes:
+def _signing(secret_access_key: str, day: str, region: str) -> hmac.HMAC:
     key = f"AWS4{secret_access_key}".encode()
     for part in (day, region, "s3", "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
-    return key
+    return hmac.new(key, digestmod="sha256")
