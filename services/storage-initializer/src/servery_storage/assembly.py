@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 
 from servery_sdk.digests import Digest, Hasher, hasher
 from servery_sdk.errors import Transient
 from servery_sdk.storage import StorageEntry
 
 from servery_storage.plan import Piece
+
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
 
 class Mismatch(Transient):
@@ -54,14 +55,20 @@ class Assembly:
         """Return the file's descriptor; ``digest`` is what the source says, as far as it is known by now."""
         with self._lock:
             if self._descriptor < 0:
-                if len(self._missing) == len(self.pieces):
-                    # Who died here may have had a hard link to the cache's own object.
-                    with suppress(FileNotFoundError):
-                        os.unlink(self._path)
-                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+                self._descriptor = self._opened()
             if self._digest is None and digest is not None:
                 self._digest, self._hasher = digest, hasher(digest.algorithm)
             return self._descriptor
+
+    def _opened(self) -> int:
+        if len(self._missing) < len(self.pieces):
+            return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            return os.open(self._path, _NEW, 0o644)
+        except FileExistsError:
+            # Who died here may have had a hard link to the cache's own object.
+            os.unlink(self._path)
+            return os.open(self._path, _NEW, 0o644)
 
     def write(self, view: memoryview, at: int) -> None:
         """Write at an offset. Of a single piece this comes in order, and is summed."""

@@ -100,18 +100,18 @@ class Staging:
 
     def piece_is_there(self, piece: Piece) -> None:
         """Note that a piece's bytes are written."""
-        self._note([self._number[piece.entry.path], piece.offset])
+        self._note(f"[{self._number[piece.entry.path]}, {piece.offset}]")
 
     def entry_is_whole(self, entry: StorageEntry) -> None:
         """Note that an object is whole and verified."""
-        self._note([self._number[entry.path]])
+        self._note(f"[{self._number[entry.path]}]")
 
     def entry_is_wrong(self, entry: StorageEntry) -> None:
         """Forget an object whose bytes are not those of its source."""
-        self._note([self._number[entry.path], _WRONG])
+        self._note(f"[{self._number[entry.path]}, {_WRONG}]")
 
-    def _note(self, line: list[int]) -> None:
-        os.write(self._journal, f"{json.dumps(line)}\n".encode())
+    def _note(self, line: str) -> None:
+        os.write(self._journal, f"{line}\n".encode())
 
     def clear(self) -> None:
         """Empty the directory."""

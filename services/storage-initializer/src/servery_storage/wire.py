@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import http.client
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -22,6 +22,8 @@ from servery_sdk.storage import Tls
 
 HEAD_BYTES = 64 * 1024
 _NO_BODY = frozenset({204, 304})
+_URL = re.compile(r"([^/?#]*//[^/?#]*)([^?#]*)(\?[^#]*)?")
+_NO_URL = "not an http:// or https:// URL"
 
 
 class WireBroken(Transient):
@@ -41,26 +43,39 @@ class Origin:
     port: int
     tls: Tls
 
-    @classmethod
-    def of(cls, url: str, tls: Tls) -> tuple[Self, str]:
+    @staticmethod
+    def of(url: str, tls: Tls) -> tuple[Origin, str]:
         """Return the origin of ``url``, and what is asked of it: path and query.
 
         Raises:
             Permanent: It is no HTTP URL.
         """
-        parts = urlsplit(url)
+        parts = _URL.match(url)
+        if parts is None:
+            raise Permanent(f"{url}: {_NO_URL}")
+        authority, path, query = parts.groups("")
         try:
-            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        except (ValueError, KeyError) as error:
-            raise Permanent(f"{url}: not an http:// or https:// URL") from error
-        if not parts.hostname:
-            raise Permanent(f"{url}: the URL names no host")
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return cls(parts.scheme, parts.hostname, port, tls if parts.scheme == "https" else Tls()), target
+            origin = _origin(authority, tls)
+        except ValueError as error:
+            raise Permanent(f"{url}: {error}") from error
+        return origin, (path or "/") + (query if len(query) > 1 else "")
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.port != {"http": 80, "https": 443}[self.scheme] else host
+
+
+@functools.lru_cache
+def _origin(authority: str, tls: Tls) -> Origin:
+    """Return the origin that a model's objects, each with a URL of its own, have in common."""
+    parts = urlsplit(authority)
+    try:
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError) as error:
+        raise ValueError(_NO_URL) from error
+    if not parts.hostname:
+        raise ValueError("the URL names no host")
+    return Origin(parts.scheme, parts.hostname, port, tls if parts.scheme == "https" else Tls())
 
 
 class Answer:

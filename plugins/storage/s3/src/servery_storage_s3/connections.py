@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import boto3
+import botocore.session
 from botocore import UNSIGNED
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest, AWSResponse
+from botocore.awsrequest import AWSResponse
 from botocore.config import Config
+from botocore.utils import parse_timestamp
 
+from servery_storage_s3 import signature
 from servery_storage_s3.settings import S3Settings
 
 
@@ -28,7 +32,7 @@ class Connections:
         self._session: Any = None
         self._clients: dict[str | None, Any] = {}
         self._regions: dict[str, str] = {}
-        self._urls: dict[tuple[str, str | None], str] = {}
+        self._places: dict[tuple[str, str | None], tuple[str, str, str]] = {}
 
     def client(self, bucket: str) -> Any:
         """Return the client of the region that the bucket is known to be in, or else of the one that was set."""
@@ -57,31 +61,45 @@ class Connections:
             self._clients.clear()
             return not token or token != self._token()
 
-    def url(self, bucket: str) -> str:
-        """Return what a key is appended to, as the SDK spells it: endpoint, path or virtual style, region."""
-        client, place = self.client(bucket), (bucket, self._regions.get(bucket))
-        if place not in self._urls:
-            self._urls[place] = client.get_object(Bucket=bucket, Key="k")["Url"].removesuffix("k")
-        return self._urls[place]
-
-    def signed(self, bucket: str, url: str, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """Return the headers of a GET with its signature, of credentials as they are now."""
-        client = self.client(bucket)
+    def get(self, bucket: str, key: str, headers: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
+        """Return an object's URL, and ``headers`` with the signature of a GET by credentials as they are now."""
+        client, (url, host, path) = self.client(bucket), self._place(bucket)
+        encoded = quote(key, safe="/~")
         with self._lock:
             credentials = self._credentials()
         if credentials is None:
-            return headers
-        request = AWSRequest("GET", url, headers)
-        request.context["payload_signing_enabled"] = False
-        # The chain refreshes what runs out soon.
-        S3SigV4Auth(credentials.get_frozen_credentials(), "s3", client.meta.region_name).add_auth(request)
-        return {name.lower(): value for name, value in request.headers.items()}
+            return url + encoded, headers
+        keys = credentials.get_frozen_credentials()  # The chain refreshes what runs out soon.
+        signed = signature.signed(
+            host,
+            path + encoded,
+            headers,
+            access_key_id=keys.access_key,
+            secret_access_key=keys.secret_key,
+            session_token=keys.token,
+            region=client.meta.region_name,
+            now=datetime.now(UTC),
+        )
+        return url + encoded, signed
+
+    def _place(self, bucket: str) -> tuple[str, str, str]:
+        """Return what a key is appended to, as the SDK spells it (endpoint, path or virtual style, region): the URL, its
+        ``host`` header, and its path.
+        """
+        known = (bucket, self._regions.get(bucket))
+        if known not in self._places:
+            url = self.client(bucket).get_object(Bucket=bucket, Key="k")["Url"].removesuffix("k")
+            parts = urlsplit(url)
+            host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+            is_own = parts.port in {None, {"http": 80, "https": 443}[parts.scheme]}
+            self._places[known] = url, host if is_own else f"{host}:{parts.port}", parts.path
+        return self._places[known]
 
     def _credentials(self) -> Any:
         if self.settings.is_anonymous:
             return None
         if self._session is None:
-            self._session = boto3.Session(
+            self._session = _session(
                 aws_access_key_id=self.settings.access_key_id,
                 aws_secret_access_key=self.settings.secret_access_key,
                 aws_session_token=self.settings.session_token,
@@ -96,7 +114,7 @@ class Connections:
     def _connect(self, region: str | None) -> Any:
         settings = self.settings
         self._credentials()
-        session = self._session or boto3.Session(region_name=settings.region)
+        session = self._session or _session(region_name=settings.region)
         client = session.client(
             "s3",
             region_name=region,
@@ -124,6 +142,25 @@ class Connections:
         region = said or context.get("signing", {}).get("region")
         if region and "Error" not in parsed:
             self.learn(context["s3_redirect"]["bucket"], region)
+
+
+def _session(**given: str | None) -> boto3.Session:
+    """Return a session whose answers' times are parsed as what they are: ``dateutil`` guesses at each object's of a
+    listing, in the time that takes to fetch it.
+    """
+    session = botocore.session.get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+    return boto3.Session(botocore_session=session, **given)
+
+
+def _timestamp(value: Any) -> datetime:
+    if isinstance(value, str) and value[4:5] == "-" and value.endswith("Z"):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass  # The SDK knows more forms.
+    found: datetime = parse_timestamp(value)
+    return found
 
 
 def _url_instead(params: Mapping[str, Any], **_: object) -> tuple[AWSResponse, Mapping[str, Any]]:

@@ -80,6 +80,8 @@ class translated:  # noqa: N801  # reads as a statement
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
         from botocore import exceptions as sdk
 
         if isinstance(error, sdk.ClientError):

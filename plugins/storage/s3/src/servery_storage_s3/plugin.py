@@ -10,7 +10,6 @@ import re
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from servery_sdk.digests import Digest, DigestAlgorithm
 from servery_sdk.errors import Permanent, Transient
@@ -88,8 +87,8 @@ class S3Provider:
         if entry.version is not None:
             headers["if-match"] = entry.version
         with translated(f"s3://{entry.source}", bucket, settings.endpoint_url):
-            url = connections.url(bucket) + quote(key, safe="/~")
-            return Location(url=url, headers=connections.signed(bucket, url, headers), tls=settings.tls)
+            url, signed = connections.get(bucket, key, headers)
+            return Location(url=url, headers=signed, tls=settings.tls)
 
     def refused(self, entry: StorageEntry, refusal: Refusal) -> Transient | Permanent:
         """Return what S3's error document says. Of a bucket that is elsewhere the region is kept, and credentials that
