@@ -19,6 +19,7 @@ from servery_sdk.plugins import Plugins
 from servery_controller.admission import application
 from servery_controller.assignments import Assignments
 from servery_controller.controller import Controller
+from servery_controller.metrics import FetchMetrics, exposed
 from servery_controller.settings import Settings, load
 from servery_controller.telling import serving
 
@@ -57,8 +58,10 @@ async def serve(settings: Settings) -> None:
 async def _control(api: KubeApi, installed: Plugins, settings: Settings) -> None:
     assignments, planned = Assignments(), settings.planning(installed)
     # Only the one that leads answers: agents ask again until they reach it.
+    controller = Controller(api, installed, planned, workers=settings.workers, assignments=assignments)
     async with serving(assignments, f"0.0.0.0:{settings.assignments_port}"):
-        await Controller(api, installed, planned, workers=settings.workers, assignments=assignments).run()
+        with exposed(FetchMetrics(controller.model_pods)):
+            await controller.run()
 
 
 @contextlib.asynccontextmanager
