@@ -35,6 +35,7 @@ from servery_storage.settings import Settings
 from typer.testing import CliRunner
 
 FILES = {"model.bin": b"weights", "config.json": b"{}", "deep/empty": b""}
+WEIGHTS = f"sha256 {hashlib.sha256(FILES['model.bin']).hexdigest()}"
 ALL = Patterns()
 Fetch = Callable[..., Any]
 
@@ -382,7 +383,7 @@ async def test_who_signs_may_be_told_by_text_instead_of_a_file(fetch: Fetch, tmp
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model.bin": b"weightz"}, "Hash mismatch for 'model.bin'"),
+        ({"model.bin": b"weightz"}, f"Hash mismatch for 'model.bin': Expected {WEIGHTS}"),
         ({"extra.bin": b""}, "Extra files found .*extra.bin"),
         ({"deep/empty": None}, "Missing files .*deep/empty"),
     ],

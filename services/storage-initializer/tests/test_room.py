@@ -86,7 +86,7 @@ def test_zip_is_refused_before_anything_is_written(tmp_path: Path, target: Path,
 def test_member_of_a_tar_is_refused_before_it_is_written(tmp_path: Path, target: Path, free: Free) -> None:
     archive = tarred(tmp_path, LARGE)
     free(400_000)
-    with pytest.raises(NoRoom, match=r"m\.tar\.gz: 'model\.bin' unpacks to 500000 bytes, .* 400000 free .*larger"):
+    with pytest.raises(NoRoom, match=r"m\.tar\.gz: 'model\.bin' unpacks to 500000 bytes, .* 400000 free; .*larger"):
         unpack(archive, target, BOUNDS)
     assert [path.name for path in target.iterdir()] == ["config.json"]
 

@@ -5,10 +5,12 @@ Needs the extra ``signatures``.
 
 from __future__ import annotations
 
+import ast
 import base64
 import binascii
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ _MAX_BUNDLE_BYTES = 16 * 1024**2
 _MAX_WHOLE_BYTES = 64 * 1024**2
 """Of what Ed25519 signs, which it takes whole."""
 _SAID = 5
+_DIGEST = re.compile(r"""'?Digest\(algorithm='([\w-]+)', digest_value=(b(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"))\)'?""")
+"""A sum as model-signing says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +201,16 @@ def _signer(material: Mapping[str, Any]) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, InvalidSignature) or not str(error):
         return "the signature is not of these words by this key"
-    return str(error)
+    what, _, listed = str(error).partition(": ")
+    try:
+        found = ast.literal_eval(listed)
+        return f"{what}: {'; '.join(_DIGEST.sub(_hexadecimal, one) for one in found)}"
+    except (ValueError, SyntaxError, TypeError):
+        return str(error)  # of another form than model-signing's list of differences
+
+
+def _hexadecimal(digest: re.Match[str]) -> str:
+    return f"{digest[1]} {ast.literal_eval(digest[2]).hex()}"
 
 
 def _check_blobs(root: Path, key: Trusted, signers: str) -> None:

@@ -69,11 +69,14 @@ class Tree:
         """
         free = shutil.disk_usage(self._root).free
         if size_bytes > free:
-            raise NoRoom(
-                f"{what} unpacks to {size_bytes} bytes, and the volume has {free} free beside the "
-                f"{self._archive_bytes} of what is unpacked, which stays until the model is in place: make the volume "
-                "larger, or keep the model unpacked at its source"
-            )
+            raise NoRoom(f"{what} unpacks to {size_bytes} bytes, and the volume has {free} free; {self._advice}")
+
+    @property
+    def _advice(self) -> str:
+        return (
+            f"what is unpacked, of {self._archive_bytes} bytes, stays there until the model is in place: make the volume "
+            "larger, or keep the model unpacked at its source"
+        )
 
     @property
     def may_expand_to_bytes(self) -> int:
@@ -123,8 +126,7 @@ class Tree:
             if error.errno != errno.ENOSPC:
                 raise
             raise NoRoom(
-                f"the volume is full at {path!r}, with {self._bytes} bytes unpacked beside the {self._archive_bytes} of "
-                "what is unpacked: make the volume larger, or keep the model unpacked at its source"
+                f"the volume is full at {path!r}, with {self._bytes} bytes unpacked; {self._advice}"
             ) from error
         finally:
             os.close(descriptor)
