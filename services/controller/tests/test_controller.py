@@ -7,14 +7,17 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
-from servery_controller.admission import judge
+from servery_controller.admission import application, judge
 from servery_controller.controller import Controller
+from servery_controller.metrics import FetchMetrics, exposed
 from servery_controller.planning import PlanningSettings
 from servery_kube.events import Recorder
 from servery_kube.memory import MemoryApi
 from servery_kube.port import Conflict, Forbidden, KubeError, NotFound, Rejected
 from servery_sdk import kinds
+from servery_sdk.fetches import FetchReport
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 from servery_sdk.model import Event
 from servery_sdk.plugins import Plugins
@@ -38,7 +41,7 @@ async def until(check: Callable[[], Any]) -> Any:
             await asyncio.sleep(0)
 
 
-def ready_pod(name: str = "p", *, failure: str | None = None) -> Manifest:
+def ready_pod(name: str = "p", *, failure: str | None = None, fetched: str = "") -> Manifest:
     labels = {"app": "isvc.iris-predictor", "serving.kserve.io/inferenceservice": "iris"}
     state = {"running": {}} if failure is None else {"waiting": {"reason": "CrashLoopBackOff"}}
     last = {} if failure is None else {"terminated": {"exitCode": 1, "message": failure}}
@@ -49,6 +52,9 @@ def ready_pod(name: str = "p", *, failure: str | None = None) -> Manifest:
         "status": {
             "conditions": [{"type": "Ready", "status": "False" if failure else "True"}],
             "containerStatuses": [{"name": "kserve-container", "state": state, "lastState": last}],
+            "initContainerStatuses": [
+                {"name": "storage-initializer", "state": {"terminated": {"exitCode": 0, "message": fetched}}}
+            ],
         },
     }
 
@@ -168,6 +174,33 @@ async def test_what_happened_is_said_once_in_events(
     chosen = await said("RuntimeSelected")
     assert chosen["message"].startswith("servery-sklearn serves")
     assert {e["count"] for e in (await api.list(kinds.EVENT)).items} == {1}
+
+
+async def test_what_a_pod_fetched_is_in_an_event_and_in_metrics(
+    api: MemoryApi, make_controller: Callable[[MemoryApi], Controller], make_service: Make, installed: Plugins
+) -> None:
+    left = FetchReport(files=3, fetched_bytes=2_000_000, cached_files=1, cached_bytes=500_000, retries=2, seconds=4.0)
+    controller = make_controller(api)
+
+    async def said() -> Any:
+        return next((e for e in (await api.list(kinds.EVENT)).items if e["reason"] == "ModelFetched"), None)
+
+    async with controller.running():
+        await api.create(make_service(), SERVICE)
+        await run_pod(api, ready_pod(fetched=left.text()))
+        await available(api, "True")
+        assert (await until(said))["message"] == f"pod p: {left.words}"
+        with exposed(FetchMetrics(controller.model_pods)):
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(application(installed, lambda: True)), base_url="http://controller"
+            ) as client:
+                found = (await client.get("/metrics")).text.splitlines()
+    pod = 'namespace="demo",pod="p",service="iris"'
+    assert f"servery_controller_model_fetch_seconds{{{pod}}} 4.0" in found
+    of_cache = pod.replace(",", ',origin="cache",', 1)
+    assert f"servery_controller_model_fetch_bytes{{{of_cache}}} 500000.0" in found
+    assert f"servery_controller_model_fetch_retries{{{pod}}} 2.0" in found
+    assert f"servery_controller_model_fetch_failures{{{pod}}} 0.0" in found
 
 
 async def test_same_event_again_raises_its_count(api: MemoryApi, make_service: Make) -> None:

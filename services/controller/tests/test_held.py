@@ -112,6 +112,12 @@ def test_pod_of_many_models_has_an_agent_and_a_storage_daemon(planned: Planned) 
     assert plan.workloads[0].ports[0].target_port == 9081
 
 
+def test_installation_decides_on_the_safety_of_pulled_models_too(installed: Plugins) -> None:
+    settings = replace(SETTINGS, storage_env={"SERVERY_STORAGE_PICKLE_POLICY": "refuse"})
+    plan, _ = render.render(a_service(), render.catalog_from([a_model()], installed), installed, settings)
+    assert container(plan, "storage-daemon")["env"] == [{"name": "SERVERY_STORAGE_PICKLE_POLICY", "value": "refuse"}]
+
+
 def test_pod_that_logs_too_has_what_both_need_once(installed: Plugins) -> None:
     service = a_service(sklearn={}, logger={"url": "http://sink", "mode": "all"})
     plan, _ = render.render(service, render.catalog_from([a_model()], installed), installed, SETTINGS)

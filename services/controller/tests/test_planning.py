@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -252,6 +253,21 @@ def test_installations_word_on_safety_is_the_last(installed: Plugins, make_servi
         {"name": "SERVERY_STORAGE_SIGNATURE_KEY", "value": "/a b"},
     ]
     assert "SERVERY_STORAGE" not in str(pod["containers"])
+
+
+def test_file_of_the_controller_goes_to_pods_as_its_text(tmp_path: Path, installed: Plugins) -> None:
+    key = tmp_path / "models.pub"
+    key.write_text("-----BEGIN PUBLIC KEY-----\nAA//==\n-----END PUBLIC KEY-----\n")
+    said = Settings(storage_settings=f"SERVERY_STORAGE_SIGNATURE_KEY=@{key}").planning(installed)
+    assert said.storage_env == {"SERVERY_STORAGE_SIGNATURE_KEY": key.read_text()}
+
+
+def test_file_that_cannot_go_to_pods_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="No such file"):
+        Settings(storage_settings=f"SERVERY_STORAGE_SIGNATURE_KEY=@{tmp_path}/none")
+    (tmp_path / "large").write_text("x" * 65537)
+    with pytest.raises(ValidationError, match="more than 65536 bytes"):
+        Settings(storage_settings=f"SERVERY_STORAGE_SIGNATURE_KEY=@{tmp_path}/large")
 
 
 @pytest.mark.parametrize("said", ["PATH=/tmp", "SERVERY_STORAGE_FORMATS", "SERVERY_STORAGE_FORMATS='"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from servery_sdk.protos.servery.storage.v1 import storage_pb2 as pb
 from servery_sdk.protos.servery.storage.v1 import storage_pb2_grpc as stubs
@@ -39,12 +41,15 @@ class Daemon:
 
     async def start(self) -> None:
         options = ["--socket", str(self._socket), "--root", str(self.root), "--quota-bytes", "1200"]
+        options += ["--metrics-host", "127.0.0.1", "--metrics-port", "0"]
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", COMMAND, "serve", *options, stderr=asyncio.subprocess.PIPE
         )
         assert self._process.stderr is not None
-        while b"serving" not in (line := await self._process.stderr.readline()):
+        while "serving" not in (line := await self._process.stderr.readline()).decode():
             assert line, "the daemon ended"
+            if b"metrics served" in line:
+                self._metrics_port = json.loads(line)["port"]
         self._channel = grpc.aio.insecure_channel(f"unix:{self._socket}")
         self.stub = stubs.StorageStub(self._channel)
 
@@ -56,6 +61,12 @@ class Daemon:
 
     async def fetch(self, name: str, uri: str, **patterns: list[str]) -> list[pb.FetchProgress]:
         return [told async for told in self.stub.Fetch(pb.FetchRequest(name=name, uri=uri, **patterns))]
+
+    async def metrics(self) -> dict[str, float]:
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"http://127.0.0.1:{self._metrics_port}/metrics")
+        lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
     async def models(self) -> dict[str, bool]:
         return {model.name: model.is_held for model in (await self.stub.List(pb.ListRequest())).models}
@@ -130,3 +141,19 @@ async def test_next_start_knows_what_is_there(daemon: Daemon, source: Path) -> N
     await daemon.stop()
     await daemon.start()
     assert await daemon.models() == {"a": False}
+
+
+async def test_metrics_tell_of_fetches_and_of_the_store(daemon: Daemon, source: Path) -> None:
+    await daemon.fetch("a", f"file://{source}/a")
+    await daemon.fetch("a", f"file://{source}/a")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await daemon.fetch("x", f"file://{source}/x")
+    found = await daemon.metrics()
+    assert found['servery_storage_fetch_seconds_count{code="OK"}'] == 2
+    assert found['servery_storage_fetch_seconds_count{code="INVALID_ARGUMENT"}'] == 1
+    assert found['servery_storage_fetched_bytes_total{origin="source"}'] == 300
+    assert found['servery_storage_fetched_bytes_total{origin="earlier"}'] == 300
+    assert found['servery_storage_models{held="true"}'] == 1
+    assert 300 < found["servery_storage_used_bytes"] < 1200, "the fetch's own record is there as well"
+    assert found["servery_storage_quota_bytes"] == 1200
+    assert found["servery_storage_running_fetches"] == 0

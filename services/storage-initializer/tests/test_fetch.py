@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from servery_sdk.errors import Permanent, Transient
+from servery_sdk.fetches import FetchReport
 from servery_sdk.storage import Sink, StorageEntry, StorageProvider, StorageUri, path_below
 from servery_storage import cli
 from servery_storage.engine import Engine, FetchFailed
@@ -315,6 +316,9 @@ def test_command_fetches_every_pair_and_leaves_its_reason(
     assert (tmp_path / "a-out" / "f").read_text() + (tmp_path / "b-out" / "f").read_text() == "ab"
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["message"] for line in lines] == ["fetching", "fetched"] * 2
+    left = FetchReport.parse(log.read_text())
+    assert left is not None
+    assert (left.files, left.fetched_bytes) == (2, 2), "of both models, for who asks after the container's end"
     with pytest.raises(SystemExit) as failed:
         cli.main([str(tmp_path / "nope"), str(tmp_path / "out")])
     assert failed.value.code == 1

@@ -35,6 +35,7 @@ from servery_storage.settings import Settings
 from typer.testing import CliRunner
 
 FILES = {"model.bin": b"weights", "config.json": b"{}", "deep/empty": b""}
+WEIGHTS = f"sha256 {hashlib.sha256(FILES['model.bin']).hexdigest()}"
 ALL = Patterns()
 Fetch = Callable[..., Any]
 
@@ -339,8 +340,8 @@ def way(request: pytest.FixtureRequest, keys: Path, certificates: Path) -> tuple
     if request.param == "key":
         return (
             lambda config: config.use_elliptic_key_signer(private_key=keys / "ours"),
-            {**REQUIRED, "signature_key": keys / "ours.pub"},
-            {**REQUIRED, "signature_key": keys / "theirs.pub"},
+            {**REQUIRED, "signature_key": str(keys / "ours.pub")},
+            {**REQUIRED, "signature_key": str(keys / "theirs.pub")},
         )
     return (
         lambda config: config.use_certificate_signer(
@@ -348,8 +349,8 @@ def way(request: pytest.FixtureRequest, keys: Path, certificates: Path) -> tuple
             signing_certificate=certificates / "ours.crt",
             certificate_chain=[certificates / "ours.root"],
         ),
-        {**REQUIRED, "signature_certificates": certificates / "ours.root"},
-        {**REQUIRED, "signature_certificates": certificates / "theirs.root"},
+        {**REQUIRED, "signature_certificates": str(certificates / "ours.root")},
+        {**REQUIRED, "signature_certificates": str(certificates / "theirs.root")},
     )
 
 
@@ -366,10 +367,23 @@ async def test_signature_made_beside_the_model_holds_in_it(fetch: Fetch, tmp_pat
     assert await fetch(model, **ours) == model
 
 
+async def test_who_signs_may_be_told_by_text_instead_of_a_file(fetch: Fetch, tmp_path: Path, way: Any) -> None:
+    """As a cluster's controller does it: no volume of the pod holds what decides on its models."""
+    configure, ours, theirs = way
+    model = signed(tmp_path, configure)
+
+    def by_text(settings: Mapping[str, str]) -> dict[str, str]:
+        return {name: Path(told).read_text() if told.startswith("/") else told for name, told in settings.items()}
+
+    assert await fetch(model, **by_text(ours)) == model
+    with pytest.raises(FetchFailed, match=r"does not hold for .* in SERVERY_STORAGE_SIGNATURE_(KEY|CERTIFICATES)"):
+        await fetch(model, **by_text(theirs))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model.bin": b"weightz"}, "Hash mismatch for 'model.bin'"),
+        ({"model.bin": b"weightz"}, f"Hash mismatch for 'model.bin': Expected {WEIGHTS}"),
         ({"extra.bin": b""}, "Extra files found .*extra.bin"),
         ({"deep/empty": None}, "Missing files .*deep/empty"),
     ],
@@ -414,14 +428,14 @@ async def test_signature_whose_words_were_changed_does_not_hold(fetch: Fetch, tm
 @pytest.mark.parametrize("content", [b"", b"no json", b"[]", b"{}", b'{"dsseEnvelope": {"payload": "AAAA"}}'])
 async def test_broken_signature_is_said(fetch: Fetch, keys: Path, content: bytes) -> None:
     with pytest.raises(FetchFailed, match=r"model\.sig is no signature"):
-        await fetch({**FILES, "model.sig": content}, **REQUIRED, signature_key=keys / "ours.pub")
+        await fetch({**FILES, "model.sig": content}, **REQUIRED, signature_key=str(keys / "ours.pub"))
 
 
 async def test_unsigned_model_is_absent(fetch: Fetch, tmp_path: Path, certificates: Path) -> None:
     with pytest.raises(
         FetchFailed, match=r"the model is not signed: it has no model\.sig, and must be by a certificate"
     ):
-        await fetch(FILES, **REQUIRED, signature_certificates=certificates / "ours.root")
+        await fetch(FILES, **REQUIRED, signature_certificates=str(certificates / "ours.root"))
     assert not (tmp_path / "target").exists()
 
 
@@ -432,14 +446,18 @@ async def test_sigstore_identity_needs_a_bundle_of_sigstore(fetch: Fetch, tmp_pa
     trust.write_text("{}")
     identity = {"signature_identity": "a@b.example", "signature_issuer": "https://issuer.example"}
     with pytest.raises(FetchFailed, match=r"does not hold for 'a@b\.example' by 'https://issuer\.example'"):
-        await fetch(model, **REQUIRED, **identity, signature_trust_config=trust)
+        await fetch(model, **REQUIRED, **identity, signature_trust_config=str(trust))
 
 
 async def test_signed_twins_go_when_the_signature_is_checked(fetch: Fetch, tmp_path: Path, keys: Path) -> None:
     model = laid(tmp_path / "m", {"model.safetensors": b"x", "pytorch_model.bin": PICKLE})
     signing.Config().use_elliptic_key_signer(private_key=keys / "ours").sign(model, model / "model.sig")
     found = await fetch(
-        files_below(model), **REQUIRED, signature_key=keys / "ours.pub", formats="safetensors", pickle_policy="refuse"
+        files_below(model),
+        **REQUIRED,
+        signature_key=str(keys / "ours.pub"),
+        formats="safetensors",
+        pickle_policy="refuse",
     )
     assert found.keys() == {"model.safetensors", "model.sig"}
 
@@ -488,7 +506,7 @@ async def test_blobs_that_are_signed_one_by_one_are_placed(
     fetch: Fetch, keys: Path, kind: str, suffix: str, bundle: Callable[[Path, bytes], bytes]
 ) -> None:
     model = {**FILES, **{f"{name}{suffix}": bundle(keys / kind, content) for name, content in FILES.items()}}
-    assert await fetch(model, **REQUIRED, signature_key=keys / f"{kind}.pub") == model
+    assert await fetch(model, **REQUIRED, signature_key=str(keys / f"{kind}.pub")) == model
 
 
 def by_sums(key: Path, files: Mapping[str, bytes] = FILES) -> dict[str, bytes]:
@@ -498,7 +516,7 @@ def by_sums(key: Path, files: Mapping[str, bytes] = FILES) -> dict[str, bytes]:
 
 async def test_signed_sums_vouch_for_the_model(fetch: Fetch, keys: Path) -> None:
     model = by_sums(keys / "ours")
-    assert await fetch(model, **REQUIRED, signature_key=keys / "ours.pub") == model
+    assert await fetch(model, **REQUIRED, signature_key=str(keys / "ours.pub")) == model
 
 
 @pytest.mark.parametrize(
@@ -528,14 +546,14 @@ async def test_model_that_its_signed_sums_do_not_vouch_for_is_absent(
         await fetch(
             {name: content for name, content in model.items() if content is not None},
             **REQUIRED,
-            signature_key=keys / "ours.pub",
+            signature_key=str(keys / "ours.pub"),
         )
     assert not (tmp_path / "target").exists()
 
 
 async def test_blob_that_another_signed_is_absent(fetch: Fetch, tmp_path: Path, keys: Path) -> None:
     with pytest.raises(FetchFailed, match=r"SHA256SUMS\.sigstore\.json is not of 'SHA256SUMS' as it came"):
-        await fetch(by_sums(keys / "theirs"), **REQUIRED, signature_key=keys / "ours.pub")
+        await fetch(by_sums(keys / "theirs"), **REQUIRED, signature_key=str(keys / "ours.pub"))
     assert not (tmp_path / "target").exists()
 
 
@@ -561,17 +579,17 @@ def test_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, k
     monkeypatch.setitem(sys.modules, "model_signing", None)
     monkeypatch.delitem(sys.modules, "servery_storage.signatures", raising=False)
     with pytest.raises(Refused, match=r"model_signing is not installed: install .*\[signatures\]"):
-        Engine({}, Settings(**REQUIRED, signature_key=keys / "ours.pub"))
+        Engine({}, Settings(**REQUIRED, signature_key=str(keys / "ours.pub")))
 
 
 async def test_key_that_is_none_is_said(fetch: Fetch, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"hello")
     with pytest.raises(FetchFailed, match="key is no public key"):
-        await fetch(FILES, **REQUIRED, signature_key=tmp_path / "key")
+        await fetch(FILES, **REQUIRED, signature_key=str(tmp_path / "key"))
 
 
 async def test_model_that_is_there_is_looked_at_again_by_another_key(fetch: Fetch, keys: Path) -> None:
     model = by_sums(keys / "ours")
-    await fetch(model, **REQUIRED, signature_key=keys / "ours.pub")
+    await fetch(model, **REQUIRED, signature_key=str(keys / "ours.pub"))
     with pytest.raises(FetchFailed, match="is not of 'SHA256SUMS'"):
-        await fetch(model, **REQUIRED, signature_key=keys / "theirs.pub")
+        await fetch(model, **REQUIRED, signature_key=str(keys / "theirs.pub"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
@@ -218,6 +219,13 @@ class Refusal:
         if self.status == HTTPStatus.PRECONDITION_FAILED:
             return Permanent(f"{said}; the object changed during the download")
         return Permanent(said)
+
+    def word(self, name: str) -> str:
+        """Return what a field of the body's JSON object says; empty where the body is none, or has none."""
+        try:
+            return str(json.loads(self.body)[name])
+        except (ValueError, LookupError, TypeError):
+            return ""
 
     @property
     def retry_after_seconds(self) -> float | None:

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from servery_sdk.digests import DigestAlgorithm, digest_of
 from servery_sdk.errors import Permanent, ServeryError, Transient
+from servery_sdk.hubs import HubPlace
 from servery_sdk.storage import Refusal, StorageProvider, StorageUri
 from servery_sdk.testing import PrefixStorageContract, RemoteStorageContract, Source
 from servery_sdk.testing.storage import fetched, listed
 from servery_storage_hf.plugin import HuggingFaceProvider
-from servery_storage_hf.uris import Place, place_of
+from servery_storage_hf.uris import HUB
 from stand_ins.hub import Hub
 
 SMALL, LARGE = b"{}", b"weights " * 1000
@@ -60,28 +61,28 @@ def model(hub: Hub) -> Hub:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("hf://acme/m", Place(repository="acme/m")),
-        ("hf://acme/m/", Place(repository="acme/m")),
-        ("hf://acme/m:", Place(repository="acme/m")),
-        ("HF://acme/m.v-1_x", Place(repository="acme/m.v-1_x")),
-        ("hf://acme/m:v1", Place(repository="acme/m", revision="v1")),
-        ("hf://acme/m@v1", Place(repository="acme/m", revision="v1")),
-        ("hf://acme/m/onnx/small/", Place(repository="acme/m", path="onnx/small")),
-        ("hf://acme/m:v1/onnx", Place(repository="acme/m", revision="v1", path="onnx")),
-        ("hf://acme/m@feature%2Fquick/onnx", Place(repository="acme/m", revision="feature/quick", path="onnx")),
-        ("hf://acme/m@refs/pr/3/onnx", Place(repository="acme/m", revision="refs/pr/3", path="onnx")),
-        ("hf://acme/m/a:b@c.bin", Place(repository="acme/m", path="a:b@c.bin")),
-        ("hf://acme/m/a%20b.bin", Place(repository="acme/m", path="a b.bin")),
+        ("hf://acme/m", HubPlace(repository="acme/m", revision="main")),
+        ("hf://acme/m/", HubPlace(repository="acme/m", revision="main")),
+        ("hf://acme/m:", HubPlace(repository="acme/m", revision="main")),
+        ("HF://acme/m.v-1_x", HubPlace(repository="acme/m.v-1_x", revision="main")),
+        ("hf://acme/m:v1", HubPlace(repository="acme/m", revision="v1")),
+        ("hf://acme/m@v1", HubPlace(repository="acme/m", revision="v1")),
+        ("hf://acme/m/onnx/small/", HubPlace(repository="acme/m", revision="main", path="onnx/small")),
+        ("hf://acme/m:v1/onnx", HubPlace(repository="acme/m", revision="v1", path="onnx")),
+        ("hf://acme/m@feature%2Fquick/onnx", HubPlace(repository="acme/m", revision="feature/quick", path="onnx")),
+        ("hf://acme/m@refs/pr/3/onnx", HubPlace(repository="acme/m", revision="refs/pr/3", path="onnx")),
+        ("hf://acme/m/a:b@c.bin", HubPlace(repository="acme/m", revision="main", path="a:b@c.bin")),
+        ("hf://acme/m/a%20b.bin", HubPlace(repository="acme/m", revision="main", path="a b.bin")),
     ],
 )
-def test_uri_names_a_repository_a_revision_and_a_path(text: str, place: Place) -> None:
-    assert place_of(StorageUri.parse(text)) == place
+def test_uri_names_a_repository_a_revision_and_a_path(text: str, place: HubPlace) -> None:
+    assert HUB.place_of(StorageUri.parse(text)) == place
 
 
 @pytest.mark.parametrize("text", ["hf://gpt2", "hf:///m", "hf://acme/", "hf://../m", "hf://acme/..", "hf://a?b/c#d"])
 def test_uri_that_names_no_model_is_refused_with_the_form_of_one(text: str) -> None:
     with pytest.raises(Permanent) as refused:
-        place_of(StorageUri.parse(text))
+        HUB.place_of(StorageUri.parse(text))
     assert str(refused.value) == f"{text}: not of the form hf://<owner>/<model>[:<revision> or @<revision>][/<folder>]"
 
 

@@ -12,12 +12,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from servery_sdk.errors import Permanent, ServeryError, Transient
+from servery_sdk.hubs import HubPlace
 from servery_sdk.storage import StorageProvider, StorageUri
 from servery_sdk.testing import PrefixStorageContract, RemoteStorageContract, Source
 from servery_sdk.testing.storage import fetched, listed
 from servery_storage_modelscope import plugin
-from servery_storage_modelscope.plugin import ENDPOINT, ModelScopeProvider
-from servery_storage_modelscope.uris import Place, place_of
+from servery_storage_modelscope.plugin import ENDPOINT, HUB, ModelScopeProvider
 
 
 @dataclass
@@ -133,19 +133,19 @@ class TestModelScope(PrefixStorageContract, RemoteStorageContract):
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("modelscope://acme/m", Place(repository="acme/m")),
-        ("modelscope://acme/m:v1.0/", Place(repository="acme/m", revision="v1.0")),
-        ("modelscope://acme/m@feature%2Fx/a/b%20c", Place(repository="acme/m", revision="feature/x", path="a/b c")),
+        ("modelscope://acme/m", HubPlace(repository="acme/m", revision="master")),
+        ("modelscope://acme/m:v1.0/", HubPlace(repository="acme/m", revision="v1.0")),
+        ("modelscope://acme/m@feature%2Fx/a/b%20c", HubPlace(repository="acme/m", revision="feature/x", path="a/b c")),
     ],
 )
-def test_uri_names_a_model_a_revision_and_a_path(text: str, place: Place) -> None:
-    assert place_of(StorageUri.parse(text)) == place
+def test_uri_names_a_model_a_revision_and_a_path(text: str, place: HubPlace) -> None:
+    assert HUB.place_of(StorageUri.parse(text)) == place
 
 
 @pytest.mark.parametrize("text", ["modelscope://m", "modelscope:///m", "modelscope://../m", "modelscope://a/b?c"])
 def test_uri_that_names_no_model_is_refused_with_the_form_of_one(text: str) -> None:
-    with pytest.raises(Permanent, match=r"not of the form modelscope://<owner>/<model>\[:<revision>\]\[/<folder>\]"):
-        place_of(StorageUri.parse(text))
+    with pytest.raises(Permanent, match=r"not of the form modelscope://<owner>/<model>\[:<revision> or"):
+        HUB.place_of(StorageUri.parse(text))
 
 
 def test_revision_is_read(scope: Scope) -> None:

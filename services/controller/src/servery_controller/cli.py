@@ -20,6 +20,7 @@ from servery_controller.admission import application
 from servery_controller.assignments import Assignments
 from servery_controller.callers import Anybody, TokenReviews
 from servery_controller.controller import Controller
+from servery_controller.metrics import FetchMetrics, exposed
 from servery_controller.settings import Settings, load
 from servery_controller.telling import serving
 
@@ -59,8 +60,10 @@ async def _control(api: KubeApi, installed: Plugins, settings: Settings) -> None
     assignments, planned = Assignments(), settings.planning(installed)
     # Only the one that leads answers: agents ask again until they reach it.
     callers = TokenReviews(api, settings.assignments_audience) if settings.assignments_audience else Anybody()
+    controller = Controller(api, installed, planned, workers=settings.workers, assignments=assignments)
     async with serving(assignments, f"0.0.0.0:{settings.assignments_port}", callers):
-        await Controller(api, installed, planned, workers=settings.workers, assignments=assignments).run()
+        with exposed(FetchMetrics(controller.model_pods)):
+            await controller.run()
 
 
 @contextlib.asynccontextmanager

@@ -180,14 +180,24 @@ class Controller:
             if ref.namespace == service.namespace and self._held_kinds[ref.kind].holder(manifest) == service
         }
 
+    def model_pods(self) -> Iterator[tuple[ObjectRef, Manifest]]:
+        """Yield the pods of every service, with the service."""
+        for _, pod in self._items({kinds.POD}):
+            for service in self._owners(pod):
+                yield service, pod
+
     def _enqueue_owner(self, manifest: Manifest) -> None:
+        for ref in self._owners(manifest):
+            self._queue.add(ref)
+
+    def _owners(self, manifest: Manifest) -> Iterator[ObjectRef]:
         # A pod is owned by a ReplicaSet; the labels that a dialect puts on all it owns hold the service's name.
         namespace = Namespace(manifest["metadata"].get("namespace", ""))
         for value in set((manifest["metadata"].get("labels") or {}).values()):
             for kind in self._dialects:
                 ref = ObjectRef(kind, namespace, value)
                 if self._manifest(ref) is not None:
-                    self._queue.add(ref)
+                    yield ref
 
     async def _work(self) -> None:
         while True:
@@ -221,6 +231,7 @@ class Controller:
         objects = await referenced(self._api, dialect.references(manifest))
         catalog = self._catalog({**objects, **self._held(ref)})
         plan = None
+        pods: tuple[Manifest, ...] = ()
         refusal: KubeError | None = None
         try:
             plan, desired = render.render(manifest, catalog, self._plugins, self._settings)
@@ -240,12 +251,14 @@ class Controller:
                 status = self._refusal(manifest, error, plan)
             else:
                 observed = self._observed(plan, manifest)
+                pods = observed.pods
                 status = planning.observe(plan, desired, observed, mode.readiness, now=self._now())
         written = dialect.status(status)
         if written != manifest.get("status"):
             await self._api.patch_status(ref, written)
         # The cache may not have the last status yet; what was said of it already is not said again.
-        for event in planning.events(ref.name, status, plan, self._reported.get(ref, manifest.get("status") or {})):
+        before: Manifest = self._reported.get(ref) or manifest.get("status") or {}
+        for event in planning.events(ref.name, status, plan, before, pods):
             await self._recorder.record(manifest, event)
         self._reported[ref] = written
         await self._report_held(ref, plan, status)

@@ -27,6 +27,8 @@ from servery_sdk.plugins import Plugins
 from servery_controller.planning import PlanningSettings
 
 _STORAGE = "SERVERY_STORAGE_"
+_MAX_CONTENT_BYTES = 64 * 1024
+"""Linux takes 128 KiB for one variable, etcd 1.5 MiB for a pod with all that it has."""
 
 
 def pod_namespace() -> str:
@@ -87,7 +89,8 @@ class Settings(BaseSettings):
 
     storage_settings: str = ""
     """Settings of every storage initializer, which no service changes, such as
-    ``SERVERY_STORAGE_PICKLE_POLICY=refuse SERVERY_STORAGE_FORMATS=safetensors``."""
+    ``SERVERY_STORAGE_PICKLE_POLICY=refuse SERVERY_STORAGE_FORMATS=safetensors``. Behind ``=@`` stands a file of the
+    controller's, read when it starts: ``SERVERY_STORAGE_SIGNATURE_KEY=@/etc/servery/signers/models.pub``."""
 
     agent_image: str | None = None
     """Image of the agent beside components that need one; the release's where none is given."""
@@ -176,8 +179,25 @@ def _variables(text: str) -> dict[str, str]:
             raise ValueError(
                 f"{word!r} is no setting of the storage initializer, such as {_STORAGE}FORMATS=safetensors"
             )
-        found[name] = value
+        found[name] = _content(value) if value.startswith("@") else value
     return found
+
+
+def _content(value: str) -> str:
+    """Return the text of the file behind the sign. Pods get the text itself: a ConfigMap beside them could be changed by
+    whoever deploys models there, and with it whose signatures are taken.
+
+    Raises:
+        ValueError: There is no such file, or it is no text of a size for a variable.
+    """
+    path = Path(value.removeprefix("@"))
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{value!r}: {error}") from error
+    if len(text.encode()) > _MAX_CONTENT_BYTES:
+        raise ValueError(f"{value!r} has more than {_MAX_CONTENT_BYTES} bytes")
+    return text
 
 
 class _ConfigFile(InitSettingsSource):

@@ -15,7 +15,7 @@ import zstandard
 
 from servery_storage.streams import BUFFER_BYTES, Reader, is_compressed, plain, write
 from servery_storage.tars import Tar
-from servery_storage.tree import BadArchive, Bounds, Tree
+from servery_storage.tree import BadArchive, Bounds, NoRoom, Tree
 from servery_storage.zips import unzip
 
 _TARS = (
@@ -50,6 +50,7 @@ def unpack(archive: Path, target: Path, bounds: Bounds, *, folds_case: bool = Fa
 
     Raises:
         BadArchive: Not an archive, a member outside the target, a link out, a device, or more than ``bounds`` allow.
+        NoRoom: What it holds does not fit beside it.
     """
     tree, name = Tree(target, bounds, folds_case=folds_case), archive.name.lower()
     with said_of(archive.name):
@@ -92,11 +93,11 @@ def reading(archive: Path, tree: Tree) -> Iterator[Reader]:
 
 @contextlib.contextmanager
 def said_of(name: str) -> Iterator[None]:
-    """Raise whatever is wrong within as a ``BadArchive`` that names the archive; what the disk says, as it is."""
+    """Raise whatever is wrong within as a ``BadArchive`` that names the archive, but for what the disk says."""
     try:
         yield
-    except BadArchive as error:
-        raise BadArchive(f"{name}: {error}") from error
+    except (BadArchive, NoRoom) as error:
+        raise type(error)(f"{name}: {error}") from error
     except BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -6,17 +6,18 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import urljoin, urlsplit
 
 from servery_sdk.digests import Digest
 from servery_sdk.errors import Permanent, Transient
-from servery_sdk.storage import Addressed, Refusal, StorageEntry
+from servery_sdk.storage import Addressed, Refusal
 
 from servery_storage.assembly import Assembly, Mismatch
 from servery_storage.backoff import delay_seconds
 from servery_storage.plan import Piece
+from servery_storage.progress import Progress
 from servery_storage.settings import Settings
 from servery_storage.throttle import Throttle
 from servery_storage.wire import Answer, Origin, Wire, WireBroken, WireStale
@@ -47,10 +48,10 @@ class Carrier:
         *,
         stopped: threading.Event,
         throttle: Throttle,
-        advanced: Callable[[StorageEntry, int], None],
+        progress: Progress,
     ) -> None:
         self._provider, self._settings, self._stopped = provider, settings, stopped
-        self._throttle, self._advanced = throttle, advanced
+        self._throttle, self._progress = throttle, progress
         self._wires: dict[Origin, Wire] = {}
         self._buffer = memoryview(bytearray(settings.buffer_bytes))
 
@@ -84,6 +85,7 @@ class Carrier:
                 tries = 1 if brought * 16 >= (piece.size_bytes or self._settings.piece_bytes) else tries + 1
                 if tries >= self._settings.max_attempts:
                     raise
+                self._progress.tries_again(str(error))
                 wait = delay_seconds(
                     tries,
                     error,
@@ -105,7 +107,7 @@ class Carrier:
                 if self._stopped.is_set():
                     raise Stopped
                 taken = reading.take(self._buffer[:count])
-                self._advanced(piece.entry, taken)
+                self._progress.advance(piece.entry, taken)
                 self._throttle.passed(count)
                 slow.check(piece, count)
             reading.end()

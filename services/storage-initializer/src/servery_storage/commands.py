@@ -38,9 +38,12 @@ def serve(
     socket: Annotated[Path, typer.Option(help="The Unix socket that answers servery.storage.v1.")],
     root: Annotated[Path, typer.Option(help="The folder that the models are put below.")],
     quota_bytes: Annotated[int, typer.Option(help="Of all models together; 0 is no bound.")] = 0,
+    metrics_host: Annotated[str, typer.Option(help="Address of /metrics.")] = "0.0.0.0",  # of a pod
+    metrics_port: Annotated[int | None, typer.Option(help="Port of /metrics; none serves none.")] = None,
 ) -> None:
     """Fetch models for this node's pods, and hold them until they are released."""
     logs.to_stderr()
     trust_mounted_bundle(os.environ)
     engine = Engine(plugins.load().storage_providers, Settings())
-    asyncio.run(served(Store(root, engine, quota_bytes=quota_bytes), socket))
+    metrics = None if metrics_port is None else (metrics_host, metrics_port)
+    asyncio.run(served(Store(root, engine, quota_bytes=quota_bytes), socket, metrics))

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import threading
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
+from prometheus_client import start_http_server
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.protos.servery.storage.v1 import storage_pb2 as pb
 from servery_sdk.protos.servery.storage.v1 import storage_pb2_grpc as stubs
 from servery_sdk.storage import StorageEntry
 from servery_sdk.unix_sockets import grpc_target
 
+from servery_storage.metrics import Metrics
 from servery_storage.patterns import Patterns
-from servery_storage.progress import total_bytes
+from servery_storage.progress import Tally
 from servery_storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -34,14 +35,15 @@ _STATUS = {code: getattr(grpc.StatusCode, code.value, grpc.StatusCode.INTERNAL) 
 class StorageService(stubs.StorageServicer):
     """Answers the calls."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store, self._metrics = store, metrics
 
     async def Fetch(  # noqa: N802  # the proto's name
         self, request: pb.FetchRequest, context: grpc.aio.ServicerContext[pb.FetchRequest, pb.FetchProgress]
     ) -> AsyncIterator[pb.FetchProgress]:
         """Bring a model; a client that goes away ends it, and what came is taken up by the next."""
-        told = _Told()
+        told, code = _Told(), "CANCELLED"
+        self._metrics.begin()
         patterns = Patterns(tuple(request.allow_patterns), tuple(request.ignore_patterns))
         running = asyncio.create_task(
             self._store.fetch(request.name, request.uri, told, patterns), name=f"fetch-{request.name}"
@@ -52,13 +54,16 @@ class StorageService(stubs.StorageServicer):
                 if not running.done():
                     yield told.message()
             path = running.result()
+            code = "OK"
         except ServeryError as error:
+            code = error.code.value
             logger.warning("fetch failed", extra={"model": request.name, "reason": str(error)})
             await context.abort(_STATUS[error.code], str(error))
         finally:
             running.cancel()
             with suppress(asyncio.CancelledError, ServeryError):
                 await running
+            self._metrics.end(code, told.report())
         logger.info("model fetched", extra={"model": request.name, "uri": request.uri})
         yield told.message(path)
 
@@ -89,31 +94,27 @@ class StorageService(stubs.StorageServicer):
         return pb.ListResponse(models=models, quota_bytes=self._store.quota_bytes, used_bytes=self._store.used_bytes)
 
 
-class _Told:
+class _Told(Tally):
     """The progress of one fetch, as its next message."""
 
     def __init__(self) -> None:
-        self._objects, self._done, self._waits = 0, 0, ""
-        self._total: int | None = None
-        self._lock = threading.Lock()
-
-    def begin(self, source: str, entries: Sequence[StorageEntry]) -> None:
-        self._objects, self._total = len(entries), total_bytes(entries)
+        super().__init__()
+        self._waits = ""
 
     def waits(self, reason: str) -> None:
         self._waits = reason
 
     def advance(self, entry: StorageEntry, size_bytes: int) -> None:
-        with self._lock:
-            self._waits = ""
-            self._done += size_bytes
+        self._waits = ""
+        super().advance(entry, size_bytes)
 
     def end(self, source: str) -> None:
         self._waits = ""
+        super().end(source)
 
     def message(self, path: Path | None = None) -> pb.FetchProgress:
         return pb.FetchProgress(
-            objects=self._objects,
+            objects=len(self._entries),
             done_bytes=self._done,
             total_bytes=self._total,
             waits_for=self._waits,
@@ -121,10 +122,36 @@ class _Told:
         )
 
 
-async def serve(store: Store, socket: Path) -> None:
-    """Answer until SIGTERM or SIGINT; then let running fetches go on for a moment, which the next start takes up."""
+async def serve(store: Store, socket: Path, metrics_address: tuple[str, int] | None = None) -> None:
+    """Answer until SIGTERM or SIGINT; then let running fetches go on for a moment, which the next start takes up.
+
+    Args:
+        metrics_address: Host and port where Prometheus finds ``/metrics``; None is nowhere.
+    """
+    metrics = Metrics(store)
+    with _scraped(metrics, metrics_address):
+        await _serve(store, metrics, socket)
+
+
+@contextmanager
+def _scraped(metrics: Metrics, address: tuple[str, int] | None) -> Iterator[None]:
+    if address is None:
+        yield
+        return
+    host, port = address
+    server, thread = start_http_server(port, addr=host, registry=metrics.registry)
+    logger.info("metrics served", extra={"port": server.server_port})
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+async def _serve(store: Store, metrics: Metrics, socket: Path) -> None:
     server = grpc.aio.server()
-    stubs.add_StorageServicer_to_server(StorageService(store), server)  # type: ignore[no-untyped-call]  # generated
+    stubs.add_StorageServicer_to_server(StorageService(store, metrics), server)  # type: ignore[no-untyped-call]  # generated
     socket.parent.mkdir(parents=True, exist_ok=True)
     server.add_insecure_port(grpc_target(socket))
     ended = asyncio.Event()

@@ -11,7 +11,7 @@ import errno
 import random
 import re
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ from servery_storage.mover import Mover
 from servery_storage.patterns import Patterns
 from servery_storage.place import Record, listing_of, place
 from servery_storage.plan import Piece
-from servery_storage.progress import Progress
+from servery_storage.progress import Origin, Progress
 from servery_storage.settings import Formats, Settings, SignaturePolicy
 from servery_storage.staging import Staging
 from servery_storage.tree import Bounds
@@ -102,8 +102,8 @@ class Engine:
         """
         try:
             uri = StorageUri.parse(source)
-            uri, provider = await self._resolved(uri)
-            entries = await self._listed(provider, uri, patterns)
+            uri, provider = await self._resolved(uri, progress)
+            entries = await self._listed(provider, uri, patterns, progress)
             if (
                 self._settings.formats is Formats.SAFETENSORS
                 and self._settings.signature_policy is SignaturePolicy.NONE
@@ -128,6 +128,7 @@ class Engine:
             earlier = Record.read(record)
             if earlier is not None and earlier.still_holds(kept, wish.target):
                 staging.remove()
+                _told_of(wish.entries, wish.progress)
                 return
             try:
                 names.check(wish.entries, folds_case=staging.folds_case())
@@ -147,6 +148,7 @@ class Engine:
     async def _fetched(self, wish: _Wish, staging: Staging, listing: str) -> None:
         """See that every entry is whole in ``staging``: from this node's cache, or from its source."""
         missing = [entry for entry in wish.entries if not staging.is_whole(entry)]
+        _told_of(set(wish.entries).difference(missing), wish.progress)
         cache = self._cache
         if cache is None or not listing:
             await self._moved(wish, staging, missing)
@@ -157,10 +159,10 @@ class Engine:
             await self._moved(wish, staging, fetched)
             await _in_thread(lambda: _given(cache, {keys[entry]: staging.path(entry) for entry in fetched}))
 
-    async def _resolved(self, uri: StorageUri) -> tuple[StorageUri, StorageProvider]:
+    async def _resolved(self, uri: StorageUri, progress: Progress) -> tuple[StorageUri, StorageProvider]:
         """Return where the model lies, and who reads it there."""
         while isinstance(provider := self._provider(uri), Resolving):
-            found = await self._tried(partial(provider.resolve, uri))
+            found = await self._tried(partial(provider.resolve, uri), progress)
             if found == uri:
                 break
             uri = found
@@ -174,11 +176,13 @@ class Engine:
             raise FetchFailed(f"cannot recognize storage type for {uri}: known are {known}")
         return found
 
-    async def _listed(self, provider: StorageProvider, uri: StorageUri, patterns: Patterns) -> list[StorageEntry]:
+    async def _listed(
+        self, provider: StorageProvider, uri: StorageUri, patterns: Patterns, progress: Progress
+    ) -> list[StorageEntry]:
         async def collect() -> list[StorageEntry]:
             return [entry async for entry in provider.list(uri) if entry.unpack or patterns.wants(entry.path)]
 
-        entries = await self._tried(collect)
+        entries = await self._tried(collect, progress)
         if not entries:
             raise Permanent(f"no model found in {uri}: the source holds no object there")
         return entries
@@ -193,7 +197,7 @@ class Engine:
         self._check_space(staging, entries)
         provider = wish.provider
         if isinstance(provider, Addressed):
-            mover = Mover(provider, staging, self._settings, wish.progress.advance)
+            mover = Mover(provider, staging, self._settings, wish.progress)
             await _in_thread(lambda: mover.run(entries), mover.stop)
             return
         assert isinstance(provider, Streamed)
@@ -226,18 +230,19 @@ class Engine:
 
         assembly.open(entry.digest)
         try:
-            await self._tried(attempt)
+            await self._tried(attempt, progress)
             assembly.cut(sink.at)
             assembly.came(piece, memoryview(b""))
         finally:
             assembly.close()
         staging.entry_is_whole(entry)
 
-    async def _tried(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
+    async def _tried(self, attempt: Callable[[], Awaitable[_T]], progress: Progress) -> _T:
         for tries in range(1, self._settings.max_attempts):
             try:
                 return await attempt()
             except Transient as error:
+                progress.tries_again(str(error))
                 first, jitter = self._settings.backoff_seconds, random.random()  # noqa: S311  # no secret
                 await self._sleep(delay_seconds(tries, error, first_seconds=first, jitter=jitter))
         return await attempt()
@@ -294,10 +299,16 @@ def _taken(
     for entry, key in keys.items():
         if cache.take(key, staging.path(entry)):
             staging.entry_is_whole(entry)
-            progress.advance(entry, entry.size_bytes or 0)
+            progress.has(entry, entry.size_bytes or 0, Origin.CACHE)
         else:
             missing.append(entry)
     return missing
+
+
+def _told_of(entries: Iterable[StorageEntry], progress: Progress) -> None:
+    """Say that ``entries`` are there already."""
+    for entry in entries:
+        progress.has(entry, entry.size_bytes or 0, Origin.EARLIER)
 
 
 def _given(cache: Cache, paths: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 
 from servery_sdk.storage import Addressed, StorageEntry
@@ -16,6 +16,7 @@ from servery_sdk.storage import Addressed, StorageEntry
 from servery_storage.assembly import Assembly, Mismatch
 from servery_storage.carrier import Carrier, Stopped
 from servery_storage.plan import Piece, in_order, pieces_of
+from servery_storage.progress import Origin, Progress
 from servery_storage.settings import Settings
 from servery_storage.staging import Staging
 from servery_storage.throttle import Throttle
@@ -27,7 +28,7 @@ class Mover:
     """Moves one model's objects.
 
     Args:
-        advanced: Told of bytes as they come, from several threads.
+        progress: Told of what comes, from several threads.
     """
 
     def __init__(
@@ -35,9 +36,9 @@ class Mover:
         provider: Addressed,
         staging: Staging,
         settings: Settings,
-        advanced: Callable[[StorageEntry, int], None],
+        progress: Progress,
     ) -> None:
-        self._provider, self._staging, self._settings, self._advanced = provider, staging, settings, advanced
+        self._provider, self._staging, self._settings, self._progress = provider, staging, settings, progress
         self._stopped = threading.Event()
         self._throttle = Throttle(settings.max_bytes_per_second, self._stopped.wait)
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
@@ -79,7 +80,11 @@ class Mover:
 
     def _assembly(self, entry: StorageEntry) -> Assembly:
         pieces = pieces_of(entry, self._settings.piece_bytes)
-        return Assembly(entry, self._staging.path(entry), pieces, self._staging.missing(pieces))
+        missing = self._staging.missing(pieces)
+        if len(missing) < len(pieces):
+            kept = sum(piece.size_bytes or 0 for piece in set(pieces).difference(missing))
+            self._progress.has(entry, kept, Origin.EARLIER)
+        return Assembly(entry, self._staging.path(entry), pieces, missing)
 
     def _work(self) -> None:
         carrier = Carrier(
@@ -87,7 +92,7 @@ class Mover:
             self._settings,
             stopped=self._stopped,
             throttle=self._throttle,
-            advanced=self._advanced,
+            progress=self._progress,
         )
         with closing(carrier):
             while (task := self._tasks.get()) is not None and not self._stopped.is_set():
@@ -101,10 +106,11 @@ class Mover:
     def _carried(self, carrier: Carrier, piece: Piece, assembly: Assembly) -> None:
         try:
             is_whole = carrier.carry(piece, assembly)
-        except Mismatch:
+        except Mismatch as error:
             assembly.mismatches += 1
             if assembly.mismatches >= self._settings.max_mismatches:
                 raise
+            self._progress.comes_again(piece.entry, str(error))
             self._staging.entry_is_wrong(piece.entry)
             for again in assembly.restart():
                 self._tasks.put((again, assembly))

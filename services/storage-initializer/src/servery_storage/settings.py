@@ -77,11 +77,11 @@ class Settings(BaseSettings):
     signature_policy: SignaturePolicy = SignaturePolicy.NONE
     """With ``require``, a model is placed only if whom the next settings name has signed all of its files."""
 
-    signature_key: Path | None = None
-    """The signer's public key, PEM."""
+    signature_key: str = ""
+    """The signer's public key, PEM: a file's path, or the text itself."""
 
-    signature_certificates: Path | None = None
-    """Certificates that the signer's must lead to, PEM, one or more; for ``model.sig``."""
+    signature_certificates: str = ""
+    """Certificates that the signer's must lead to, PEM, one or more, as a path or text; for ``model.sig``."""
 
     signature_identity: str = ""
     """Who must have signed by Sigstore, such as a mail address or a workflow's URL; for ``model.sig``."""
@@ -89,8 +89,8 @@ class Settings(BaseSettings):
     signature_issuer: str = ""
     """Who must have vouched for ``signature_identity``: an OpenID Connect issuer's URL."""
 
-    signature_trust_config: Path | None = None
-    """What Sigstore itself is trusted by; without it, the public instance's is fetched."""
+    signature_trust_config: str = ""
+    """What Sigstore itself is trusted by, as a path or JSON; without it, the public instance's is fetched."""
 
     pickle_policy: PicklePolicy = PicklePolicy.OFF
     """Whether a model with a pickle that would run what is known to do harm, or that cannot be read, is refused."""

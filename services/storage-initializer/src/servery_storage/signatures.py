@@ -5,10 +5,13 @@ Needs the extra ``signatures``.
 
 from __future__ import annotations
 
+import ast
 import base64
 import binascii
 import hashlib
 import json
+import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,31 +28,65 @@ from servery_storage.policies import Refused
 from servery_storage.settings import Settings
 
 MODEL_SIGNATURE = "model.sig"
+_TEXTS = ("-----BEGIN ", "{")
+"""What PEM and JSON begin with."""
 BUNDLES = (".sigstore.json", ".cosign.bundle", ".bundle", ".sig")
 """What ``cosign sign-blob`` is told to write, as its documentation, its releases and others name it."""
 _MAX_BUNDLE_BYTES = 16 * 1024**2
 _MAX_WHOLE_BYTES = 64 * 1024**2
 """Of what Ed25519 signs, which it takes whole."""
 _SAID = 5
+_DIGEST = re.compile(r"""'?Digest\(algorithm='([\w-]+)', digest_value=(b(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"))\)'?""")
+"""A sum as model-signing says it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trusted:
+    """What says whose signatures are taken: a key, certificates, Sigstore's own.
+
+    Attributes:
+        name: Of the file that has it, or of the variable.
+    """
+
+    name: str
+    content: bytes
+
+    @classmethod
+    def of(cls, told: str, variable: str) -> Trusted | None:
+        """Return what a setting holds: text of PEM or JSON, or the path of a file of it.
+
+        Raises:
+            Refused: There is no such file.
+        """
+        if not told:
+            return None
+        if told.lstrip().startswith(_TEXTS):
+            return cls(name=f"in {variable}", content=told.encode())
+        try:
+            return cls(name=told, content=Path(told).read_bytes())
+        except OSError as error:
+            raise Refused(
+                f"{told}: no such file ({error.strerror}); {variable} should say whose signatures are taken"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signers:
     """Who may sign, by one of three ways."""
 
-    key: Path | None = None
-    certificates: Path | None = None
+    key: Trusted | None = None
+    certificates: Trusted | None = None
     identity: str = ""
     issuer: str = ""
-    trust_config: Path | None = None
+    trust_config: Trusted | None = None
 
     @property
     def said(self) -> str:
         """Who, for a message."""
         if self.key is not None:
-            return f"the key {self.key} ({_fingerprint(_public_key(self.key))})"
+            return f"the key {self.key.name} ({_fingerprint(_public_key(self.key))})"
         if self.certificates is not None:
-            return f"a certificate that {self.certificates} vouches for"
+            return f"a certificate that {self.certificates.name} vouches for"
         return f"{self.identity!r} by {self.issuer!r}"
 
 
@@ -58,8 +95,8 @@ class Signatures:
 
     def __init__(self, signers: Signers) -> None:
         self._signers = signers
-        files = [path for path in (signers.key, signers.certificates, signers.trust_config) if path is not None]
-        told = [sums.of(path) for path in files]
+        trusted = [told for told in (signers.key, signers.certificates, signers.trust_config) if told is not None]
+        told = [hashlib.sha256(one.content).hexdigest() for one in trusted]
         self.terms = f"signed {told} {signers.identity} {signers.issuer}"
 
     @classmethod
@@ -69,22 +106,23 @@ class Signatures:
         Raises:
             Refused: They do not say who signs.
         """
-        signers = Signers(
-            key=settings.signature_key,
-            certificates=settings.signature_certificates,
-            identity=settings.signature_identity,
-            issuer=settings.signature_issuer,
-            trust_config=settings.signature_trust_config,
+        ways = (
+            settings.signature_key,
+            settings.signature_certificates,
+            settings.signature_identity and settings.signature_issuer,
         )
-        ways = [signers.key is not None, signers.certificates is not None, bool(signers.identity and signers.issuer)]
-        if sum(ways) != 1:
+        if sum(map(bool, ways)) != 1:
             raise Refused(
                 "SERVERY_STORAGE_SIGNATURE_POLICY is require: set one of SERVERY_STORAGE_SIGNATURE_KEY, "
                 "SERVERY_STORAGE_SIGNATURE_CERTIFICATES, or SERVERY_STORAGE_SIGNATURE_IDENTITY with _ISSUER"
             )
-        for path in (signers.key, signers.certificates, signers.trust_config):
-            if path is not None and not path.is_file():
-                raise Refused(f"{path}: no such file; it should say whose signatures are taken")
+        signers = Signers(
+            key=Trusted.of(settings.signature_key, "SERVERY_STORAGE_SIGNATURE_KEY"),
+            certificates=Trusted.of(settings.signature_certificates, "SERVERY_STORAGE_SIGNATURE_CERTIFICATES"),
+            identity=settings.signature_identity,
+            issuer=settings.signature_issuer,
+            trust_config=Trusted.of(settings.signature_trust_config, "SERVERY_STORAGE_SIGNATURE_TRUST_CONFIG"),
+        )
         return cls(signers)
 
     def check(self, root: Path) -> None:
@@ -102,8 +140,10 @@ class Signatures:
         # Beside the model instead of in it: who signs elsewhere leaves it out without saying so.
         aside = root.with_name(f"{root.name}.{MODEL_SIGNATURE}")
         signature.rename(aside)
+        trusted = root.with_name(f"{root.name}.trusted")
+        trusted.mkdir(exist_ok=True)
         try:
-            self._verifier().verify(root, aside)
+            self._verifier(trusted).verify(root, aside)
         except Exception as error:
             reason = _reason(error)
             raise Refused(
@@ -111,16 +151,26 @@ class Signatures:
             ) from error
         finally:
             aside.rename(signature)
+            shutil.rmtree(trusted)
 
-    def _verifier(self) -> verifying.Config:
+    def _verifier(self, folder: Path) -> verifying.Config:
+        """Return what verifies. It reads files, which are written into ``folder``."""
         signers, config = self._signers, verifying.Config()  # type: ignore[no-untyped-call]
         if signers.key is not None:
-            return config.use_elliptic_key_verifier(public_key=signers.key)
+            return config.use_elliptic_key_verifier(public_key=_written(signers.key, folder / "key"))
         if signers.certificates is not None:
-            return config.use_certificate_verifier(certificate_chain=[signers.certificates])
+            return config.use_certificate_verifier(
+                certificate_chain=[_written(signers.certificates, folder / "certificates")]
+            )
+        config_file = _written(signers.trust_config, folder / "config") if signers.trust_config is not None else None
         return config.use_sigstore_verifier(
-            identity=signers.identity, oidc_issuer=signers.issuer, trust_config=signers.trust_config
+            identity=signers.identity, oidc_issuer=signers.issuer, trust_config=config_file
         )
+
+
+def _written(trusted: Trusted, path: Path) -> Path:
+    path.write_bytes(trusted.content)
+    return path
 
 
 def _told(signature: Path) -> tuple[str, str]:
@@ -151,10 +201,19 @@ def _signer(material: Mapping[str, Any]) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, InvalidSignature) or not str(error):
         return "the signature is not of these words by this key"
-    return str(error)
+    what, _, listed = str(error).partition(": ")
+    try:
+        found = ast.literal_eval(listed)
+        return f"{what}: {'; '.join(_DIGEST.sub(_hexadecimal, one) for one in found)}"
+    except (ValueError, SyntaxError, TypeError):
+        return str(error)  # of another form than model-signing's list of differences
 
 
-def _check_blobs(root: Path, key: Path, signers: str) -> None:
+def _hexadecimal(digest: re.Match[str]) -> str:
+    return f"{digest[1]} {ast.literal_eval(digest[2]).hex()}"
+
+
+def _check_blobs(root: Path, key: Trusted, signers: str) -> None:
     """See that each file has a bundle of its own, or is named with its sum in a ``SHA256SUMS`` that has one."""
     public_key = _public_key(key)
     files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if not path.is_dir()}
@@ -234,13 +293,13 @@ def _json(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _public_key(path: Path) -> Any:
+def _public_key(trusted: Trusted) -> Any:
     try:
-        key = serialization.load_pem_public_key(path.read_bytes())
+        key = serialization.load_pem_public_key(trusted.content)
     except ValueError as error:
-        raise Refused(f"{path} is no public key: {error}") from error
+        raise Refused(f"{trusted.name} is no public key: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey):
-        raise Refused(f"{path}: ECDSA, Ed25519 and RSA keys are taken")
+        raise Refused(f"{trusted.name}: ECDSA, Ed25519 and RSA keys are taken")
     return key
 
 

@@ -167,7 +167,8 @@ class _Roomed:
     def __init__(self, progress: Progress, made: Callable[[int], None]) -> None:
         self._made = made
         self._progress = progress
-        self.waits, self.advance, self.end = progress.waits, progress.advance, progress.end
+        self.waits, self.advance, self.has, self.end = progress.waits, progress.advance, progress.has, progress.end
+        self.tries_again, self.comes_again = progress.tries_again, progress.comes_again
 
     def begin(self, source: str, entries: Sequence[StorageEntry]) -> None:
         self._made(sum(entry.size_bytes or 0 for entry in entries))

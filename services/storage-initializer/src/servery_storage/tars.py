@@ -57,6 +57,7 @@ class Tar:
 
         Raises:
             BadArchive: It may not be there.
+            NoRoom: The volume cannot take it.
         """
         if member.isdir():
             tree.directory(path)
@@ -65,6 +66,7 @@ class Tar:
         elif member.islnk():
             tree.hard_link(path, to)
         elif member.isreg():
+            tree.check_room(repr(member.name), _written_bytes(member))
             tree.file(path, lambda descriptor: self._fill(member, descriptor), mode=member.mode)
         elif member.ischr() or member.isblk() or member.isfifo():
             raise BadArchive(f"{member.name!r} is a special file")
@@ -73,7 +75,7 @@ class Tar:
 
     def _fill(self, member: tarfile.TarInfo, descriptor: int) -> None:
         self._reader.seek(member.offset_data)
-        parts = cast("list[tuple[int, int]] | None", member.sparse)  # the stubs have it wrong
+        parts = _parts(member)
         if parts is None:
             self._reader.copy(member.size, descriptor)
             return
@@ -85,3 +87,16 @@ class Tar:
             self._reader.copy(size, descriptor)
             at = offset + size
         os.ftruncate(descriptor, member.size)
+
+
+def _parts(member: tarfile.TarInfo) -> list[tuple[int, int]] | None:
+    """Return where a sparse file has bytes; None for any other."""
+    parts = cast("list[tuple[int, int]] | None", member.sparse)  # the stubs have it wrong
+    # A header of GNU's has four places, and those that are not needed say nothing at nothing.
+    return None if parts is None else [(offset, size) for offset, size in parts if size]
+
+
+def _written_bytes(member: tarfile.TarInfo) -> int:
+    """Return what a file takes on the disk: of a sparse one, its holes nothing."""
+    parts = _parts(member)
+    return member.size if parts is None else sum(size for _, size in parts)

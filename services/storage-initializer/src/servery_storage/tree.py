@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import shutil
@@ -21,6 +22,10 @@ _MAX_HOPS = 40  # as Linux follows
 
 class BadArchive(Permanent):
     """The archive is broken or wants what it may not."""
+
+
+class NoRoom(Permanent):
+    """What an archive holds does not fit beside the archive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,23 @@ class Tree:
     def opens(self, archive: Path) -> None:
         """Note that ``archive`` is unpacked next: its size bounds what may come."""
         self._archive_bytes += archive.stat().st_size
+
+    def check_room(self, what: str, size_bytes: int) -> None:
+        """See that so much more can be written, before any of it is.
+
+        Raises:
+            NoRoom: The volume has less.
+        """
+        free = shutil.disk_usage(self._root).free
+        if size_bytes > free:
+            raise NoRoom(f"{what} unpacks to {size_bytes} bytes, and the volume has {free} free; {self._advice}")
+
+    @property
+    def _advice(self) -> str:
+        return (
+            f"what is unpacked, of {self._archive_bytes} bytes, stays there until the model is in place: make the volume "
+            "larger, or keep the model unpacked at its source"
+        )
 
     @property
     def may_expand_to_bytes(self) -> int:
@@ -100,6 +122,12 @@ class Tree:
         descriptor = os.open(self._at(path), flags, 0o755 if mode & stat.S_IXUSR else 0o644)
         try:
             fill(descriptor)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise NoRoom(
+                f"the volume is full at {path!r}, with {self._bytes} bytes unpacked; {self._advice}"
+            ) from error
         finally:
             os.close(descriptor)
 

@@ -31,6 +31,7 @@ def unzip(archive: Path, tree: Tree) -> None:
 
     Raises:
         BadArchive: It may not be there, or two readers might find two things in it.
+        NoRoom: The volume cannot take what its directory says.
         zipfile.BadZipFile: It is broken.
     """
     with archive.open("rb") as file:
@@ -41,6 +42,7 @@ def unzip(archive: Path, tree: Tree) -> None:
                 _check(member)
                 tree.charge(member.orig_filename, member.file_size)
             _check_places(file, members, zipped.start_dir)
+            tree.check_room("it", sum(member.file_size for member in members))
             for member in members:
                 path = member.orig_filename
                 if path.endswith("/"):

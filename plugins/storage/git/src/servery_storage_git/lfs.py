@@ -51,7 +51,8 @@ async def fetch(
             async with client.stream("GET", url, headers=wanted) as answer:
                 if not answer.is_success:
                     await answer.aread()
-                    raise Refusal.of(answer).failure(what, _words(answer))
+                    refusal = Refusal.of(answer)
+                    raise refusal.failure(what, refusal.word("message"))
                 skip = offset if answer.status_code == HTTPStatus.OK else 0
                 # As it comes: what is gathered to larger pieces would be lost when the connection breaks.
                 async for chunk in answer.aiter_raw():
@@ -77,10 +78,11 @@ async def _action(
         auth=auth or httpx.USE_CLIENT_DEFAULT,
     )
     if not answer.is_success:
-        words = _words(answer)
+        refusal = Refusal.of(answer)
+        words = refusal.word("message")
         if answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
             words = "; ".join(part for part in (words, access.advice) if part)
-        raise Refusal.of(answer).failure(f"{what}: its LFS server {endpoint}", words)
+        raise refusal.failure(f"{what}: its LFS server {endpoint}", words)
     try:
         found: Any = answer.json()["objects"][0]
         if (error := found.get("error")) is not None:
@@ -97,10 +99,3 @@ def _verified(access: Access) -> ssl.SSLContext | bool:
     if access.verify and access.ca_file is not None:
         return ssl.create_default_context(cafile=str(access.ca_file))
     return access.verify
-
-
-def _words(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["message"])
-    except (ValueError, LookupError, TypeError):
-        return ""

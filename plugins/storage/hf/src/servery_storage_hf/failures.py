@@ -11,9 +11,8 @@ from huggingface_hub import get_token
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]  # lazy, but documented there
 from servery_sdk.errors import Permanent, Transient
+from servery_sdk.hubs import HubPlace
 from servery_sdk.storage import Refusal
-
-from servery_storage_hf.uris import Place
 
 _TRANSIENT = frozenset({408, 425, 429})
 # Of the SDK's HTTP library, whichever that is: what the SDK derives its own error from.
@@ -42,7 +41,7 @@ class translated:  # noqa: N801  # reads as a statement
             raise Permanent(f"{self._what}: HF_ENDPOINT does not answer as the hub does: {answer}") from error
 
 
-def failure(what: str, place: Place, refusal: Refusal, *, is_hub: bool) -> Permanent | Transient:
+def failure(what: str, place: HubPlace, refusal: Refusal, *, is_hub: bool) -> Permanent | Transient:
     """Return what a refusal means; ``is_hub`` where it is the hub's own, not of the store that it sent to.
 
     Source: huggingface_hub.utils.hf_raise_for_status: ``X-Error-Code`` and ``X-Error-Message``, or ``error`` in the body.
@@ -59,7 +58,7 @@ def failure(what: str, place: Place, refusal: Refusal, *, is_hub: bool) -> Perma
     return Permanent(f"{what}: {refusal.status}: {reason}{said}")
 
 
-def _reason(place: Place, refusal: Refusal, words: str) -> str:
+def _reason(place: HubPlace, refusal: Refusal, words: str) -> str:
     match refusal.headers.get("x-error-code"):
         case "GatedRepo":
             return f"the model {place.repository} is gated; {_token_advice()}"

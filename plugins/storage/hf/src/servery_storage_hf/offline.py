@@ -10,7 +10,7 @@ from servery_sdk.digests import Digest, DigestAlgorithm
 from servery_sdk.errors import Permanent
 from servery_sdk.storage import Sink, StorageEntry, StorageUri, path_below
 
-from servery_storage_hf.uris import place_of
+from servery_storage_hf.uris import HUB
 
 CHUNK_BYTES = 1024 * 1024
 _SHA256_DIGITS = 64
@@ -46,7 +46,7 @@ def _entries(uri: StorageUri) -> Iterator[StorageEntry]:
 
     from servery_storage_hf.failures import translated
 
-    place = place_of(uri)
+    place = HUB.place_of(uri)
     with translated(str(uri)):
         root = Path(snapshot_download(place.repository, revision=place.revision, local_files_only=True))
     for file in sorted(path for path in root.rglob("*") if path.is_file()):

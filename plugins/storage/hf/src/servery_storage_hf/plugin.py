@@ -15,10 +15,11 @@ from urllib.parse import quote, urljoin, urlsplit
 from servery_sdk.digests import Digest, DigestAlgorithm
 from servery_sdk.errors import Permanent, Transient
 from servery_sdk.hooks import hookimpl
+from servery_sdk.hubs import HubPlace
 from servery_sdk.storage import Location, Refusal, StorageEntry, StorageProvider, StorageUri, path_below
 
 from servery_storage_hf.offline import CachedHub, is_offline
-from servery_storage_hf.uris import Place, place_of
+from servery_storage_hf.uris import HUB
 
 ENDPOINT = "https://huggingface.co"
 TIMEOUT_SECONDS = 30.0
@@ -62,7 +63,7 @@ class HuggingFaceProvider:
 
     async def list(self, uri: StorageUri) -> AsyncIterator[StorageEntry]:
         """Yield the file of exactly this path, or all below ``path/``, as of one commit."""
-        place = place_of(uri)
+        place = HUB.place_of(uri)
         for entry in await asyncio.to_thread(lambda: list(_entries(uri, place))):
             yield entry
 
@@ -122,7 +123,7 @@ class HuggingFaceProvider:
         raise Permanent(f"hf://{entry.source}: the hub redirects without an end, at last to {url}")
 
 
-def _entries(uri: StorageUri, place: Place) -> Iterator[StorageEntry]:
+def _entries(uri: StorageUri, place: HubPlace) -> Iterator[StorageEntry]:
     from servery_storage_hf.failures import translated  # the SDK: a second that others need not wait
 
     with translated(str(uri)):
@@ -141,12 +142,12 @@ def _entries(uri: StorageUri, place: Place) -> Iterator[StorageEntry]:
                 )
 
 
-def _commit(uri: StorageUri, place: Place) -> str:
+def _commit(uri: StorageUri, place: HubPlace) -> str:
     url = f"{_endpoint()}/api/models/{place.repository}/revision/{quote(place.revision, safe='')}"
     return str(_get(uri, place, url, {"expand": "sha"}).json()["sha"])
 
 
-def _tree(uri: StorageUri, place: Place, commit: str) -> Iterator[Mapping[str, Any]]:
+def _tree(uri: StorageUri, place: HubPlace, commit: str) -> Iterator[Mapping[str, Any]]:
     """Yield files and folders, page by page."""
     page = _get(uri, place, f"{_endpoint()}/api/models/{place.repository}/tree/{commit}", {"recursive": "true"})
     yield from page.json()
@@ -155,7 +156,7 @@ def _tree(uri: StorageUri, place: Place, commit: str) -> Iterator[Mapping[str, A
         yield from page.json()
 
 
-def _get(uri: StorageUri, place: Place, url: str, query: Mapping[str, str] | None = None) -> Any:
+def _get(uri: StorageUri, place: HubPlace, url: str, query: Mapping[str, str] | None = None) -> Any:
     from huggingface_hub import get_session
 
     from servery_storage_hf.failures import failure
@@ -166,10 +167,10 @@ def _get(uri: StorageUri, place: Place, url: str, query: Mapping[str, str] | Non
     return answer
 
 
-def _place(entry: StorageEntry) -> Place:
+def _place(entry: StorageEntry) -> HubPlace:
     repository, _, below = entry.source.partition("@")
     commit, _, path = below.partition("/")
-    return Place(repository=repository, revision=commit, path=path)
+    return HubPlace(repository=repository, revision=commit, path=path)
 
 
 def _resolve_path(entry: StorageEntry) -> str:

@@ -15,13 +15,13 @@ from urllib.parse import quote, urlencode
 from servery_sdk.digests import Digest, DigestAlgorithm
 from servery_sdk.errors import Permanent, Transient
 from servery_sdk.hooks import hookimpl
+from servery_sdk.hubs import Hub, HubPlace
 from servery_sdk.storage import Location, Refusal, StorageEntry, StorageProvider, StorageUri, path_below
-
-from servery_storage_modelscope.uris import Place, place_of
 
 if TYPE_CHECKING:
     import httpx
 
+HUB = Hub("modelscope", default_revision="master")
 ENDPOINT = "https://modelscope.cn"
 TIMEOUT_SECONDS = 30.0
 """Without a byte. The caller tries again."""
@@ -51,7 +51,7 @@ class ModelScopeProvider:
         """Yield the file of exactly this path, or all below ``path/``."""
         import httpx
 
-        place = place_of(uri)
+        place = HUB.place_of(uri)
         async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=True, headers=self._headers()) as client:
             async for found in self._tree(client, place, str(uri)):
                 relative = path_below(found["Path"], place.path)
@@ -62,7 +62,7 @@ class ModelScopeProvider:
 
     def locate(self, entry: StorageEntry) -> Location:
         """Return the file's URL of the revision that was listed."""
-        place = place_of(StorageUri.parse(f"modelscope://{entry.source}"))
+        place = HUB.place_of(StorageUri.parse(f"modelscope://{entry.source}"))
         query = urlencode({"Revision": place.revision, "FilePath": entry.source.split("/", 2)[2]})
         return Location(
             url=f"{self._endpoint()}/api/v1/models/{place.repository}/repo?{query}", headers=self._headers()
@@ -76,7 +76,7 @@ class ModelScopeProvider:
         """Return the sum that the listing told."""
         return entry.digest
 
-    async def _tree(self, client: httpx.AsyncClient, place: Place, what: str) -> AsyncIterator[Mapping[str, Any]]:
+    async def _tree(self, client: httpx.AsyncClient, place: HubPlace, what: str) -> AsyncIterator[Mapping[str, Any]]:
         """Yield all files; a tree that is larger than what is listed at once is walked folder by folder."""
         folders = [""]
         while folders:
@@ -92,7 +92,7 @@ class ModelScopeProvider:
                     yield entry
 
     async def _files(
-        self, client: httpx.AsyncClient, place: Place, folder: str, what: str, *, is_recursive: bool
+        self, client: httpx.AsyncClient, place: HubPlace, folder: str, what: str, *, is_recursive: bool
     ) -> tuple[Mapping[str, Any], ...]:
         import httpx
 
@@ -105,9 +105,9 @@ class ModelScopeProvider:
         except httpx.HTTPError as error:
             raise Permanent(f"{what}: {type(error).__name__}: {error}") from error
         if not answer.is_success:
-            raise Refusal.of(answer).failure(
-                what, "; ".join(filter(None, (_words(answer), self._advice(answer.status_code))))
-            )
+            refusal = Refusal.of(answer)
+            words = filter(None, (refusal.word("Message"), self._advice(refusal.status)))
+            raise refusal.failure(what, "; ".join(words))
         try:
             return tuple(answer.json()["Data"]["Files"] or ())
         except (ValueError, LookupError, TypeError) as error:
@@ -143,13 +143,6 @@ def _entry(path: str, source: str, found: Mapping[str, Any]) -> StorageEntry:
     return StorageEntry(
         path=path, source=source, size_bytes=int(found["Size"]), version=digest or found.get("Revision"), digest=known
     )
-
-
-def _words(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["Message"])
-    except (ValueError, LookupError, TypeError):
-        return ""
 
 
 @hookimpl

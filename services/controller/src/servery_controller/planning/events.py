@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from servery_sdk.manifests import Manifest
 from servery_sdk.model import ConditionStatus, DeploymentPlan, Event, ServiceStatus
+
+from servery_controller.planning.fetches import slowest
 
 NORMAL, WARNING = "Normal", "Warning"
 _STARTING = frozenset({"MinimumReplicasUnavailable", "PredictorNotReady"})
 """Reasons of a service that is on its way; only one that was ready has lost something by them."""
 
 
-def events(name: str, status: ServiceStatus, plan: DeploymentPlan | None, previous: Manifest) -> Iterator[Event]:
-    """Yield what happened between ``previous``, the status as written last, and ``status``.
+def events(
+    name: str, status: ServiceStatus, plan: DeploymentPlan | None, previous: Manifest, pods: Sequence[Manifest] = ()
+) -> Iterator[Event]:
+    """Yield what happened between ``previous``, the status as written last, and ``status``, to which ``pods`` have led.
 
     Source: KServe's reasons InferenceServiceReady and InferenceServiceNotReady.
     """
@@ -29,6 +33,8 @@ def events(name: str, status: ServiceStatus, plan: DeploymentPlan | None, previo
     if (old.get("status"), old.get("reason", "")) == (ready.status, ready.reason):
         return
     if ready.status is ConditionStatus.TRUE:
+        if (found := slowest(pods)) is not None:
+            yield Event(type=NORMAL, reason="ModelFetched", message=found.words)
         yield Event(type=NORMAL, reason="InferenceServiceReady", message=f"InferenceService [{name}] is Ready")
     elif ready.status is ConditionStatus.FALSE and ready.reason == "Stopped":
         yield Event(type=NORMAL, reason="Stopped", message=ready.message)

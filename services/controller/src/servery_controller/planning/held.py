@@ -25,6 +25,7 @@ from servery_sdk.runtimes import MODEL_DIR
 
 from servery_controller.planning.credentials import Credentials
 from servery_controller.planning.settings import PlanningSettings
+from servery_controller.planning.storage import with_settings
 
 CONFIG_DIR = "/mnt/configs"
 MODELS_FILE = "models.json"
@@ -179,8 +180,8 @@ def daemon(settings: PlanningSettings, given: Credentials, security: Json) -> Ma
         "resources": settings.storage_resources,
         "volumeMounts": [{"name": MODEL_VOLUME, "mountPath": MODEL_DIR}, *given.mounts],
     }
-    if given.env:
-        made["env"] = list(given.env)
+    if env := with_settings(given.env, settings):
+        made["env"] = env
     if security is not None:
         made["securityContext"] = security
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from servery_sdk.errors import FieldError, FieldErrorKind, Invalid
@@ -88,15 +88,18 @@ def _initializer(
         ],
     }
     own = [variable for artifact in artifacts for variable in artifact.env]
-    # An API server refuses two variables of one name; the last counts, as in a pod.
-    env = {
-        variable["name"]: variable for variable in (*_cache(settings), *given.env, *_storage_config(artifacts), *own)
-    }
-    # What the installation says of models' safety is not for a service to say otherwise.
-    env |= {name: {"name": name, "value": value} for name, value in settings.storage_env.items()}
-    if env:
-        container["env"] = list(env.values())
+    told = (*_cache(settings), *given.env, *_storage_config(artifacts), *own)
+    if env := with_settings(told, settings):
+        container["env"] = env
     return container
+
+
+def with_settings(variables: Iterable[Manifest], settings: PlanningSettings) -> list[Manifest]:
+    """Return ``variables`` and the installation's: what that says of models' safety is not for a service to say otherwise."""
+    # An API server refuses two variables of one name; the last counts, as in a pod.
+    env = {variable["name"]: variable for variable in variables}
+    env |= {name: {"name": name, "value": value} for name, value in settings.storage_env.items()}
+    return list(env.values())
 
 
 def _cache(settings: PlanningSettings) -> Iterator[Manifest]:

@@ -1,0 +1,75 @@
+"""examples/safe-models: a policy takes the signed model, and says of each other why it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from command import servery
+from servery_controller.planning import PlanningSettings
+from servery_controller.settings import Settings
+from servery_sdk import plugins
+
+pytestmark = [pytest.mark.local, pytest.mark.timeout(300)]
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "safe-models"
+IRIS = '{"instances": [[6.8, 2.8, 4.8, 1.4]]}'
+SIGNED = {
+    "SERVERY_STORAGE_SIGNATURE_POLICY": "require",
+    "SERVERY_STORAGE_SIGNATURE_KEY": str(EXAMPLE / "models.pub"),
+}
+NO_HARM, NO_PICKLES = {"SERVERY_STORAGE_PICKLE_POLICY": "refuse"}, {"SERVERY_STORAGE_FORMATS": "safetensors"}
+
+
+@pytest.fixture
+def on_a_cluster(tmp_path: Path) -> Mapping[str, str]:
+    """What policy.yaml makes the controller tell every storage initializer."""
+    signers, settings = yaml.safe_load_all((EXAMPLE / "policy.yaml").read_text())
+    for name, content in signers["data"].items():
+        (tmp_path / name).write_text(content)
+    said = settings["data"]["SERVERY_CONTROLLER_STORAGE_SETTINGS"].replace("/etc/servery/signers", str(tmp_path))
+    planned: PlanningSettings = Settings(storage_settings=said).planning(plugins.load())
+    return planned.storage_env
+
+
+@pytest.mark.parametrize("model", ["signed", "harmful"])
+def test_without_a_policy_every_model_is_loaded(model: str) -> None:
+    done = servery("predict", "-f", str(EXAMPLE / f"{model}.yaml"), "-d", IRIS)
+    if model == "signed":
+        assert (done.returncode, done.stdout) == (0, '{"predictions":[1]}\n'), done.stderr
+    else:
+        # It ran its command, and only then turned out to be no model.
+        assert "container kserve-container" in done.stderr
+
+
+@pytest.mark.parametrize("policy", [SIGNED, {**SIGNED, **NO_HARM}], ids=["signed", "signed-and-scanned"])
+def test_signed_model_is_taken(policy: Mapping[str, str]) -> None:
+    done = servery("predict", "-f", str(EXAMPLE / "signed.yaml"), "-d", IRIS, environment=policy)
+    assert (done.returncode, done.stdout) == (0, '{"predictions":[1]}\n'), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "policy", "words"),
+    [
+        pytest.param("changed", SIGNED, "Hash mismatch for 'model.joblib': Expected sha256 2ea29f8a", id="changed"),
+        pytest.param("harmful", SIGNED, "not signed by the key", id="unsigned"),
+        pytest.param("harmful", NO_HARM, "model.joblib would run posix.system when it is loaded", id="harmful"),
+        pytest.param("signed", NO_PICKLES, "model.joblib is a pickle, and only safetensors are taken", id="pickle"),
+    ],
+)
+def test_bad_model_is_refused_with_the_reason(model: str, policy: Mapping[str, str], words: str) -> None:
+    done = servery("predict", "-f", str(EXAMPLE / f"{model}.yaml"), "-d", IRIS, environment=policy)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "container storage-initializer" in done.stderr
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize("model", ["signed", "changed"])
+def test_policy_of_a_cluster_says_the_same(model: str, on_a_cluster: Mapping[str, str]) -> None:
+    assert "-----BEGIN PUBLIC KEY-----" in on_a_cluster["SERVERY_STORAGE_SIGNATURE_KEY"]
+    done = servery("predict", "-f", str(EXAMPLE / f"{model}.yaml"), "-d", IRIS, environment=on_a_cluster)
+    assert (done.returncode == 0) is (model == "signed"), done.stderr
+    if model == "changed":
+        assert "does not hold for the key in SERVERY_STORAGE_SIGNATURE_KEY" in done.stderr
