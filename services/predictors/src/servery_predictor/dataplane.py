@@ -217,6 +217,7 @@ class Call(Ticket):
         """Give up: nobody waits any more."""
         if not self.is_over:
             self._over("CANCELLED")
+            self.recalled()
 
     def _over(self, code: str) -> Callable[[Outcome], None]:
         self.is_over = True

@@ -25,10 +25,11 @@ class Ticket:
     Attributes:
         came: Of ``time.perf_counter``.
         is_over: It is answered, or nobody asks any more.
+        recall: Called when it is over without its answer, while the model works on it.
         key: With what others it may be merged, and ``rows`` of it: the queue's to say.
     """
 
-    __slots__ = ("_done", "ability", "came", "is_over", "key", "request", "rows")
+    __slots__ = ("_done", "ability", "came", "is_over", "key", "recall", "request", "rows")
 
     def __init__(self, request: InferRequest, done: Done, ability: Ability | None = None) -> None:
         self.request = request
@@ -36,12 +37,20 @@ class Ticket:
         self.came = time.perf_counter()
         self.is_over = False
         self.key: Hashable = None
+        self.recall: Callable[[], None] | None = None
         self.rows = 1
         self._done = done
 
     def cancel(self) -> None:
         """Ask for no answer: what still waits is not computed."""
         self.is_over = True
+        self.recalled()
+
+    def recalled(self) -> None:
+        """Have the model stop, if it works on it and can."""
+        if self.recall is not None:
+            self.recall()
+            self.recall = None
 
     def finish(self, outcome: Outcome) -> None:
         """Tell who asked, unless nobody does any more."""
