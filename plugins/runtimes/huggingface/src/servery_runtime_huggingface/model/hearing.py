@@ -111,11 +111,9 @@ class Transcriber(Perceiver):
     def _write_to(self, request: InferRequest, ear: Ear) -> None:
         (given,) = input_of(request, language.AUDIO).values()
         (wave,) = sounds_of(request, given, self._rate)
-        # Moments are the ids behind the last of the others; without them a long sound is refused below.
+        # Moments are the ids behind the last of the others.
         last = getattr(self._model.generation_config, "no_timestamps_token_id", None) if self._is_whisper else None
-        is_long = self._is_whisper and len(wave) > self._extractor.n_samples
-        times = None if last is None else last + 1
-        teller = Teller(self._tokenizer, ear.tell, times=times, is_by_windows=is_long)
+        teller = Teller(self._tokenizer, ear.tell, times=None if last is None else last + 1)
         if self._is_whisper:
             self._whispered([wave], {**self._whisper_options(request.parameters), "streamer": teller}, is_timed=False)
         else:

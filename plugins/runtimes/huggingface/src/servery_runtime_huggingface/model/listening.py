@@ -62,22 +62,23 @@ class Ear:
             self._is_given_up.set()
 
 
-class Teller(BaseStreamer):  # type: ignore[misc]  # transformers ships no types for it
+class Teller(BaseStreamer):
     """Writes the tokens of one row as ``generate`` chooses them.
+
+    Whisper hears a sound window by window, and what it wrote behind a window's last pair of moments it hears again, unless
+    it ended with a single one: so what comes behind a pair is told only with the next, or at such an end.
 
     Args:
         times: The first id that is a moment, which is no text; None for a model without them.
-        is_by_windows: Whisper hears a long sound window by window, and what it wrote behind a window's last pair of moments
-            it hears again: so only what lies before a pair is told, and the rest of a window where it has none.
     """
 
-    def __init__(self, tokenizer: Any, tell: Callable[[str], None], *, times: int | None, is_by_windows: bool) -> None:
-        self._tell, self._times, self._is_by_windows = tell, times, is_by_windows
+    def __init__(self, tokenizer: Any, tell: Callable[[str], None], *, times: int | None) -> None:
+        self._tell, self._times = tell, times
         self._special = frozenset(tokenizer.all_special_ids)
         self._writer = writer(tokenizer, ())
         self._is_prompt = True
-        self._window: list[int] = []
-        self._has_pair = False
+        self._is_behind_moment = False
+        self._held: list[int] | None = None
 
     def put(self, value: Any) -> None:
         """Take the prompt, then a token at a time.
@@ -96,22 +97,21 @@ class Teller(BaseStreamer):  # type: ignore[misc]  # transformers ships no types
     def _take(self, token: int) -> None:
         if token in self._special:
             return
-        if not self._is_by_windows:
+        is_moment = self._is_moment(token)
+        if is_moment and self._is_behind_moment:
+            self._write(self._held or ())
+            self._held = []
+        self._is_behind_moment = is_moment
+        if self._held is None:
             self._write([token])
-            return
-        if self._is_moment(token) and self._window and self._is_moment(self._window[-1]):
-            self._has_pair = True
-            self._write(self._window)
-            self._window = []
-        self._window.append(token)
+        else:
+            self._held.append(token)
 
     def end(self) -> None:
         """Take the end of a window."""
-        self._is_prompt = True
-        moments = [self._is_moment(token) for token in self._window[-2:]]
-        if not self._has_pair or moments == [False, True]:
-            self._write(self._window)
-        self._window, self._has_pair = [], False
+        if self._held is not None and [self._is_moment(token) for token in self._held[-2:]] == [False, True]:
+            self._write(self._held)
+        self._is_prompt, self._is_behind_moment, self._held = True, False, None
 
     def rest(self) -> None:
         """Tell what is left of a character that was never completed."""
