@@ -136,6 +136,36 @@ async def test_requests_are_given_as_they_are_where_the_model_gathers(executor: 
     assert [(numbers(answers[at].result()), answers[at].result().id) for at in (0, 2)] == [([2], "1"), ([6], "3")]
 
 
+async def test_a_model_is_told_of_requests_that_it_has_and_nobody_waits_for(executor: HeldExecutor) -> None:
+    recalled: list[str | None] = []
+    batcher = Batcher(
+        doubled,
+        executor=executor,
+        predict_many=lambda requests: [doubled(request) for request in requests],
+        recall=lambda request: recalled.append(request.id),
+        timeout_seconds=0.05,
+    )
+    given_up, answered, late = (batcher.submit(ask(number, id=str(number))) for number in (1, 2, 3))
+    await turn()
+    waiting = batcher.submit(ask(4, id="4"))
+    waiting.cancel()
+    assert recalled == []
+    given_up.cancel()
+    assert recalled == ["1"]
+    with pytest.raises(ServeryError, match="did not answer in"):
+        await late
+    assert recalled == ["1", "2", "3"]
+    assert isinstance(answered.exception(), ServeryError)
+    executor.release()
+    await batcher.drained()
+    after = batcher.submit(ask(5, id="5"))
+    await turn()
+    executor.release()
+    assert numbers(await after) == [10]
+    after.cancel()
+    assert recalled == ["1", "2", "3"]
+
+
 @pytest.mark.parametrize(
     ("many", "words"),
     [

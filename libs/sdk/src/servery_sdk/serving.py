@@ -227,6 +227,17 @@ class GatheringModel(Protocol):
         """Answer each request, in order: an error is the answer of one, and what is raised is the answer of all."""
 
 
+@runtime_checkable
+class RecallableModel(Protocol):
+    """A gathering model that can stop what it was asked for."""
+
+    def recall(self, request: InferRequest) -> None:
+        """Learn that nobody waits any more for the answer to one of the requests that ``predict_many`` has now.
+
+        Called on the event loop; ``predict_many`` returns an answer for it none the less, which nobody reads.
+        """
+
+
 Send: TypeAlias = Callable[[InferResponse | ServeryError | None, bool], None]
 """Takes a response, or what is wrong, and whether it is the last one; None where only that is told."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from servery_runtime_huggingface.model import HuggingFaceModel
+from servery_runtime_huggingface.model.listening import Teller
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor, v1
 from servery_sdk.serving import InputError
 from servery_sdk.testing import RuntimeContract
@@ -387,3 +389,56 @@ def test_clip_gives_vectors_of_images_where_it_is_told_to(tmp_path: Path) -> Non
     found = model.predict(request(images(PICTURES))).outputs[0].data
     assert model.metadata().outputs[0].shape == (-1, 8)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds", "parameters"),
+    [
+        ("ctc", 0.3, {}),
+        ("whisper", 0.3, {"language": "en"}),
+        ("whisper", 0.3, {"language": "de", "prompt": "abc"}),
+        ("whisper", 2.6, {"language": "en"}),
+        ("whisper", 4.1, {"language": "en", "task": "translate"}),
+    ],
+)
+async def test_the_parts_of_a_stream_are_the_text_of_a_prediction(
+    tmp_path: Path, kind: str, seconds: float, parameters: dict[str, Any]
+) -> None:
+    model = loaded(kind, tmp_path)
+    one = wave(5, seconds=seconds)
+    (whole,) = written(model, [one], "text", **parameters)["text"]
+    asked = request(sounds([one]), outputs=("text",), parameters=parameters)
+    transcriber: Any = model.held
+    async with asyncio.timeout(60):
+        parts = [part async for part in transcriber.listen(asked)]
+        again = [part async for part in transcriber.listen(asked)]
+    assert "".join(parts) == whole.decode()
+    assert again == parts
+    assert len(parts) == 1 if kind == "ctc" else len(parts) > 1
+    model.close()
+
+
+async def test_who_listens_no_more_stops_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded("whisper", tmp_path)
+    transcriber: Any = model.held
+    puts: list[int] = []
+    take = Teller.put
+
+    def counted(teller: Teller, value: Any) -> None:
+        puts.append(1)
+        take(teller, value)
+
+    monkeypatch.setattr(Teller, "put", counted)
+    asked = request(sounds([wave(5, seconds=0.9)]), outputs=("text",), parameters={"language": "en"})
+    async with asyncio.timeout(60):
+        whole = [part async for part in transcriber.listen(asked)]
+        heard, puts[:] = len(puts), []
+        given_up = transcriber.listen(asked)
+        assert await anext(given_up) == whole[0]
+        await given_up.aclose()
+        # One thread listens: the next is heard when the first has been given up.
+        assert [part async for part in transcriber.listen(asked)] == whole
+    assert len(puts) < 2 * heard
+    with pytest.raises(InputError, match="bytes that are no sound"):
+        await anext(transcriber.listen(request(column("audio", [b"\xff no sound"]), outputs=("text",))))
+    model.close()

@@ -83,6 +83,7 @@ class TestSpeech(RuntimeContract):
     wrong_request = InferRequest(
         model="m", inputs=(Tensor(name="text", data=np.zeros((1, 5)), datatype=Datatype.FP64),)
     )
+
     def write_model(self, directory: Path) -> None:
         perceiver("voice", directory)
 

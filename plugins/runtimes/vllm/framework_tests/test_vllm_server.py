@@ -239,10 +239,41 @@ def test_a_client_that_hangs_up_stops_its_text(server: Any) -> None:
     assert gone in server.client.get("/metrics").text
 
 
-def test_a_client_that_gives_up_waiting_stops_its_text(server: Any) -> None:
-    body = {"text_input": "x", "max_tokens": 8000, "ignore_eos": True}
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/models/tiny/generate", {"text_input": "x"}),
+        ("/v1/models/tiny:predict", {"instances": ["x"]}),
+        ("/v2/models/tiny/infer", {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["x"]}]}),
+        ("/v1/completions", {"model": "tiny", "prompt": "x"}),
+        ("/openai/v1/chat/completions", {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}),
+    ],
+    ids=["generate", "v1", "v2", "completion", "chat"],
+)
+def test_a_client_that_gives_up_waiting_stops_its_text(server: Any, path: str, body: Any) -> None:
+    told = {"max_tokens": 8000, "ignore_eos": True}
+    long = {
+        **body,
+        **(told if "instances" not in body and "inputs" not in body else {"parameters": {"max_tokens": 8000}}),
+    }
     with pytest.raises(httpx.ReadTimeout):
-        server.client.post("/v2/models/tiny/generate", json=body, timeout=1)
+        server.client.post(path, json=long, timeout=1)
+    assert_stops(server)
+
+
+def test_a_call_of_grpc_that_is_given_up_stops_its_texts(server: Any) -> None:
+    request = pb.ModelInferRequest(model_name="tiny")
+    request.parameters["max_tokens"].int64_param = 8000
+    given = request.inputs.add(name="text", datatype="BYTES", shape=[2])
+    given.contents.bytes_contents.extend([b"x", b"y"])
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError, match="Deadline"):
+            stub.ModelInfer(request, timeout=1)
+    assert_stops(server)
+
+
+def assert_stops(server: Any) -> None:
     before = server.number("vllm:generation_tokens_total")
     server.until(lambda: server.number("vllm:num_requests_running") == 0, "the text is written on")
     assert server.number("vllm:generation_tokens_total") - before < 6000

@@ -210,8 +210,7 @@ class Call(Ticket):
         if self.is_over:
             return False
         self._count("CANCELLED")
-        self.is_over = True
-        return True
+        return super().cancel(msg)
 
     def _count(self, code: str) -> None:
         self._metrics.answered(self.request.model, self.protocol, code, time.perf_counter() - self.came)

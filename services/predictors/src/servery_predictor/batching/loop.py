@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest, InferResponse, batch
@@ -78,6 +79,7 @@ class Batcher:
         parallel_calls: That may run at once.
         waits: Calls are never made on the event loop.
         timeout_seconds: That a request may wait for its answer; None for any time.
+        recall: Told of a request that the model has and nobody waits for any more.
         on_batch: Told of every call.
         on_wait: Told how many requests wait, when that changes.
         on_call: Told of every call with its requests, before they are answered.
@@ -97,6 +99,7 @@ class Batcher:
         parallel_calls: int = 1,
         waits: bool = False,
         timeout_seconds: float | None = None,
+        recall: Callable[[InferRequest], None] | None = None,
         on_batch: Callable[[Ran], None] = lambda ran: None,
         on_wait: Callable[[int], None] = lambda requests: None,
         on_call: Callable[[Sequence[Ticket], calls.Called], None] = lambda tickets, called: None,
@@ -113,6 +116,7 @@ class Batcher:
         self._parallel_calls = parallel_calls
         self._waits = waits
         self._timeout_seconds = timeout_seconds
+        self._recall = recall
         self._on_batch = on_batch
         self._on_wait = on_wait
         self._on_call = on_call
@@ -191,6 +195,7 @@ class Batcher:
                 self._timer = loop.call_later(left, self._expire, loop, timeout_seconds)
                 break
             ticket.fail(TooLate(f"model {ticket.request.model!r} did not answer in {timeout_seconds:g} s"))
+            ticket.recalled()
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         self._scheduled = False
@@ -215,6 +220,9 @@ class Batcher:
         if self._placement.is_inline and not self._waits and tickets[0].ability is None:
             self._finish(loop, tickets, started, self._call(tickets))
             return
+        if self._recall is not None:
+            for ticket in tickets:
+                ticket.recall = partial(self._recall, ticket.request)
         running = loop.run_in_executor(self._executor, self._call, tickets)
         running.add_done_callback(lambda done: self._finish(loop, tickets, started, done.result()))
         if self._queue:
@@ -246,6 +254,9 @@ class Batcher:
         self, loop: asyncio.AbstractEventLoop, tickets: list[Ticket], started: float, called: calls.Called
     ) -> None:
         self._running.remove(tickets)
+        if self._recall is not None:
+            for ticket in tickets:
+                ticket.recall = None
         if tickets[0].ability is None:
             self._count(started, tickets, called)
         self._on_call(tickets, called)

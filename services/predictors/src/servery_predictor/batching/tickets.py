@@ -24,10 +24,11 @@ class Ticket:
     Attributes:
         came: Of ``time.perf_counter``.
         is_over: It is answered, or nobody asks any more.
+        recall: Called when it is over without its answer, while the model works on it.
         key: With what others it may be merged, and ``rows`` of it: the queue's to say.
     """
 
-    __slots__ = ("ability", "came", "is_over", "key", "protocol", "request", "rows")
+    __slots__ = ("ability", "came", "is_over", "key", "protocol", "recall", "request", "rows")
 
     def __init__(self, request: InferRequest, protocol: str, ability: Ability | None = None) -> None:
         self.request = request
@@ -36,6 +37,7 @@ class Ticket:
         self.came = time.perf_counter()
         self.is_over = False
         self.key: Hashable = None
+        self.recall: Callable[[], None] | None = None
         self.rows = 1
 
     def tell(self, outcome: Outcome) -> None:
@@ -44,8 +46,17 @@ class Ticket:
 
     def cancel(self, msg: object = None) -> bool:
         """Ask for no answer, as one cancels a task: what still waits is not computed. Returns whether anybody asked."""
-        was_over, self.is_over = self.is_over, True
-        return not was_over
+        if self.is_over:
+            return False
+        self.is_over = True
+        self.recalled()
+        return True
+
+    def recalled(self) -> None:
+        """Have the model stop, if it works on it and can."""
+        if self.recall is not None:
+            self.recall()
+            self.recall = None
 
     def finish(self, outcome: Outcome) -> None:
         """Tell who asked, unless nobody does any more."""

@@ -5,7 +5,9 @@ Source: transformers' pipelines of the same names; OpenAI API reference, "Audio"
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,12 +18,13 @@ import torch
 from servery_sdk import language
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import Datatype, InferRequest, Tensor, TensorMetadata
-from servery_sdk.protocol.elements import objects
+from servery_sdk.protocol.elements import as_text, objects
 from servery_sdk.serving import InputError, LoadError
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 from servery_runtime_huggingface.model.artifact import Source
 from servery_runtime_huggingface.model.files import input_of
+from servery_runtime_huggingface.model.listening import Ear, GivenUp, Teller, stripped
 from servery_runtime_huggingface.model.parameters import number, switch, word
 from servery_runtime_huggingface.model.perceiving import Classifier, Perceiver, Row, documents, tensor
 from servery_runtime_huggingface.model.sounds import sounds_of
@@ -65,6 +68,7 @@ class Transcriber(Perceiver):
         self._rate: int = self._extractor.sampling_rate
         kind = self._model.config.model_type
         self._is_whisper = kind == "whisper"
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="listen")
         self._is_ctc = type(self._model).__name__.endswith("ForCTC")
         if self._tokenizer is None:
             raise LoadError(f"{source.place}: the files have no tokenizer, so what was heard cannot be written")
@@ -73,6 +77,50 @@ class Transcriber(Perceiver):
             raise LoadError(
                 f"{source.place}: model type {kind!r}: this runtime writes down speech with CTC models and: {known}"
             )
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def listen(self, request: InferRequest) -> AsyncGenerator[str, None]:
+        """Yield what is said in one sound while it is written; CTC's letters come at once, since each needs all of it.
+
+        Raises:
+            InputError: With the first part: as ``predict``.
+        """
+        ear = Ear()
+        self._thread.submit(self._hear, request, ear)
+        async with aclosing(stripped(ear.parts()) if self._is_whisper else ear.parts()) as parts:
+            async for part in parts:
+                yield part
+
+    def _hear(self, request: InferRequest, ear: Ear) -> None:
+        try:
+            if self._is_ctc:
+                (found,) = self._outputs(request)
+                ear.tell(as_text(found.data[0]))
+            else:
+                self._write_to(request, ear)
+            ear.end()
+        except GivenUp:
+            return
+        except Exception as error:
+            # A rim: a model of anybody, and whoever listens is told.
+            ear.fail(error)
+
+    def _write_to(self, request: InferRequest, ear: Ear) -> None:
+        (given,) = input_of(request, language.AUDIO).values()
+        (wave,) = sounds_of(request, given, self._rate)
+        # Moments are the ids behind the last of the others.
+        last = getattr(self._model.generation_config, "no_timestamps_token_id", None) if self._is_whisper else None
+        teller = Teller(self._tokenizer, ear.tell, times=None if last is None else last + 1)
+        if self._is_whisper:
+            self._whispered([wave], {**self._whisper_options(request.parameters), "streamer": teller}, is_timed=False)
+        else:
+            self._refuse_options(request.parameters)
+            generate = partial(self._model.generate, streamer=teller)
+            self._computed(self._features([wave]), lambda _, rows: rows, generate)
+        teller.rest()
 
     @property
     def translates(self) -> bool:
@@ -86,9 +134,7 @@ class Transcriber(Perceiver):
         if self._is_whisper:
             found = self._whispered(waves, self._whisper_options(request.parameters), is_timed=is_timed)
         else:
-            for name in ("language", "prompt", "task"):
-                if request.parameters.get(name, "transcribe") != "transcribe":
-                    raise InputError(f"parameter {name!r}: this model writes down what it hears, and takes none")
+            self._refuse_options(request.parameters)
             found = self._ctc(waves, is_timed=is_timed) if self._is_ctc else self._written(waves, is_timed=is_timed)
         outputs = [tensor(language.TEXT, objects([one.text.encode() for one in found]))]
         if is_timed:
@@ -99,6 +145,12 @@ class Transcriber(Perceiver):
         if language.SPOKEN in request.outputs:
             outputs.append(tensor(language.SPOKEN, objects([one.encode() for one in self._spoken(request, waves)])))
         return outputs
+
+    @staticmethod
+    def _refuse_options(parameters: Mapping[str, Json]) -> None:
+        for name in ("language", "prompt", "task"):
+            if parameters.get(name, "transcribe") != "transcribe":
+                raise InputError(f"parameter {name!r}: this model writes down what it hears, and takes none")
 
     def _described(self) -> tuple[TensorMetadata, ...]:
         return (TensorMetadata(name=language.TEXT, datatype=Datatype.BYTES, shape=(-1,)),)

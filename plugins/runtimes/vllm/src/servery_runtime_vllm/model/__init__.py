@@ -9,6 +9,7 @@ from typing import Any
 
 from servery_sdk import language
 from servery_sdk.applications import Application
+from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.language import Generation, Piece, Prompt, Sampling, SeenPrompt
 from servery_sdk.manifests import Json
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, ModelMetadata, Tensor, TensorMetadata
@@ -34,11 +35,13 @@ class VLLMModel:
     """
 
     batchable = True
+    gathers = True
     served_name = "model"
 
     def __init__(self, **options: Any) -> None:
         self._options = options
         self._held: Engine | None = None
+        self._writing: dict[int, asyncio.Task[InferResponse]] = {}
 
     def load(self, artifact: Path) -> None:
         """Start the engine.
@@ -74,7 +77,7 @@ class VLLMModel:
 
     def scheduling(self) -> Scheduling:
         """Return that calls wait for the engine, several at one time."""
-        return Scheduling(max_rows=self._engine.most_texts, parallel_calls=_CALLS, waits=True)
+        return Scheduling(max_rows=self._engine.most_texts, parallel_calls=_CALLS, together=True, waits=True)
 
     def predict(self, request: InferRequest) -> InferResponse:
         """Continue each text; ``max_tokens``, ``temperature`` (0 if left out), ``top_p`` and ``seed`` are parameters.
@@ -83,13 +86,20 @@ class VLLMModel:
             InputError: Not texts, too long, or a parameter is wrong.
             Unimplemented: The model generates nothing, or is for those with a key.
         """
+        (answer,) = self.predict_many([request])
+        if isinstance(answer, ServeryError):
+            raise answer
+        return answer
+
+    def predict_many(self, requests: Sequence[InferRequest]) -> Sequence[InferResponse | ServeryError]:
+        """Do so for each request; its texts meet those of the others in the engine."""
         self._check()
-        (texts,) = texts_of(request, language.TEXT)
-        written = asyncio.run_coroutine_threadsafe(
-            self._continued(texts, sampling_of(request.parameters)), self._loop
-        ).result()
-        tensor = Tensor(name=OUTPUT, data=objects([text.encode() for text in written]), datatype=Datatype.BYTES)
-        return InferResponse(model=request.model, outputs=(tensor,))
+        return asyncio.run_coroutine_threadsafe(self._answers(requests), self._loop).result()
+
+    def recall(self, request: InferRequest) -> None:
+        """Stop a request's texts."""
+        if (task := self._writing.get(id(request))) is not None:
+            task.cancel()
 
     def generate(self, prompt: Prompt, sampling: Sampling, *, is_streamed: bool) -> Generation:
         """Return the text that follows ``prompt``.
@@ -120,6 +130,22 @@ class VLLMModel:
         """End the engine."""
         self._engine.stop()
 
+    async def _answers(self, requests: Sequence[InferRequest]) -> list[InferResponse | ServeryError]:
+        tasks = [asyncio.create_task(self._answer(request), name="vllm-request") for request in requests]
+        self._writing.update({id(request): task for request, task in zip(requests, tasks, strict=True)})
+        try:
+            await asyncio.wait(tasks)
+        finally:
+            for request in requests:
+                del self._writing[id(request)]
+        return [_outcome(task) for task in tasks]
+
+    async def _answer(self, request: InferRequest) -> InferResponse:
+        (texts,) = texts_of(request, language.TEXT)
+        written = await self._continued(texts, sampling_of(request.parameters))
+        tensor = Tensor(name=OUTPUT, data=objects([text.encode() for text in written]), datatype=Datatype.BYTES)
+        return InferResponse(model=request.model, outputs=(tensor,))
+
     async def _continued(self, texts: Sequence[str], sampling: Sampling) -> list[str]:
         try:
             async with asyncio.TaskGroup() as group:
@@ -147,3 +173,14 @@ class VLLMModel:
         if self._held is None:
             raise LoadError("the model has not been loaded")
         return self._held
+
+
+def _outcome(task: asyncio.Task[InferResponse]) -> InferResponse | ServeryError:
+    """Return what came of a request; of one whose texts were stopped, what nobody reads."""
+    if task.cancelled():
+        return ServeryError("nobody waits for it any more", code=ErrorCode.UNAVAILABLE)
+    failure = task.exception()
+    if failure is None or isinstance(failure, ServeryError):
+        return failure or task.result()
+    # vLLM's own, which it has logged.
+    return ServeryError(f"{type(failure).__name__}: {failure}", code=ErrorCode.INTERNAL)
