@@ -198,6 +198,19 @@ async def test_models_come_change_and_go_with_the_config_map(pod: Pod, config_ma
             await asyncio.sleep(0.01)
 
 
+async def test_predictor_with_the_v2_repository_api_alone_holds_many(
+    make_pod: Callable[..., Awaitable[Pod]], config_map: ConfigMap
+) -> None:
+    config_map.assign(first="0", second="1")
+    pod = await make_pod("--component-models=v2")
+    await pod.until(first=0, second=1)
+    config_map.assign(second="2", third="3", bad="broken")
+    await pod.until(first="404", second=2, third=3, bad="503")
+    await pod.end("server")
+    await pod.start("server")
+    await pod.until(second=2, third=3)
+
+
 async def test_change_of_an_artifact_leaves_no_moment_without_an_answer(pod: Pod, config_map: ConfigMap) -> None:
     answers: list[int | str] = []
 

@@ -126,9 +126,12 @@ def arguments(model_dir: Path, *flags: str, runtime: str = "sklearn") -> list[st
 
 
 @asynccontextmanager
-async def running(model_dir: Path, port: int, grpc_port: int, *flags: str, workers: int = 3) -> AsyncIterator[Running]:
+async def running(
+    model_dir: Path, port: int, grpc_port: int, *flags: str, workers: int = 3, runtime: str = "sklearn"
+) -> AsyncIterator[Running]:
+    flags = (f"--workers={workers}", f"--http_port={port}", f"--grpc_port={grpc_port}", *flags)
     process = await asyncio.create_subprocess_exec(
-        *arguments(model_dir, f"--workers={workers}", f"--http_port={port}", f"--grpc_port={grpc_port}", *flags),
+        *arguments(model_dir, *flags, runtime=runtime),
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
@@ -191,6 +194,44 @@ async def test_numbers_are_those_of_all_workers_and_survive_one(crew: Running) -
     for _ in range(30):
         assert (await crew.ask("/v1/models/iris:predict", BODY))[0] == 200
     assert await crew.count("servery_predictor_requests_total") == 60
+
+
+COUNTING = b"""
+from prometheus_client import Counter, Gauge
+
+SEEN = Counter("flowers_seen", "Rows that were asked for.", ["place"])
+OPEN = Gauge("flowers_open", "Models that are there.", multiprocess_mode="livesum")
+
+
+class Model:
+    def load(self, artifact):
+        OPEN.set(1)
+
+    def predict(self, inputs):
+        (rows,) = inputs.values()
+        SEEN.labels("here").inc(len(rows))
+        return rows
+"""
+
+
+async def test_what_a_models_own_code_counts_is_shown_of_all_workers(
+    tmp_path: Path, ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, folder = tmp_path / "model", tmp_path / "numbers"
+    for made in (model, folder):
+        made.mkdir()
+    (model / "model.py").write_bytes(COUNTING)
+    (folder / "gauge_livesum_1.db").write_bytes(b"of a server before")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    async with running(model, *ports, runtime="python", workers=2) as crew:
+        for _ in range(10):
+            assert (await crew.ask("/v1/models/iris:predict", BODY))[0] == 200
+        assert await crew.count("flowers_seen_total") == 10
+        assert await crew.count("flowers_open") == 2
+        os.kill(min(crew.workers()), signal.SIGKILL)
+        await crew.until("servery_predictor_worker_deaths_total", 1)
+        await crew.until("flowers_open", 2)
+        assert await crew.count("flowers_seen_total") == 10
 
 
 async def test_a_load_and_an_unload_reach_every_worker(crew: Running) -> None:

@@ -122,17 +122,21 @@ class V2Repository:
                 continue
 
     async def _states(self) -> Mapping[str, Served]:
+        # Others load and unload while we ask: what they do is no part of the answer.
+        loaded = dict(self._tags)
         status, body = await self._ask("POST", "/v2/repository/index", b"{}")
         if status != 200:
             found = {}
-            for name in self._tags:
+            for name in loaded:
                 # Without an index nobody can tell more than what we have loaded ourselves.
                 ready, _ = await self._ask("GET", f"/v2/models/{name}/ready")
                 found[name] = ready == 200
         else:
             found = {str(model["name"]): model.get("state") == "READY" for model in json.loads(body)}
         # A server that came up anew has what it has, but nothing that we loaded before.
-        self._tags = {name: tag for name, tag in self._tags.items() if found.get(name)}
+        for name, tag in loaded.items():
+            if not found.get(name) and self._tags.get(name) == tag:
+                del self._tags[name]
         return {
             name: Served(state=ServedState.LOADED, tag=self._tags.get(name, ""))
             for name, is_ready in found.items()

@@ -27,6 +27,7 @@ from servery_sdk.model import Runtime
 from servery_sdk.serving import ForkableModel, LoadError
 
 from servery_predictor.counting import Shelves
+from servery_predictor.crew import own_metrics
 from servery_predictor.crew.backoff import deaths_in_a_row, delay_seconds
 from servery_predictor.crew.post import Message, Post, Verb, Word, pair
 from servery_predictor.crew.worker import Place, work
@@ -116,6 +117,7 @@ class Supervisor:
         Raises:
             LoadError: The model cannot be served.
         """
+        own_metrics.wipe()
         with self._signals() as wakeup:
             self._selector.register(wakeup, selectors.EVENT_READ)
             self._load()
@@ -260,6 +262,7 @@ class Supervisor:
         worker.post.close()
         for gauge in (self._metrics.ready, self._metrics.queue_requests):
             gauge.clear(worker.shelf)
+        own_metrics.forget_gauges(worker.pid)
         self._free_shelves.append(worker.shelf)
         for change in self._changes:
             if worker in change.left:

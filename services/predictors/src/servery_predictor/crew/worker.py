@@ -12,13 +12,13 @@ from socket import socket
 from typing import Any
 
 import uvloop
-from prometheus_client import CollectorRegistry
 from servery_sdk.documents import AnyModel
 from servery_sdk.errors import ServeryError
 from servery_sdk.model import Runtime
 from servery_sdk.serving import Overrides, Unimplemented
 
 from servery_predictor.counting import Shelves
+from servery_predictor.crew import own_metrics
 from servery_predictor.crew.post import Message, Post, Verb, Word
 from servery_predictor.extensions.ledger import Ledger
 from servery_predictor.factory import Options
@@ -79,7 +79,7 @@ async def _serve(place: Place, post: Post) -> None:
     predictor = Predictor(
         place.settings,
         place.runtime,
-        Metrics(CollectorRegistry(), place.shelves),
+        Metrics(own_metrics.registry(), place.shelves),
         options=place.options,
         listening=place.listening,
         ledger=place.ledger,
