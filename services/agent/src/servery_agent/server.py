@@ -16,11 +16,13 @@ from servery_http.gateway.limits import GatewayLimits
 from servery_http.gateway.routes import Route
 from servery_http.gateway.server import Gateway
 from servery_http.messages import Handler, Request, Response
+from servery_http.rpc.calls import Handlers
 from servery_http.rpc.watching import watch_none
 from servery_http.server import Server
 
 from servery_agent.batcher.front import Batcher
 from servery_agent.batcher.policy import BatchLimits
+from servery_agent.batcher.watched import watched
 from servery_agent.metrics import Metrics
 from servery_agent.payloads.log import PayloadLog
 from servery_agent.puller.pulling import Pulling
@@ -62,8 +64,7 @@ class Agent:
             port=settings.port,
             rpc_upstream=http2,
             routes=self._passing,
-            # What is answered here is seen by nobody: a call that is to be logged is passed on, and batched behind.
-            handlers={} if self.batcher is None or self.log is not None else self.batcher.handlers,
+            handlers={} if self.batcher is None else self._handlers(self.batcher),
             watch_call=watch_none if self.log is None else self.log.capture.watch_call,
             gate=Gate(settings.container_concurrency or None, settings.max_queue_requests),
             limits=GatewayLimits(
@@ -88,6 +89,11 @@ class Agent:
     def metrics_port(self) -> int:
         """Port of ``/metrics``."""
         return self._own.port
+
+    def _handlers(self, batcher: Batcher) -> Handlers:
+        if self.log is None:
+            return batcher.handlers
+        return {path: watched(headed, self.log.capture.watch_call) for path, headed in batcher.handlers.items()}
 
     def _passing(self, method: str, path: str) -> Route | None:
         """Return what is done with a request on its way: batched, logged, both, or nothing."""
