@@ -44,12 +44,12 @@ class Metrics(Collector):
     def observe(self, status: int, seconds: float) -> None:
         """Count an exchange."""
         self._by_status[status] = self._by_status.get(status, 0) + 1
-        self._seconds.observe(seconds)
+        self._seconds.observe((seconds,))
 
     def observe_call(self, status: str, seconds: float) -> None:
         """Count a call over HTTP/2."""
         self._calls_by_status[status] = self._calls_by_status.get(status, 0) + 1
-        self._call_seconds.observe(seconds)
+        self._call_seconds.observe((seconds,))
 
     @property
     def counted(self) -> int:

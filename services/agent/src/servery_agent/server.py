@@ -16,10 +16,12 @@ from servery_http.gateway.limits import GatewayLimits
 from servery_http.gateway.routes import Route
 from servery_http.gateway.server import Gateway
 from servery_http.messages import Request, Response
+from servery_http.rpc.calls import Handlers
 from servery_http.rpc.watching import watch_none
 
 from servery_agent.batcher.front import Batcher
 from servery_agent.batcher.policy import BatchLimits
+from servery_agent.batcher.watched import watched
 from servery_agent.beside import Beside
 from servery_agent.metrics import Metrics
 from servery_agent.own import Own
@@ -64,8 +66,7 @@ class Agent:
             port=settings.port,
             rpc_upstream=http2,
             routes=self._passing,
-            # What is answered here is seen by nobody: a call that is to be logged is passed on, and batched behind.
-            handlers={} if self.batcher is None or self.log is not None else self.batcher.handlers,
+            handlers={} if self.batcher is None else self._handlers(self.batcher),
             watch_call=watch_none if self.log is None else self.log.capture.watch_call,
             gate=Gate(settings.container_concurrency or None, settings.max_queue_requests),
             limits=GatewayLimits(
@@ -86,14 +87,17 @@ class Agent:
             self.metrics.batches = self.batcher.counts
         self.metrics.log = self.log
         self._beside = Beside(settings)
-        self._own = Own(
-            self.gateway, self.metrics, self._tell_metrics, host=settings.host, port=settings.metrics_port
-        )
+        self._own = Own(self.gateway, self.metrics, self._tell_metrics, host=settings.host, port=settings.metrics_port)
 
     @property
     def metrics_port(self) -> int:
         """Port of ``/metrics``, and of ``servery.agent.v1``."""
         return self._own.port
+
+    def _handlers(self, batcher: Batcher) -> Handlers:
+        if self.log is None:
+            return batcher.handlers
+        return {path: watched(headed, self.log.capture.watch_call) for path, headed in batcher.handlers.items()}
 
     def _passing(self, method: str, path: str) -> Route | None:
         """Return what is done with a request on its way: batched, logged, both, or nothing."""

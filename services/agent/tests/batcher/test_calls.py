@@ -10,17 +10,43 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from behind import PATIENCE_SECONDS
+from behind import PATIENCE_SECONDS, until
 from servery_agent.batcher.front import Batcher
 from servery_agent.batcher.policy import BatchLimits
 from servery_agent.batcher.rest import INFER
+from servery_agent.batcher.watched import watched
 from servery_http.address import Address
 from servery_http.gateway.server import Gateway
+from servery_http.http2.headers import Fields
 from servery_http.rpc.calls import Answer, Done, Failure, Outcome, Status
 from servery_http.rpc.server import RpcServer
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
 from servery_sdk.protocol import grpc as codec
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
+
+
+class Seen:
+    """A watcher that writes down what it sees."""
+
+    fields_to_server: Fields = ()
+    fields_to_client: Fields = ((b"ce-id", b"one"),)
+
+    def __init__(self) -> None:
+        self.asked = self.answered = b""
+        self.head: dict[bytes, bytes] = {}
+        self.ends: list[bool] = []
+
+    def on_request_piece(self, piece: bytes) -> None:
+        self.asked += piece
+
+    def on_call_head(self, fields: Fields) -> None:
+        self.head = dict(fields)
+
+    def on_answer_piece(self, piece: bytes) -> None:
+        self.answered += piece
+
+    def on_end(self, *, is_complete: bool) -> None:
+        self.ends.append(is_complete)
 
 
 class Site:
@@ -29,6 +55,15 @@ class Site:
     def __init__(self) -> None:
         self.asked: asyncio.Queue[tuple[pb.ModelInferRequest, Done]] = asyncio.Queue()
         self.channel: grpc.aio.Channel
+        self.seen: list[Seen] = []
+        self.watches = False
+
+    def watch(self, fields: Fields) -> Seen | None:
+        if not self.watches:
+            return None
+        assert (b":path", INFER) in fields
+        self.seen.append(Seen())
+        return self.seen[-1]
 
     def infer(self, message: bytes, done: Done) -> None:
         self.asked.put_nowait((pb.ModelInferRequest.FromString(message), done))
@@ -60,7 +95,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     nobody = Address(path=tmp_path / "nobody.sock")
     async with RpcServer({INFER: made.infer}, tmp_path / "nobody.sock").running(drain_seconds=0) as server:
         batcher = Batcher(BatchLimits(max_rows=2), rpc_upstream=Address(port=server.port))
-        gateway = Gateway(nobody, routes=batcher.route, handlers=batcher.handlers)
+        handlers = {path: watched(headed, made.watch) for path, headed in batcher.handlers.items()}
+        gateway = Gateway(nobody, routes=batcher.route, handlers=handlers)
         async with (
             gateway.running(drain_seconds=0),
             grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as made.channel,
@@ -103,3 +139,31 @@ async def test_calls_of_a_failed_batch_are_made_one_by_one(site: Site, status: S
     (await site.called(1))(echo(10))
     (await site.called(1))(Failure(status, "no"))
     assert {await call.code() for call in calls} == {grpc.StatusCode.OK, grpc.StatusCode[status.name]}
+
+
+async def test_batched_calls_are_seen_as_each_was_asked_and_answered(site: Site) -> None:
+    site.watches = True
+    calls = await two_together(site, Answer(echo(10, 20), (), ((b"x-cost-bin", b"AQI"),)))
+    for call in calls:
+        assert (await call).outputs[0].shape == [1, 1]
+        assert said(await call.initial_metadata()) == {"ce-id": "one"}
+        assert said(await call.trailing_metadata()) == {"x-cost-bin": b"\1\2"}
+    for seen in site.seen[1:]:
+        assert pb.ModelInferRequest.FromString(seen.asked[5:]).inputs[0].shape == [1, 1]
+        assert pb.ModelInferResponse.FromString(seen.answered[5:]).outputs[0].shape == [1, 1]
+        assert (seen.head[b":status"], seen.ends) == (b"200", [True])
+
+
+async def test_a_call_that_fails_or_is_given_up_is_seen_so(site: Site) -> None:
+    site.watches = True
+    failing, given_up = await two_together(site, Failure(Status.INVALID_ARGUMENT, "no"))
+    alone = [await site.called(1) for _ in range(2)]
+    given_up.cancel()
+    await until(lambda: any(seen.ends for seen in site.seen))
+    for done in alone:
+        done(Failure(Status.INVALID_ARGUMENT, "no"))
+    assert await failing.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert said(await failing.trailing_metadata())["ce-id"] == "one"
+    assert sorted(seen.ends for seen in site.seen[1:]) == [[False], [True]]
+    told = next(seen for seen in site.seen[1:] if seen.ends == [True])
+    assert (told.head[b"grpc-status"], told.head[b"grpc-message"]) == (b"3", b"no")

@@ -29,10 +29,12 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count a value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+    def observe(self, values: Sequence[float]) -> None:
+        """Count values."""
+        counts, bounds = self._counts, self._bounds
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self._sum += sum(values)
 
     def family(self, name: str, meaning: str) -> Metric:
         """Return it as Prometheus has it."""
@@ -57,10 +59,9 @@ class Counts:
 
     def on_batch(self, asked: Sequence[_Waited], now: float) -> None:
         """Count a batch that goes."""
-        self._requests.observe(len(asked))
-        self._rows.observe(sum([one.rows for one in asked]))
-        for one in asked:
-            self._waits.observe(now - one.came)
+        self._requests.observe((len(asked),))
+        self._rows.observe((sum([one.rows for one in asked]),))
+        self._waits.observe([now - one.came for one in asked])
 
     def on_apart(self, why: str) -> None:
         """Count a batch whose requests are asked once more."""

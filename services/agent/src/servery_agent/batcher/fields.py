@@ -17,6 +17,7 @@ _OF_ONE = frozenset(
         b"accept-language",
         b"b3",
         b"baggage",
+        b"ce-id",
         b"connection",
         b"content-length",
         b"content-type",
@@ -47,6 +48,9 @@ _PLAIN = frozenset({b"", b"application/json", b"application/octet-stream", b"tex
 """Content types that go together; others may be envelopes, such as CloudEvents, and go alone. No type at all, and what
 ``curl -d`` says, are taken for JSON, as predictors take them."""
 _CURLS = b"application/x-www-form-urlencoded"
+_EVENT = b"ce-specversion"
+"""Of a CloudEvent whose attributes are headers: its answer may be one as well, and goes alone."""
+_MADE = frozenset({b"x-request-id", b"ce-id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,8 @@ class Manners:
     def __call__(self, headers: Iterable[tuple[bytes, bytes]]) -> Manner:
         """Return the manner that ``headers`` tell."""
         asked = tuple(headers)
-        # Where the client brought no id, one has been made for it, and stands last.
-        if asked and asked[-1][0] == b"x-request-id":
+        # Where the client brought no id, one has been made for it, and stands last; so does the payload log's.
+        while asked and asked[-1][0] in _MADE:
             asked = asked[:-1]
         manner = self._known.get(asked)
         if manner is None:
@@ -89,6 +93,7 @@ def _manner(headers: Headers) -> Manner:
     length = header(headers, JSON_LENGTH)
     kind = (header(headers, b"content-type") or b"").partition(b";")[0].strip().lower()
     is_plain = (kind in _PLAIN or kind == _CURLS) and header(headers, b"content-encoding") in {None, b"identity"}
+    is_plain = is_plain and header(headers, _EVENT) is None
     if not is_plain or (length is not None and not length.isdigit()):
         return Manner(None, kept)
     return Manner(kept, kept, None if length is None else int(length))

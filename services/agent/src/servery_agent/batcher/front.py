@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from servery_http.address import Address
 from servery_http.gateway.routes import Route
 from servery_http.messages import Later, Request
-from servery_http.rpc.calls import Handlers, Headed
+from servery_http.rpc.calls import Headed
 from servery_http.rpc.client import RpcChannel
 
 from servery_agent.batcher.counts import Counts
@@ -38,7 +38,7 @@ class Batcher:
         v1 = Lanes(V1(self._behind), limits, self.counts)
         v2 = Lanes(V2(self._behind, self.channel), limits, self.counts)
         self._routes = RestRoutes(v1, v2)
-        self.handlers: Handlers = {INFER: Headed(RpcCalls(Lanes(Rpc(self.channel), limits, self.counts)).handler_of)}
+        self.handlers = {INFER: Headed(RpcCalls(Lanes(Rpc(self.channel), limits, self.counts)).handler_of)}
 
     def asks(self, ask: Ask) -> None:
         """Have requests sent by ``ask``."""

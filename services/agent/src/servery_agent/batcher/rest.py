@@ -33,7 +33,9 @@ _WRONG = frozenset({400, 413, 422})
 """What a predictor says of input that is wrong, 422 where it is FastAPI's to say; 413 may be so of the batch alone."""
 _FAILED = 500
 """What a model that raises is, and so may be of one request; what else is 5xx is of a server that is not well."""
-_OF_ONE_ANSWER = frozenset({b"x-request-id", b"etag", b"content-md5", b"digest", b"content-digest", JSON_LENGTH})
+_OF_ONE_ANSWER = frozenset(
+    {b"x-request-id", b"ce-id", b"etag", b"content-md5", b"digest", b"content-digest", JSON_LENGTH}
+)
 
 _HTTP = {
     Status.CANCELLED: 499,
@@ -138,7 +140,7 @@ class _Rest:
 
 def _copy(response: Response) -> Response:
     # Each caller's own: the front adds its request id. What identifies the batch's is nobody's.
-    headers = tuple(one for one in response.headers if one[0] != b"x-request-id")
+    headers = tuple(one for one in response.headers if one[0] not in {b"x-request-id", b"ce-id"})
     return Response(response.status, response.body, response.content_type, headers)
 
 

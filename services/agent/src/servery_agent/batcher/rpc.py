@@ -19,7 +19,7 @@ _OURS = frozenset({b"te", b"content-type", b"grpc-encoding", b"grpc-accept-encod
 _FAILED = frozenset({Status.INTERNAL, Status.UNKNOWN})
 """What a model that raises is, and so may be of one call. Source: grpcio and KServe's interceptors."""
 _OF_SERVER = _FAILED | {Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.DATA_LOSS}
-_OF_ONE_ANSWER = frozenset({b"x-request-id"})
+_OF_ONE_ANSWER = frozenset({b"x-request-id", b"ce-id"})
 
 
 class RpcAsked(Asked):
