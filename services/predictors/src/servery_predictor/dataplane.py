@@ -184,9 +184,7 @@ class Call(Ticket):
 
     __slots__ = ("_metrics", "traced")
 
-    def __init__(
-        self, plane: DataPlane, request: InferRequest, protocol: str, ability: Ability | None = None
-    ) -> None:
+    def __init__(self, plane: DataPlane, request: InferRequest, protocol: str, ability: Ability | None = None) -> None:
         super().__init__(request, protocol, ability)
         self._metrics = plane.metrics
         self.traced: Callable[[Outcome], None] | None = None

@@ -115,9 +115,7 @@ def wanted(answer: InferResponse, request: InferRequest) -> Outcome:
     by_name = {output.name: output for output in answer.outputs}
     missing = [name for name in request.outputs if name not in by_name]
     if missing:
-        return RequestError(
-            f"model {request.model!r} has no output {', '.join(missing)}; it has: {', '.join(by_name)}"
-        )
+        return RequestError(f"model {request.model!r} has no output {', '.join(missing)}; it has: {', '.join(by_name)}")
     return replace(answer, outputs=tuple([by_name[name] for name in request.outputs]))
 
 
