@@ -42,22 +42,20 @@ class Asking(Call, Pending):
 
     def tell(self, outcome: Outcome) -> None:
         """Answer with what ``encode`` makes of the outcome."""
-        response = self._response = self._answer(outcome)
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter(response)
-
-    def _answer(self, outcome: Outcome) -> Response:
-        if isinstance(outcome, ServeryError):
-            return errors.response(outcome)
         try:
-            return self._encode(outcome, self.request)
+            response = (
+                errors.response(outcome) if isinstance(outcome, ServeryError) else self._encode(outcome, self.request)
+            )
         except ServeryError as failure:
-            return errors.response(failure)
+            response = errors.response(failure)
         except Exception:
             # The rim of one request: its batch's other requests are answered after it.
             logger.exception("answer cannot be encoded", extra={"model": self.request.model})
-            return front.error(500, "internal error; the server's log has the traceback")
+            response = front.error(500, "internal error; the server's log has the traceback")
+        self._response = response
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter(response)
 
     def then(self, waiter: Waiter) -> None:
         """Call ``waiter`` with the answer, which may be now, or with None when it was cancelled."""

@@ -160,7 +160,8 @@ class HotRoutes:
             placed = self._plane.offered.shared_memory.put(outcome, asked)
         except ServeryError as failure:
             return errors.response(failure)
-        return _written(v2.encode_response(outcome, asked, placed=placed))
+        body, json_length = v2.encode_response(outcome, asked, placed=placed)
+        return Response(200, body) if json_length is None else _binary(body, json_length)
 
 
 async def _replied(
@@ -196,13 +197,11 @@ def _v1_explanation(outcome: InferResponse, _: InferRequest) -> Response:
 
 
 def _v2_response(outcome: InferResponse, asked: InferRequest) -> Response:
-    return _written(v2.encode_response(outcome, asked))
+    body, json_length = v2.encode_response(outcome, asked)
+    return Response(200, body) if json_length is None else _binary(body, json_length)
 
 
-def _written(encoded: v2.Encoded) -> Response:
-    body, json_length = encoded
-    if json_length is None:
-        return Response(200, body)
+def _binary(body: bytes, json_length: int) -> Response:
     return Response(200, body, _BINARY, ((JSON_LENGTH, b"%d" % json_length),))
 
 

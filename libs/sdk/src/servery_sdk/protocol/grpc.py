@@ -225,7 +225,7 @@ def _encode(
     raw: bool,
     placed: Mapping[str, Span] | None = None,
 ) -> None:
-    raw = raw or any([tensor.datatype not in _CONTENTS for tensor in tensors])
+    raw = raw or any(tensor.datatype not in _CONTENTS for tensor in tensors)
     for tensor in tensors:
         # By attributes, and parameters only where there are some: keywords and a map cost a microsecond each.
         message = described.add()

@@ -63,6 +63,8 @@ def decode_request(
         RequestError: Names the input, what was found and what to send.
         ServeryError: Shared memory cannot be read.
     """
+    if json_length is None:
+        return _request(load(body), _NO_BINARY, model, version, regions)
     document, binary = _split(body, json_length)
     return _request(document, binary, model, version, regions)
 
@@ -84,7 +86,7 @@ def _request(
     inputs = _tensors(document.get("inputs"), "inputs", binary, regions)
     if not inputs:
         raise RequestError('"inputs" is missing or empty; send at least one tensor')
-    parameters = _parameters(document)
+    parameters = _parameters(document) if "parameters" in document else {}
     wanted = document.get("outputs")
     outputs, as_bytes, places = _wanted(wanted) if wanted else _EVERYTHING
     if as_bytes:
@@ -100,7 +102,9 @@ def _request(
             parameters=parameters,
             places=places,
         )
-    return InferRequest(model, inputs, version, _text(document.get("id")), outputs, parameters)
+    return InferRequest(
+        model, inputs, version, _text(document["id"]) if "id" in document else None, outputs, parameters
+    )
 
 
 _EVERYTHING: tuple[tuple[str, ...], dict[str, bool], dict[str, Span]] = (), {}, {}
@@ -244,7 +248,10 @@ def _split(body: bytes | memoryview, json_length: int | None) -> tuple[dict[str,
 def _tensors(found: Json, field: str, binary: _Binary, regions: Regions) -> tuple[Tensor, ...]:
     if not isinstance(found, list):
         raise RequestError(f'"{field}" must be a list of tensors')
-    tensors = tuple([_tensor(tensor, field, index, binary, regions) for index, tensor in enumerate(found)])
+    if len(found) == 1:
+        tensors: tuple[Tensor, ...] = (_tensor(found[0], field, 0, binary, regions),)
+    else:
+        tensors = tuple([_tensor(tensor, field, index, binary, regions) for index, tensor in enumerate(found)])
     if len(tensors) > 1 and len({tensor.name for tensor in tensors}) != len(tensors):
         names = ", ".join(sorted(tensor.name for tensor in tensors))
         raise RequestError(f'"{field}" names a tensor twice: {names}')
@@ -264,10 +271,10 @@ def _tensor(found: Json, field: str, index: int, binary: _Binary, regions: Regio
     if datatype is None:
         raise RequestError(f"input {name!r}: unknown datatype {given!r}; one of {', '.join(sorted(Datatype))}")
     shape = elements.checked_shape(name, sizes)
-    parameters = _parameters(found)
-    if not parameters and "data" in found:
+    if "parameters" not in found and "data" in found:
         # What most are.
-        return Tensor(name, elements.from_json(name, datatype, shape, found["data"]), datatype, parameters)
+        return Tensor(name, elements.from_json(name, datatype, shape, found["data"]), datatype, {})
+    parameters = _parameters(found)
     if BINARY_SIZE in parameters:
         data = elements.from_raw(name, datatype, shape, binary.take(name, parameters[BINARY_SIZE]))
         parameters = {key: value for key, value in parameters.items() if key != BINARY_SIZE}

@@ -157,7 +157,6 @@ class Batcher:
                 f"model {request.model!r}: {len(self._queue)} requests wait; try again",
                 retry_after_seconds=max(1.0, self._mean_seconds * len(self._queue)),
             )
-        loop = asyncio.get_running_loop()
         rows = 1 if self._together else batch.rows(request)
         if rows is not None:
             ticket.rows = rows or 1
@@ -165,10 +164,9 @@ class Batcher:
                 ticket.key = self._likeness(request)
         self._queue.append(ticket)
         self._on_wait(len(self._queue))
-        self._idle.clear()
-        if self._timer is None and self._timeout_seconds is not None:
-            self._timer = loop.call_later(self._timeout_seconds, self._expire, loop, self._timeout_seconds)
-        self._schedule(loop)
+        # Most come while others wait, and have nothing left to set going.
+        if len(self._queue) == 1 or self._timer is None or not self._scheduled:
+            self._wake(asyncio.get_running_loop())
 
     async def drained(self) -> None:
         """Return when nothing waits and nothing runs."""
@@ -176,6 +174,12 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._idle.clear()
+        if self._timer is None and self._timeout_seconds is not None:
+            self._timer = loop.call_later(self._timeout_seconds, self._expire, loop, self._timeout_seconds)
+        self._schedule(loop)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         # Not now but when this turn of the loop ends: what other sockets hold ready goes in the same batch.
