@@ -194,7 +194,7 @@ def turn(subject: Subject, lua: Path, connections: int, seconds: float) -> Turn:
     """Return what one turn finds.
 
     Raises:
-        RuntimeError: An answer was not 200.
+        RuntimeError: An answer was not 200, or the subject has ended.
     """
     before, batches, inside = subject.cpu_seconds(), *subject.batched()
     load = ["wrk", "-t2", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(lua)]
@@ -207,7 +207,10 @@ def turn(subject: Subject, lua: Path, connections: int, seconds: float) -> Turn:
     if "Non-2xx" in said:
         raise RuntimeError(f"port {subject.port}, {subject.process.args}: {said}")
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
-    used = subject.cpu_seconds() - before
+    if subject.process.poll() is not None:
+        raise RuntimeError(f"port {subject.port}, {subject.process.args}: it ended with {subject.process.returncode}")
+    # A machine may give a process less than a tick, which counts as none: its rate is then at least this.
+    used = max(subject.cpu_seconds() - before, 1 / TICKS)
     more, within = subject.batched()
     asked = int(re.search(r"(\d+) requests in", said)[1])  # type: ignore[index]
     rate = float(re.search(r"Requests/sec: +([\d.]+)", said)[1])  # type: ignore[index]

@@ -39,21 +39,21 @@ class Beside:
         if settings.queue_proxy_metrics_port is not None:
             at = f"{settings.component_host}:{settings.queue_proxy_metrics_port}"
             self._urls["queue-proxy"] = f"http://{at}/metrics"
-        self._client = Client()
 
     async def page(self, metrics: Metrics) -> bytes:
         """Return what ``metrics`` and all others tell, in Prometheus' text format."""
         if not self._urls:
             return metrics.text()
-        found = await asyncio.gather(*(self._asked(source, url) for source, url in self._urls.items()))
+        async with Client() as client:
+            found = await asyncio.gather(*(self._asked(client, source, url) for source, url in self._urls.items()))
         metrics.sources = dict(zip(self._urls, (page is not None for page in found), strict=True))
         own = Page(source="agent", text=metrics.text().decode(), labels=self._labels)
         # In a thread: a long page would keep requests waiting.
         return await asyncio.to_thread(_merged, own, [page for page in found if page is not None])
 
-    async def _asked(self, source: str, url: str) -> Parsed | None:
+    async def _asked(self, client: Client, source: str, url: str) -> Parsed | None:
         try:
-            answer = await self._client.request("GET", url, headers=_ACCEPT, timeout_seconds=self._seconds)
+            answer = await client.request("GET", url, headers=_ACCEPT, timeout_seconds=self._seconds)
             if answer.status != 200:
                 raise NotMetrics(f"status {answer.status}")
             labels = self._labels if source == "component" else {}
@@ -62,10 +62,6 @@ class Beside:
         except (ServeryError, NotMetrics) as error:
             logger.warning("metrics are left out", extra={"source": source, "reason": str(error)})
             return None
-
-    async def close(self) -> None:
-        """Let go of the connections."""
-        await self._client.aclose()
 
 
 def _merged(own: Page, others: list[Parsed]) -> bytes:

@@ -130,7 +130,6 @@ class Agent:
         if self.log is not None:
             await self.log.stop(deadline - loop.time())
         await self._own.stop(_OWN_DRAIN_SECONDS)
-        await self._beside.close()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, and to the end of the last request."""
