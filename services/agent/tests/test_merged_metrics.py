@@ -118,7 +118,9 @@ async def test_metrics_of_container_and_queue_proxy_are_told_with_the_agents_on_
 
 
 def test_series_of_two_programs_that_look_the_same_are_told_apart() -> None:
-    pages = [parsed(Page(source=name, text=f'# TYPE a gauge\na{{x="1"}} {number}\n')) for number, name in enumerate("pq")]
+    pages = [
+        parsed(Page(source=name, text=f'# TYPE a gauge\na{{x="1"}} {number}\n')) for number, name in enumerate("pq")
+    ]
     assert merged(pages) == '# TYPE a gauge\na{x="1"} 0\na{x="1",source="q"} 1\n'
 
 

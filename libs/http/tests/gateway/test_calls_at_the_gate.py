@@ -147,7 +147,9 @@ async def test_connection_that_ends_leaves_no_place_taken() -> None:
         calls = [one.call(size) for size in (1, 2, 3)]
         await until(lambda: one.gateway.gate.waiting == 2)
         await one.channel.close()
-        await until(lambda: (one.gateway.gate.inside, one.gateway.gate.waiting, one.gateway.gate.held_bytes) == (0, 0, 0))
+        await until(
+            lambda: (one.gateway.gate.inside, one.gateway.gate.waiting, one.gateway.gate.held_bytes) == (0, 0, 0)
+        )
         await asyncio.gather(*calls, return_exceptions=True)
 
 

@@ -86,9 +86,7 @@ class Agent:
             self.metrics.batches = self.batcher.counts
         self.metrics.log = self.log
         self._beside = Beside(settings)
-        self._own = Own(
-            self.gateway, self.metrics, self._tell_metrics, host=settings.host, port=settings.metrics_port
-        )
+        self._own = Own(self.gateway, self.metrics, self._tell_metrics, host=settings.host, port=settings.metrics_port)
 
     @property
     def metrics_port(self) -> int:

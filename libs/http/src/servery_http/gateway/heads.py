@@ -25,9 +25,7 @@ _FIELDS = rb"((?:%b:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n" % _TOKEN
 _REQUEST = re.compile(rb"(%b) ([\x21-\x7e\x80-\xff]++) HTTP/1\.([01])\r\n%b" % (_TOKEN, _FIELDS))
 _ANSWER = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( [\t\x20-\x7e\x80-\xff]*+)?\r\n%b" % _FIELDS)
 _DIGITS = re.compile(rb"[0-9]{1,18}")
-_HOP_BY_HOP = frozenset(
-    {b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection"}
-)
+_HOP_BY_HOP = frozenset({b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection"})
 _MEANT = frozenset(
     {
         b"connection",

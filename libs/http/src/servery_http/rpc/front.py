@@ -332,9 +332,7 @@ class RpcFront(Connection):
     # At the gate.
 
     def _go_in(self, gate: Gate, stream: Stream, head: _Head, *, end: bool) -> None:
-        waiting = Waiting(
-            self, stream, head.block, head.fields, self._let_in, since=self._loop.time(), is_over=end
-        )
+        waiting = Waiting(self, stream, head.block, head.fields, self._let_in, since=self._loop.time(), is_over=end)
         entered = gate.enter(waiting.let_in)
         if entered:
             self._pass_on(waiting)
