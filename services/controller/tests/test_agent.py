@@ -104,6 +104,19 @@ def test_batcher_without_bounds_leaves_them_to_the_agent() -> None:
     assert args == ["--enable-batcher", "--component-port", "8085"]
 
 
+def test_component_whose_metrics_are_merged_has_an_agent_that_asks_for_them() -> None:
+    workload = planned(merges_metrics=True)
+    settings, _ = settings_from(workload.pod["containers"][1]["args"])
+    assert (settings.metrics_port, settings.component_metrics_port, settings.queue_proxy_metrics_port) == (
+        9088,
+        8085,
+        None,
+    )
+    assert workload.merges_metrics == "agent"
+    assert workload.pod_annotations == {"prometheus.io/port": "9088", "prometheus.io/path": "/metrics"}
+    assert planned(logging=LOGGING).merges_metrics is None
+
+
 def test_spool_outlives_the_container() -> None:
     workload = planned(logging=LOGGING)
     mount = {"name": "agent-spool", "mountPath": "/var/spool/servery-agent"}

@@ -273,6 +273,15 @@ def test_port_is_of_the_container_that_requests_come_to(make_plan: Any) -> None:
     assert front["ports"] == [{"name": "http1", "containerPort": 9081, "protocol": "TCP"}]
 
 
+def test_who_tells_all_metrics_tells_those_of_queue_proxy_too(make_plan: Any) -> None:
+    agent = {"name": "agent", "image": "a", "args": ["--metrics-port", "9088"]}
+    both = {"containers": [MAIN, agent]}
+    main, beside = pod_of(make_plan, both, merges_metrics="agent")["containers"]
+    assert beside["args"] == ["--metrics-port", "9088", "--queue-proxy-metrics-port", "9091"]
+    assert main.get("args") == MAIN.get("args")
+    assert pod_of(make_plan, both)["containers"][1]["args"] == agent["args"]
+
+
 @pytest.mark.parametrize(
     ("probe", "expected"),
     [

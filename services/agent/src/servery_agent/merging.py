@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 
 _COMMENT = re.compile(r"# (HELP|TYPE) ([a-zA-Z_:][a-zA-Z0-9_:]*)(?: (.*))?")
 _LABEL = r'([a-zA-Z_][a-zA-Z0-9_]*+)[ \t]*+=[ \t]*+"(?:[^"\\]|\\.)*+"'
-_LABELS = r"[ \t]*+(?:%s[ \t]*+(?:,[ \t]*+|(?=\})))*+" % _LABEL.replace("(", "(?:", 1)
-_VALUE = r"[-+]?(?:[0-9.][0-9.eE+-]*+|(?i:nan|inf))"
-_SAMPLE = re.compile(
-    r"([a-zA-Z_:][a-zA-Z0-9_:]*+)[ \t]*+(?:\{(%s)\})?[ \t]*+(%s(?:[ \t]+-?\d+)?)\s*+" % (_LABELS, _VALUE)
-)
+_LABELS = r"[ \t]*+(?:" + _LABEL.replace("(", "(?:", 1) + r"[ \t]*+(?:,[ \t]*+|(?=\})))*+"
+_VALUE = r"[-+]?(?:[0-9.][0-9.eE+-]*+|(?i:nan|inf))(?:[ \t]+-?\d+)?"
+_SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*+)[ \t]*+(?:\{(" + _LABELS + r")\})?[ \t]*+(" + _VALUE + r")\s*+")
 _LABEL_NAME = re.compile(_LABEL)
 _PARTS = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count"), "counter": ("_total",)}
 

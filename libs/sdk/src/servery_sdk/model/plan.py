@@ -100,6 +100,8 @@ class Workload:
         concurrency: Requests at once in one pod; None for no bound.
         reads_pods: Its service account may look at the pods of the namespace.
         held: None where its pods hold what they are made with.
+        merges_metrics: Name of the container that tells the metrics of all in the pod; a mode that adds a program to it
+            names that one's port.
     """
 
     kind: ComponentKind
@@ -128,6 +130,7 @@ class Workload:
     disruption_budget: Manifest | None = None
     reads_pods: bool = False
     held: Held | None = None
+    merges_metrics: str | None = None
 
     @property
     def condition(self) -> str:

@@ -300,6 +300,7 @@ class Component:
         canary: None where the newest revision has all requests.
         disruption_budget: ``minAvailable`` or ``maxUnavailable``; None for one pod at a time where there are several.
         reads_pods: It looks at the pods of its namespace, as a router that finds its servers does.
+        merges_metrics: One page tells the metrics of everything in its pod.
         held: Models that come and go while it runs, oldest first; None where it has its artifacts, and nothing else.
     """
 
@@ -334,6 +335,7 @@ class Component:
     accelerators_env: str | None = None
     default_resources: Mapping[str, str] = field(default_factory=dict)
     replaced: frozenset[str] = frozenset()
+    merges_metrics: bool = False
     held: tuple[HeldModel, ...] | None = None
 
 

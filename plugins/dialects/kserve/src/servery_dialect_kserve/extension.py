@@ -98,6 +98,7 @@ class Extension:
             "batching": self._batching(),
             "strategy": self.spec.get("deploymentStrategy"),
             "canary": self._canary(),
+            "merges_metrics": self.annotations.get(kinds.MERGED_METRICS) == "true",
             "logging": payload_logger.logging(self.spec.get("logger")),
         }
 

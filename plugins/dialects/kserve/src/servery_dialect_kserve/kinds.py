@@ -20,6 +20,7 @@ METRICS = (f"{GROUP}/metrics", f"{GROUP}/metric")
 TARGET_UTILIZATION = f"{GROUP}/targetUtilizationPercentage"
 STOP = f"{GROUP}/stop"
 TAG_ROUTING = f"{GROUP}/enable-tag-routing"
+MERGED_METRICS = f"{GROUP}/enable-metric-aggregation"
 SERVER_TYPE = f"{GROUP}/server-type"
 VISIBILITY = ("networking.kserve.io/visibility", "networking.knative.dev/visibility")
 
@@ -57,7 +58,7 @@ NOT_COPIED = frozenset(
 OWN = frozenset(
     {
         *(SERVICE_LABEL, "component", *VISIBILITY),
-        *(MODE, AUTOSCALER_CLASS, *METRICS, TARGET_UTILIZATION, STOP, TAG_ROUTING),
+        *(MODE, AUTOSCALER_CLASS, *METRICS, TARGET_UTILIZATION, STOP, TAG_ROUTING, MERGED_METRICS),
         *NOT_COPIED,
     }
 )

@@ -163,6 +163,8 @@ def _annotations(service: InferenceService, component: Component) -> Iterator[tu
         yield kinds.STOP, "true"
     if component.canary is not None and component.canary.tagged:
         yield kinds.TAG_ROUTING, "true"
+    if component.merges_metrics:
+        yield kinds.MERGED_METRICS, "true"
 
 
 def _component(service: InferenceService, component: Component) -> Manifest:

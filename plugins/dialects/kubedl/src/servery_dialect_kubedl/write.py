@@ -81,6 +81,8 @@ def _unsayable(component: Component) -> Iterator[str]:
         yield "a server of gRPC alone: the first port of its Service is REST's"
     if component.logging is not None:
         yield "payload logging"
+    if component.merges_metrics:
+        yield "metrics of the whole pod on one page"
     if component.held is not None:
         yield "models that come and go while it runs"
     if component.timeout_seconds is not None:

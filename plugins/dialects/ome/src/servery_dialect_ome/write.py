@@ -84,6 +84,8 @@ def _unsayable(service: InferenceService, component: Component) -> Iterator[str]
         yield f"{', '.join(sorted(component.default_resources))} where the runtime does not ask for it"
     if component.logging is not None:
         yield "payload logging"
+    if component.merges_metrics:
+        yield "metrics of the whole pod on one page"
     if component.held is not None:
         yield "models that come and go while it runs"
     if component.canary is not None and component.canary.tagged:

@@ -127,6 +127,7 @@ _TAKES_CONNECTIONS: Manifest = {
 }
 _WRITABLE = frozenset({"emptyDir", "persistentVolumeClaim", "hostPath", "csi", "ephemeral"})
 
+_QUEUE_PROXY_METRICS_PORT = 9091
 _H2C, _HTTP1 = _PORT_NAMES = ("h2c", "http1")
 _RESERVED_PORTS = frozenset({8008, 8012, 8013, 8022, 8112, 9090, 9091})
 _RESERVED_PATHS = frozenset({"/", "/dev", "/dev/log"})
@@ -144,7 +145,8 @@ def pod(workload: Workload) -> Manifest:
     front = _front(containers, workload)
     ports = _named_ports(containers)
     spec["containers"] = [
-        _container(container, ports, workload if container is front else None) for container in containers
+        _container(_with_queue_proxy(container, workload), ports, workload if container is front else None)
+        for container in containers
     ]
     if "initContainers" in spec:
         spec["initContainers"] = [_container(container, ports, None) for container in spec["initContainers"]]
@@ -239,6 +241,14 @@ def _named_ports(containers: Sequence[Manifest]) -> Mapping[str, int]:
         for port in container.get("ports") or ()
         if "name" in port
     }
+
+
+def _with_queue_proxy(container: Manifest, workload: Workload) -> Manifest:
+    """Return a container; the one that tells all metrics tells those of the proxy as well that Knative adds to the pod."""
+    if container["name"] != workload.merges_metrics:
+        return container
+    more = ["--queue-proxy-metrics-port", str(_QUEUE_PROXY_METRICS_PORT)]
+    return {**container, "args": [*(container.get("args") or ()), *more]}
 
 
 def _container(container: Manifest, ports: Mapping[str, int], front: Workload | None) -> Manifest:

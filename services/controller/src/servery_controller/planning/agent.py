@@ -14,6 +14,8 @@ from servery_controller.planning.settings import PlanningSettings
 
 AGENT = "agent"
 AGENT_PORT = 9081
+METRICS_PORT = 9088
+"""Of the metrics of everything in a pod: KServe's ``qpext``'s."""
 _H2C = ("grpc", "h2c")
 SPOOL_VOLUME = "agent-spool"
 SPOOL_PATH = "/var/spool/servery-agent"
@@ -23,7 +25,7 @@ SPOOL_PATH = "/var/spool/servery-agent"
 def needs_agent(component: Component) -> bool:
     """Return whether what is asked of ``component`` is done on the way to it."""
     is_batched = component.batching is not None and component.batching.is_in_front
-    return is_batched or component.logging is not None or component.held is not None
+    return is_batched or component.logging is not None or component.held is not None or component.merges_metrics
 
 
 def agent(
@@ -43,6 +45,8 @@ def agent(
     pulling = [] if models is None else [*held.agent_args(models, service, selection, settings)]
     args = [*pulling, *_batching(component.batching), *_logging(service, component, component.logging, settings)]
     args += ["--component-port", str(port), *_grpc_port(main)]
+    if component.merges_metrics:
+        args += ["--metrics-port", str(METRICS_PORT), "--component-metrics-port", str(port)]
     made: dict[str, Json] = {
         "name": AGENT,
         "image": settings.agent_image,

@@ -26,7 +26,7 @@ from servery_sdk.model import (
 from servery_sdk.model.service import AutoscalerClass
 
 from servery_controller.planning import held
-from servery_controller.planning.agent import AGENT_PORT, needs_agent, speaks_http2
+from servery_controller.planning.agent import AGENT, AGENT_PORT, METRICS_PORT, needs_agent, speaks_http2
 from servery_controller.planning.pod import DEFAULT_PORT, adapted_labels, given, pod, with_accelerators, workers
 from servery_controller.planning.selection import select_runtime
 from servery_controller.planning.settings import PlanningSettings
@@ -95,7 +95,7 @@ def _workload(
         labels=labels,
         annotations=component.annotations,
         pod_labels={**labels, **component.selector},
-        pod_annotations={**part.annotations, **component.annotations},
+        pod_annotations={**part.annotations, **_scraped(component), **component.annotations},
         pod=spec,
         main_container=spec["containers"][0]["name"],
         model_name=service.ref.name,
@@ -114,7 +114,15 @@ def _workload(
         disruption_budget=component.disruption_budget,
         reads_pods=component.reads_pods,
         held=held.held(service, component, selection, spec["containers"][0], settings),
+        merges_metrics=AGENT if component.merges_metrics else None,
     )
+
+
+def _scraped(component: Component) -> Mapping[str, str]:
+    """Return what tells Prometheus where the metrics are. Source: KServe metrics_aggregate_injector.go."""
+    if not component.merges_metrics:
+        return {}
+    return {"prometheus.io/port": str(METRICS_PORT), "prometheus.io/path": "/metrics"}
 
 
 def _marked(followers: WorkerPods, part: Part, component: Component, own: Mapping[str, str]) -> WorkerPods:
@@ -242,6 +250,8 @@ def _explanations(
                 f"{workload.component}: at most {workload.concurrency} requests at once in one pod, where the mode has "
                 "something before its pods that holds the others back"
             )
+        if workload.merges_metrics is not None:
+            yield f"{workload.component}: the agent tells the metrics of everything in the pod, on port {METRICS_PORT}"
         if workload.batching is not None and workload.batching.is_in_front:
             yield (
                 f"{workload.component}: an agent in front of the server asks for many requests at once, those that come "
