@@ -422,10 +422,21 @@ WRONG: list[Any] = [
         {**model(), "logger": {"mode": "none", "storage": {"path": "p"}}},
         [
             f'{P}.logger.mode: Unsupported value: "none": supported values: "all", "request", "response"',
-            f"{P}.logger.storage: Forbidden: not supported by Servery yet; a bucket in url is written to with the pod's "
-            "own service account",
+            f"{P}.logger.storage.key: Required value",
+            f"{P}.logger.storage.parameters: Required value",
         ],
         id="logger",
+    ),
+    pytest.param(
+        {
+            **model(),
+            "logger": {"mode": "all", "storage": {"path": "p", "parameters": {"format": "xml"}, "key": "credentials"}},
+        },
+        [
+            f'{P}.logger.storage.parameters.format: Unsupported value: "xml": '
+            'supported values: "csv", "json", "jsonl", "parquet"'
+        ],
+        id="logger-format",
     ),
     pytest.param(
         {**model(), "logger": {"url": "http://sink"}},
