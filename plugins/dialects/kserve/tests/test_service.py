@@ -143,7 +143,7 @@ def test_single_container_of_ones_own_is_the_main_one() -> None:
 @pytest.mark.parametrize(("named", "account"), [({"serviceAccountName": "writer"}, "writer"), ({}, "logger-sa")])
 def test_store_of_the_log_is_read_with_the_account_that_opens_it(named: dict[str, str], account: str) -> None:
     store = {"path": "/logger", "parameters": {"type": "s3", "format": "csv"}, "key": "credentials", **named}
-    predictor = model(logger={"mode": "all", "url": "s3://bucket", "storage": store})
+    predictor = {**model(), "logger": {"mode": "all", "url": "s3://bucket", "storage": store}}
     logging = component(predictor).logging
     assert logging is not None
     assert (logging.store_path, logging.store_format, logging.account) == ("/logger", "csv", account)
