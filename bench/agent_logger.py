@@ -92,9 +92,12 @@ class Logging(Subject):
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def resident_mib(self) -> float:
-        """Return what both hold."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._pids)
-        return pages * os.sysconf("SC_PAGESIZE") / 2**20
+        """Return what both hold; what they share is counted once."""
+        found = 0
+        for pid in self._pids:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            found += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return found / 1024
 
     def drained(self) -> float:
         """Return the seconds until all is delivered."""

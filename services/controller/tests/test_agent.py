@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -142,6 +143,26 @@ def test_agent_that_logs_to_a_bucket_has_the_accounts_secrets(url: str, is_grant
     mounted = {mount["name"] for mount in agent["volumeMounts"]}
     assert mounted == {volume["name"] for volume in workload.pod["volumes"]}
     assert ("user-gcp-sa" in mounted) is is_granted
+
+
+@pytest.mark.parametrize("has_secrets", [True, False], ids=["with secrets", "without"])
+def test_loggers_own_account_counts_before_the_pods(has_secrets: bool) -> None:
+    own = ObjectRef(kinds.SERVICE_ACCOUNT, Namespace("demo"), "logger-sa")
+    objects: dict[ObjectRef, Any] = {own: {"secrets": [{"name": "loggers"}] if has_secrets else []}}
+    objects[replace(own, name="default")] = {"secrets": [{"name": "pods"}]}
+    data = {"AWS_ACCESS_KEY_ID": "eA==", "AWS_SECRET_ACCESS_KEY": "eA==", "gcloud-application-credentials.json": "eA=="}
+    for name in ("loggers", "pods"):
+        objects[ObjectRef(kinds.SECRET, Namespace("demo"), name)] = {"metadata": {"name": name}, "data": data}
+    logging = PayloadLogging(url="s3://bucket", store_path="/logger", store_format="parquet", account="logger-sa")
+    workload = planned(Catalog(objects=objects), logging=logging)
+    agent = workload.pod["containers"][1]
+    keys = {one["valueFrom"]["secretKeyRef"]["name"] for one in agent["env"] if one["name"].startswith("AWS_")}
+    volume, secret = ("logger-user-gcp-sa", "loggers") if has_secrets else ("user-gcp-sa", "pods")
+    assert keys == {secret}
+    assert {"name": volume, "secret": {"secretName": secret}} in workload.pod["volumes"]
+    assert {"name": volume, "mountPath": "/var/secrets/", "readOnly": True} in agent["volumeMounts"]
+    settings, _ = settings_from(agent["args"])
+    assert (settings.log_store_path, settings.log_store_format) == ("/logger", "parquet")
 
 
 @pytest.mark.parametrize("more", [{}, {"batching": Batching(max_batch_rows=8)}], ids=["nothing asked", "batching"])

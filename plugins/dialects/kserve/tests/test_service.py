@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from servery_dialect_kserve.plugin import KServeDialect
 from servery_sdk.errors import Invalid
+from servery_sdk.kinds import SERVICE_ACCOUNT
 from servery_sdk.model import AutoscalerClass, Catalog, Component, InferenceService, Protocol, ScaleMetric
 
 DIALECT = KServeDialect()
@@ -137,6 +138,19 @@ def test_single_container_of_ones_own_is_the_main_one() -> None:
     found = component({"containers": [{"image": "acme/model:1"}]})
     assert found.runtime is None
     assert found.pod["containers"] == [{"image": "acme/model:1", "name": "kserve-container"}]
+
+
+@pytest.mark.parametrize(("named", "account"), [({"serviceAccountName": "writer"}, "writer"), ({}, "logger-sa")])
+def test_store_of_the_log_is_read_with_the_account_that_opens_it(named: dict[str, str], account: str) -> None:
+    store = {"path": "/logger", "parameters": {"type": "s3", "format": "csv"}, "key": "credentials", **named}
+    predictor = {**model(), "logger": {"mode": "all", "url": "s3://bucket", "storage": store}}
+    logging = component(predictor).logging
+    assert logging is not None
+    assert (logging.store_path, logging.store_format, logging.account) == ("/logger", "csv", account)
+    assert {ref.name for ref in DIALECT.references(manifest(predictor)) if ref.kind == SERVICE_ACCOUNT} == {
+        "default",
+        account,
+    }
 
 
 def test_stop_and_visibility_are_read() -> None:
@@ -422,10 +436,21 @@ WRONG: list[Any] = [
         {**model(), "logger": {"mode": "none", "storage": {"path": "p"}}},
         [
             f'{P}.logger.mode: Unsupported value: "none": supported values: "all", "request", "response"',
-            f"{P}.logger.storage: Forbidden: not supported by Servery yet; a bucket in url is written to with the pod's "
-            "own service account",
+            f"{P}.logger.storage.key: Required value",
+            f"{P}.logger.storage.parameters: Required value",
         ],
         id="logger",
+    ),
+    pytest.param(
+        {
+            **model(),
+            "logger": {"mode": "all", "storage": {"path": "p", "parameters": {"format": "xml"}, "key": "credentials"}},
+        },
+        [
+            f'{P}.logger.storage.parameters.format: Unsupported value: "xml": '
+            'supported values: "csv", "json", "jsonl", "parquet"'
+        ],
+        id="logger-format",
     ),
     pytest.param(
         {**model(), "logger": {"url": "http://sink"}},

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 from cloudevents.http import from_http
-from servery_agent.payloads.cloudevents import STRUCTURED_TYPE, attributes, binary_headers, structured, timestamp
+from servery_agent.payloads.cloudevents import (
+    STRUCTURED_TYPE,
+    attributes,
+    event_headers,
+    origin_headers,
+    structured,
+    timestamp,
+)
 from servery_sdk.payloads import Origin, Part, PayloadEvent
 
 ORIGIN = Origin(
@@ -37,7 +44,7 @@ def make_event(**more: Any) -> PayloadEvent:
 def read(event: PayloadEvent, *, is_structured: bool) -> Any:
     if is_structured:
         return from_http({"content-type": STRUCTURED_TYPE}, structured(event, ORIGIN))
-    lines = binary_headers(event, ORIGIN).decode("latin-1").splitlines()
+    lines = (origin_headers(ORIGIN) + event_headers(event)).decode("latin-1").splitlines()
     return from_http(dict(line.split(": ", 1) for line in lines), event.body)
 
 
@@ -79,7 +86,7 @@ def test_body_that_is_no_json_stays_as_it_is(body: bytes, is_structured: bool) -
 
 def test_nothing_that_is_said_can_end_a_header() -> None:
     event = make_event(id="a\r\nb: c", subject="/ä%0a", metadata={"Foo": ["ü\n"]})
-    lines = binary_headers(event, ORIGIN).decode("ascii").splitlines()
+    lines = (origin_headers(ORIGIN) + event_headers(event)).decode("ascii").splitlines()
     assert "ce-id: a%0D%0Ab: c" in lines
     assert "ce-subject: /%C3%A4%250a" in lines
     assert all(line.startswith(("ce-", "content-type: ")) for line in lines)

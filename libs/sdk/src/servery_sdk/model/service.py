@@ -172,6 +172,9 @@ class PayloadLogging:
         marshaller_url: Who writes the objects of a store; None for the agent itself.
         batch_size: Events of an object; None for one.
         batch_interval: How long an event waits for others, as Go spells durations.
+        store_path: Of the objects, below what the URL and the service's names say.
+        store_format: Of the objects; None for JSON.
+        account: Service account whose secrets open the store; None for the pod's, which also does where this has none.
     """
 
     url: str | None = None
@@ -181,6 +184,9 @@ class PayloadLogging:
     marshaller_url: str | None = None
     batch_size: int | None = None
     batch_interval: str | None = None
+    store_path: str | None = None
+    store_format: str | None = None
+    account: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

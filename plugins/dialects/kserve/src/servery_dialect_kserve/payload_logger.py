@@ -11,7 +11,7 @@ from servery_sdk.errors import FieldError, FieldErrorKind, unsupported
 from servery_sdk.manifests import Json, Manifest
 from servery_sdk.model import PayloadLogging
 from servery_sdk.model.service import LogMode
-from servery_sdk.openapi import TEXT, Schema, array, free, integer, record, string
+from servery_sdk.openapi import TEXT, Schema, array, integer, record, string, texts
 
 SCHEMA: Schema = record(
     "Logs requests and answers, as CloudEvents or as objects in a bucket.",
@@ -25,9 +25,20 @@ SCHEMA: Schema = record(
         "marshallerUrl": string("Who writes objects instead of the agent."),
         "batchSize": integer("Events of an object, at most.", minimum=1),
         "batchInterval": string("How long an event waits for others of its object, such as 10s."),
-        "storage": free("Not supported by Servery yet; refused."),
+        "storage": record(
+            "How objects are stored, where url is a bucket.",
+            {
+                "path": string("Of the objects, below the bucket's prefix and the service's names."),
+                "parameters": texts("type, of the store, which url says already; format: json, jsonl, csv or parquet."),
+                "key": string("KServe's, which asks for it and reads it nowhere; so do we."),
+                "serviceAccountName": string("Whose secrets open the bucket; logger-sa where none is given."),
+            },
+        ),
     },
 )
+ACCOUNT = "logger-sa"
+_KEY = "credentials"
+_FORMATS = ("csv", "json", "jsonl", "parquet")
 
 
 def errors(path: str, logger: Json) -> Iterator[FieldError]:
@@ -40,18 +51,32 @@ def errors(path: str, logger: Json) -> Iterator[FieldError]:
         yield FieldError(path=f"{path}.mode", kind=FieldErrorKind.REQUIRED, detail=", ".join(sorted(LogMode)))
     elif isinstance(mode, str) and mode not in set(LogMode):
         yield unsupported(f"{path}.mode", mode, LogMode)
-    if logger.get("storage") is not None:
-        yield FieldError(
-            path=f"{path}.storage",
-            kind=FieldErrorKind.FORBIDDEN,
-            detail="not supported by Servery yet; a bucket in url is written to with the pod's own service account",
-        )
+    storage = logger.get("storage")
+    if isinstance(storage, dict):
+        yield from _storage_errors(f"{path}.storage", storage)
+
+
+def _storage_errors(path: str, storage: Manifest) -> Iterator[FieldError]:
+    # KServe says "invalid logger storage configuration" for all of these.
+    for name in ("path", "parameters", "key"):
+        if not storage.get(name):
+            yield FieldError(path=f"{path}.{name}", kind=FieldErrorKind.REQUIRED)
+    parameters = storage.get("parameters")
+    if isinstance(parameters, dict) and parameters.get("format", "json") not in _FORMATS:
+        yield unsupported(f"{path}.parameters.format", parameters["format"], _FORMATS)
+
+
+def account(logger: Json) -> str | None:
+    """Return the service account whose secrets a logger's store is opened with; None where it says nothing of a store."""
+    storage = logger.get("storage") if isinstance(logger, dict) else None
+    return str(storage.get("serviceAccountName") or ACCOUNT) if isinstance(storage, dict) else None
 
 
 def logging(logger: Manifest | None) -> PayloadLogging | None:
     """Return what a logger that is right means."""
     if logger is None:
         return None
+    storage = logger.get("storage") or {}
     return PayloadLogging(
         url=logger.get("url"),
         mode=LogMode(logger["mode"]),
@@ -60,6 +85,9 @@ def logging(logger: Manifest | None) -> PayloadLogging | None:
         marshaller_url=logger.get("marshallerUrl"),
         batch_size=logger.get("batchSize"),
         batch_interval=logger.get("batchInterval"),
+        store_path=storage.get("path"),
+        store_format=(storage.get("parameters") or {}).get("format"),
+        account=account(logger),
     )
 
 
@@ -75,5 +103,18 @@ def written(logging: PayloadLogging | None) -> Manifest | None:
         "marshallerUrl": logging.marshaller_url,
         "batchSize": logging.batch_size,
         "batchInterval": logging.batch_interval,
+        "storage": _written_storage(logging),
     }
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _written_storage(logging: PayloadLogging) -> Manifest | None:
+    if logging.store_path is None:
+        return None
+    # KServe wants parameters and a key of every store.
+    return {
+        "path": logging.store_path,
+        "parameters": {"format": logging.store_format or "json"},
+        "key": _KEY,
+        "serviceAccountName": logging.account or ACCOUNT,
+    }

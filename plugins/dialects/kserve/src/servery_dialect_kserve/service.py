@@ -12,7 +12,7 @@ from servery_sdk.kinds import SERVICE_ACCOUNT
 from servery_sdk.manifests import Json, Manifest, Namespace, ObjectRef
 from servery_sdk.model import AutoscalerClass, Catalog, ComponentKind, InferenceService
 
-from servery_dialect_kserve import kinds, schema
+from servery_dialect_kserve import kinds, payload_logger, schema
 from servery_dialect_kserve.companions import ART, GONE, Explainer, Transformer
 from servery_dialect_kserve.kinds import FRAMEWORKS, INFERENCE_SERVICE
 from servery_dialect_kserve.predictor import Predictor
@@ -64,11 +64,14 @@ def references(manifest: Manifest) -> frozenset[ObjectRef]:
         return frozenset()
     namespace = Namespace(str(metadata.get("namespace") or "default"))
     components = [spec.get(str(reader.kind)) for reader in (Predictor, Transformer, Explainer)]
-    return frozenset(
-        ObjectRef(SERVICE_ACCOUNT, namespace, str(component.get("serviceAccountName") or "default"))
-        for component in components
-        if isinstance(component, dict) and (_fetches(component) or _logs_to_a_bucket(component))
-    )
+    found = [component for component in components if isinstance(component, dict)]
+    names = {
+        str(component.get("serviceAccountName") or "default")
+        for component in found
+        if _fetches(component) or _logs_to_a_bucket(component)
+    }
+    own = {payload_logger.account(component.get("logger")) for component in found if _logs_to_a_bucket(component)}
+    return frozenset(ObjectRef(SERVICE_ACCOUNT, namespace, name) for name in names | own if name is not None)
 
 
 def _fetches(component: Manifest) -> bool:

@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 LEDGER = "ledger"
 FINISH = b"q"
 GROWN = b"."
-_NICE = 5
-"""Requests first: the spool is there to be behind."""
 _LOCK_PAUSE_SECONDS = 0.05
 STATUS_CONFIGURATION = 3
 """Of a process that cannot work with its settings: starting it again is of no use."""
@@ -46,10 +44,10 @@ STATUS_CONFIGURATION = 3
 def main() -> None:
     """Deliver; exits 0 when told to finish, 3 when the settings are of no use."""
     logs.to_stderr()
-    # The agent decides when we end: signals of a terminal come to both.
+    # The agent decides when we end: signals of a terminal come to both. Our priority is the agent's: behind it the spool
+    # grows, and to fill memory that it has not yet had costs more than all the rest.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(_NICE)
     settings = Settings(**json.loads(_line()))
     try:
         uvloop.run(_deliver(settings))

@@ -34,31 +34,54 @@ def attributes(event: PayloadEvent, origin: Origin) -> dict[str, str]:
 
     KServe's, and ``subject``, ``statuscode``, ``truncated``, ``withheld``, which it has not.
     """
+    return {**_of_origin(origin), **_of_event(event)}
+
+
+def _of_origin(origin: Origin) -> dict[str, str]:
     said = {
         "specversion": "1.0",
-        "id": event.id,
-        "type": event.part.event_type,
         "source": origin.source,
-        "subject": event.subject,
-        "time": timestamp(event.occurred),
         "inferenceservicename": origin.inference_service,
         "namespace": origin.namespace,
         "component": origin.component,
         "endpoint": origin.endpoint,
-        "metadata": json.dumps(event.metadata) if event.metadata else "",
         "annotations": json.dumps(dict(origin.annotations)) if origin.annotations else "",
-        "recordedtime": timestamp(event.recorded),
-        "statuscode": str(event.status) if event.status else "",
-        "truncated": "" if event.is_whole else "true",
-        "withheld": "true" if event.is_withheld else "",
     }
     return {name: value for name, value in said.items() if value}
 
 
-def binary_headers(event: PayloadEvent, origin: Origin) -> bytes:
-    """Return the header lines of binary mode, each with its end, content type included."""
-    lines = [f"ce-{name}: {_told(value)}\r\n" for name, value in attributes(event, origin).items()]
-    return "".join([*lines, f"content-type: {event.content_type}\r\n"]).encode("latin-1")
+def _of_event(event: PayloadEvent) -> dict[str, str]:
+    said = {
+        "id": event.id,
+        "type": event.part.event_type,
+        "time": timestamp(event.occurred),
+        "recordedtime": timestamp(event.recorded),
+    }
+    if event.subject:
+        said["subject"] = event.subject
+    if event.metadata:
+        said["metadata"] = json.dumps(event.metadata)
+    if event.status:
+        said["statuscode"] = str(event.status)
+    if not event.is_whole:
+        said["truncated"] = "true"
+    if event.is_withheld:
+        said["withheld"] = "true"
+    return said
+
+
+def origin_headers(origin: Origin) -> bytes:
+    """Return the header lines of binary mode that all events of an origin have, each with its end."""
+    return _lines(_of_origin(origin))
+
+
+def event_headers(event: PayloadEvent) -> bytes:
+    """Return those that are an event's own, content type included."""
+    return b"%bcontent-type: %b\r\n" % (_lines(_of_event(event)), event.content_type.encode("latin-1"))
+
+
+def _lines(said: dict[str, str]) -> bytes:
+    return "".join([f"ce-{name}: {_told(value)}\r\n" for name, value in said.items()]).encode("latin-1")
 
 
 def _told(value: str) -> str:

@@ -14,7 +14,7 @@ from servery_http.messages import header
 from servery_sdk.errors import Permanent, Transient
 from servery_sdk.payloads import EventOutlet, PayloadEvent, SinkTarget
 
-from servery_agent.payloads.cloudevents import STRUCTURED_TYPE, binary_headers, structured
+from servery_agent.payloads.cloudevents import STRUCTURED_TYPE, event_headers, origin_headers, structured
 
 _REFUSED = frozenset({400, 406, 413, 414, 415, 422, 431})
 """Statuses that say that the event is wrong. Others, as 401 or 404, say that the sink is not as it should be: somebody may
@@ -57,8 +57,9 @@ class HttpOutlet:
         self._pool = Pool(self._address, connect_seconds=min(_CONNECT_SECONDS, target.timeout_seconds))
         asked = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         host = parts.netloc.rpartition("@")[2]
-        self._head = f"POST {asked} HTTP/1.1\r\nhost: {host}\r\n".encode()
-        self.request = RequestHead(self._head + b"\r\n")
+        asks = f"POST {asked} HTTP/1.1\r\nhost: {host}\r\n".encode()
+        self._begin = asks if target.is_structured else asks + origin_headers(target.origin)
+        self.request = RequestHead(asks + b"\r\n")
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.call_later(1.0, self._sweep)
 
@@ -68,14 +69,13 @@ class HttpOutlet:
 
     async def send(self, event: PayloadEvent) -> None:
         """Return once the sink has answered that it has it."""
-        origin = self._target.origin
         body: bytes | memoryview
         if self._target.is_structured:
-            body = structured(event, origin)
+            body = structured(event, self._target.origin)
             headers = b"content-type: %b\r\n" % STRUCTURED_TYPE.encode()
         else:
-            body, headers = event.body, binary_headers(event, origin)
-        head = b"%b%bcontent-length: %d\r\n\r\n" % (self._head, headers, len(body))
+            body, headers = event.body, event_headers(event)
+        head = b"%b%bcontent-length: %d\r\n\r\n" % (self._begin, headers, len(body))
         data = (head, body) if len(body) >= _LONG_BYTES else (b"".join((head, body)),)
         status, fields, said = await _Post(self._pool, self.request, data).answer(self._target.timeout_seconds)
         if status // 100 == 2:

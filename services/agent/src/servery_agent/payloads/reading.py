@@ -87,13 +87,16 @@ class Reading:
     def _next_block(self) -> Block | None:
         while True:
             if self._segment is not None:
-                # Asked before it is read: what was written to this segment before the next one began is seen.
-                following = self._following(self._segment)
                 block = self._block()
                 if block is not None:
                     return block
+                following = self._following(self._segment)
                 if following is None:
                     return None
+                # What was written to this segment before the next one began.
+                block = self._block()
+                if block is not None:
+                    return block
                 self._ends.append((self._last_read, self._segment))
                 self._retire()
                 self._segment, self._offset = following, 0

@@ -23,7 +23,7 @@ _HEAD = struct.Struct("<4sIIIQ")
 _MAGIC = b"SPL1"
 _SUFFIX = ".spool"
 _SPARE = ".spare"
-_SPARES = 4
+_SPARES = 8
 """That are kept."""
 _LONG_BYTES = 4096
 """Of a record on the average, from which on a block is read where it lies: a map costs as much as to copy some pages."""
@@ -112,8 +112,8 @@ def retire(segment: Path) -> None:
 
 
 def spares(folder: Path) -> list[Path]:
-    """Return the segments that may be written over."""
-    return list(folder.glob(f"*{_SPARE}"))
+    """Return the segments that may be written over, the oldest first."""
+    return sorted(folder.glob(f"*{_SPARE}"))
 
 
 def last_number(folder: Path) -> int:

@@ -14,7 +14,7 @@ from servery_agent.payloads.segments import head_of_block, path_of, size_bytes, 
 
 logger = logging.getLogger(__name__)
 
-_MAX_SEGMENT_BYTES = 16 * 1024 * 1024
+_MAX_SEGMENT_BYTES = 4 * 1024 * 1024
 _MIN_SEGMENT_BYTES = 64 * 1024
 _SEGMENTS = 16
 """Parts that the bound is divided into: what is delivered frees its disk that much at a time."""
@@ -130,7 +130,8 @@ class Spool:
         try:
             if self._file < 0:
                 path = path_of(self._folder, first)
-                for spare in spares(self._folder)[:1]:
+                for spare in spares(self._folder)[-1:]:
+                    # The last one to be read is the likeliest to be in the processor's cache.
                     spare.rename(path)
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._written_bytes = 0

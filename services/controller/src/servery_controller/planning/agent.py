@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 from servery_sdk.manifests import Json, Manifest, ObjectRef
 from servery_sdk.model import Batching, Catalog, Component, InferenceService, PayloadLogging, Selection
@@ -20,6 +21,7 @@ _H2C = ("grpc", "h2c")
 SPOOL_VOLUME = "agent-spool"
 SPOOL_PATH = "/var/spool/servery-agent"
 """Outlives the container, not the pod."""
+_OWN = "logger-"
 
 
 def needs_agent(component: Component) -> bool:
@@ -103,11 +105,29 @@ def speaks_http2(port_name: str) -> bool:
 
 
 def granted_to(component: Component, catalog: Catalog, account: ObjectRef) -> Credentials:
-    """Return what the agent may use of ``account``: all of it where it logs to a bucket, else nothing."""
+    """Return what opens the bucket that the agent logs to, nothing where it logs to none.
+
+    The secrets of the account that the logger names, else those of the pod's ``account``.
+
+    Source: KServe pkg/webhook/admission/pod/agent_injector.go, which adds both, so that the logger's count.
+    """
     logging = component.logging
     if logging is None or logging.url is None or logging.url.partition("://")[0] in {"http", "https"}:
         return Credentials()
+    if logging.account is not None:
+        own = credentials(catalog, replace(account, name=logging.account))
+        if own != Credentials():
+            return _renamed(own)
     return credentials(catalog, account)
+
+
+def _renamed(own: Credentials) -> Credentials:
+    # The pod may have volumes of these names with another account's secrets.
+    return replace(
+        own,
+        volumes=tuple({**volume, "name": f"{_OWN}{volume['name']}"} for volume in own.volumes),
+        mounts=tuple({**mount, "name": f"{_OWN}{mount['name']}"} for mount in own.mounts),
+    )
 
 
 def _logging(
@@ -121,6 +141,8 @@ def _logging(
     yield from ("--endpoint", "default", "--component", component.kind.value)
     yield from ("--log-spool-path", SPOOL_PATH)
     for flag, value in (
+        ("--log-store-path", logging.store_path),
+        ("--log-store-format", logging.store_format),
         ("--log-marshaller-url", logging.marshaller_url),
         ("--log-batch-size", logging.batch_size),
         ("--log-batch-interval", logging.batch_interval),
