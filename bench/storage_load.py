@@ -64,9 +64,9 @@ def copied(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
 
 def forget(paths: Iterable[str]) -> None:
     """Let the page cache forget files."""
-    os.sync()
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
 
