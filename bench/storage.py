@@ -229,7 +229,6 @@ def turn(subject: str, source: str, stored: Path, target: Path, *, is_compared: 
 
 def timed(python: Path, prepare: str, call: str, source: str, target: Path) -> Mapping[str, float]:
     """Run one process, and return what it measured of itself."""
-    os.sync()  # What the last one left to the disk is not the next one's burden.
     script = TIMED.format(prepare=f"{CONSTANTS}\n{prepare}", call=call)
     ran = subprocess.run([python, "-c", script, source, target], capture_output=True, text=True, check=False)
     if ran.returncode:
@@ -290,7 +289,6 @@ def loads(case: str, place: Path, size: int, stored: Path, repetitions: int) -> 
         for mode, took in turns.items():
             with tempfile.TemporaryDirectory(dir=place) as scratch:
                 command = [sys.executable, str(LOAD), mode, f"s3://models/{case}", f"{scratch}/model"]
-                os.sync()
                 ran = subprocess.run(command, capture_output=True, text=True, check=False)
             if ran.returncode:
                 raise SystemExit(ran.stderr[-2000:])

@@ -47,7 +47,8 @@ class Telling(JsonLines):
             self._came[entry.path] += size_bytes
             is_whole = self._came[entry.path] == entry.size_bytes
         if is_whole:
-            self.loading.append(self._loaders.submit(loaded, self._staging.path(entry)))
+            # Mapped before it is renamed into place.
+            self.loading.append(self._loaders.submit(copied, mapped(self._staging.path(entry))))
 
 
 def mapped(path: str) -> Mapping[str, torch.Tensor]:
@@ -56,16 +57,16 @@ def mapped(path: str) -> Mapping[str, torch.Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
 
 
-def loaded(path: str) -> Mapping[str, torch.Tensor]:
-    """Return a file's tensors in memory of their own, as a cast or a device's copy makes them."""
-    return {name: tensor.clone() for name, tensor in mapped(path).items()}
+def copied(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """Return tensors in memory of their own, as a cast or a device's copy makes them."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def forget(paths: Iterable[str]) -> None:
     """Let the page cache forget files."""
-    os.sync()
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
 
@@ -95,10 +96,9 @@ def main(mode: str, source: str, target: Path) -> None:
             held = [future.result() for future in progress.loading]
             mapped_at = again
         else:
-            kept = [mapped(path) for path in paths]
+            tensors = [mapped(path) for path in paths]
             mapped_at = time.perf_counter()
-            held = list(loaders.map(loaded, paths))
-            del kept
+            held = list(loaders.map(copied, tensors))
         ended = time.perf_counter()
     assert len(held) == len(paths)
     took = {"fetch": fetched - began, "map": mapped_at - again, "load": ended - mapped_at}
