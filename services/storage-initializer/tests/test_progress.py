@@ -80,6 +80,16 @@ def test_long_path_keeps_its_end(screen: Console) -> None:
     assert "…p/deep/deep/deep/deep/model.safetensors" in shown(screen)
 
 
+def test_brackets_of_names_and_reasons_are_no_markup(screen: Console) -> None:
+    entry = StorageEntry(path="model[/b].bin", source="a", size_bytes=MIB)
+    with TerminalBars(screen) as bars:
+        bars.begin("s3://b/llm[bold]", [entry])
+        bars.advance(entry, 1)
+        bars.tries_again("object 'model[/b].bin': the server answered 503")
+    for words in ("model[/b].bin", "s3://b/llm[bold]", "trying again: object 'model[/b].bin': the server answered 503"):
+        assert words in shown(screen)
+
+
 def test_file_of_no_known_size_has_a_bar_without_an_end(screen: Console) -> None:
     with TerminalBars(screen) as bars:
         bars.begin("https://h/x", [UNKNOWN])

@@ -190,7 +190,7 @@ class TerminalBars(Tally):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # names are anybody's, and may have brackets
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -214,7 +214,7 @@ class TerminalBars(Tally):
         self._whole = self._bars.add_task(source, total=self._total)
 
     def waits(self, reason: str) -> None:
-        self._bars.console.print(reason)
+        self._print(reason)
 
     def advance(self, entry: StorageEntry, size_bytes: int) -> None:
         super().advance(entry, size_bytes)
@@ -224,10 +224,17 @@ class TerminalBars(Tally):
         super().has(entry, size_bytes, origin)
         self._show(entry)
 
+    def tries_again(self, reason: str) -> None:
+        super().tries_again(reason)
+        self._print(f"trying again: {reason}")
+
     def comes_again(self, entry: StorageEntry, reason: str) -> None:
         super().comes_again(entry, reason)
-        self._bars.console.print(reason)
+        self._print(f"trying again: {reason}")
         self._show(entry)
+
+    def _print(self, words: str) -> None:
+        self._bars.console.print(words, markup=False, highlight=False)
 
     def _show(self, entry: StorageEntry) -> None:
         """Bring the bars to what is counted. Thousands of files come whole by one read, and get no bar of their own."""
