@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -42,3 +43,10 @@ def test_the_tiny_model_that_hears_writes_something_down(tmp_path: Path) -> None
     (found,) = predictions("tiny-speech", tmp_path)
     assert set(found) <= set("abcdefghijklmnopqrstuvwxyz <>unk/s")
     assert found
+
+
+@pytest.mark.timeout(300)
+def test_the_tiny_model_that_speaks_answers_a_sound(tmp_path: Path) -> None:
+    (found,) = predictions("tiny-voice", tmp_path)
+    file = base64.b64decode(found)
+    assert (file[:4], file[8:12]) == (b"RIFF", b"WAVE")

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from vllm_servers import ENVIRONMENT, EXAMPLES, serving
 
@@ -102,6 +103,98 @@ def children(parent: int, name: str) -> list[int]:
     )
     rows = [line.split(None, 1) for line in found.stdout.splitlines()]
     return [int(pid) for pid, title in rows if title.startswith(name)]
+
+
+CORPUS = Path(__file__).parents[5] / "shared" / "corpus"
+KSERVE = """
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata:
+  name: tiny
+spec:
+  predictor:
+    model:
+      modelFormat:
+        name: vLLM
+      runtime: kserve-vllmserver
+      args: [--max-model-len=256, --dtype=float32, --enforce-eager]
+      storageUri: file://./model
+"""
+OME = """
+apiVersion: ome.io/v1beta1
+kind: ClusterBaseModel
+metadata:
+  name: tiny
+spec:
+  modelFormat: {name: safetensors, version: "1.0.0"}
+  modelFramework: {name: transformers, version: "4.45.0.dev0"}
+  modelArchitecture: LlamaForCausalLM
+  modelParameterSize: 1B
+  storage: {storageUri: "file://./model", path: /mnt/data/models/tiny}
+---
+apiVersion: ome.io/v1beta1
+kind: InferenceService
+metadata:
+  name: tiny
+spec:
+  model: {name: tiny}
+  runtime: {name: vllm-llama-3-2-1b-instruct}
+  engine: {minReplicas: 1, maxReplicas: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("runtime", "other", "service", "name"),
+    [
+        # What the tiny model or this machine has otherwise: an image's name that is filled in, and the context.
+        (
+            "kserve-runtimes/config__runtimes__kserve-vllmserver.yaml",
+            ("vllmserver:replace", "vllm/vllm-openai:v0.9.2"),
+            KSERVE,
+            "tiny",
+        ),
+        (
+            "ome-catalogue/config__runtimes__vllm__llama-3-2-1b-instruct-rt.yaml",
+            ('"131072"', '"8192"'),
+            OME,
+            "vllm-model",
+        ),
+    ],
+    ids=["kserve", "ome"],
+)
+def test_a_published_runtime_is_started_and_answers(
+    tiny: Path, tmp_path: Path, runtime: str, other: tuple[str, str], service: str, name: str
+) -> None:
+    if not CORPUS.exists():
+        pytest.skip("the published manifests are not beside the checkout (../shared)")
+    from servery.state import State
+
+    published = (CORPUS / runtime).read_text()
+    assert other[0] in published
+    shutil.copytree(tiny, tmp_path / "model")
+    manifest, state = tmp_path / "service.yaml", tmp_path / "state"
+    manifest.write_text(f"{published.replace(*other)}\n---{service}")
+    up = command("up", "-f", manifest, "--detach", "--port", "0", "--state-dir", state)
+    try:
+        assert up.returncode == 0, up.stderr
+        told = {"model": name, "prompt": "The cat sat", "max_tokens": 8, "temperature": 0}
+        url = State(state).platform().url
+        answer = httpx.post(f"{url}/v1/completions", json=told, headers={"Host": "tiny.default.localhost"}, timeout=120)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["usage"]["completion_tokens"] == 8
+    finally:
+        command("down", "--state-dir", state)
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "servery.main", *map(str, arguments)],
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
 
 
 def test_the_example_answers(tiny: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Models that speak, or play: a sound for each text.
+"""Models that speak: a sound for each text.
 
 Source: transformers' pipeline ``text-to-audio``: what each model reads, and at what rate it answers; OpenAI API reference,
 "Create speech".
@@ -27,13 +27,11 @@ from servery_runtime_huggingface.model.parameters import number, whole, word
 from servery_runtime_huggingface.model.perceiving import Perceiver, tensor
 from servery_runtime_huggingface.model.sounds import file_of
 
-_WRITERS = frozenset({"musicgen"})
-"""Models that write a sound token by token; VITS computes it at once."""
 _VITS = "vits"
 _SLOWEST, _FASTEST = 0.25, 4.0
 
 _drawing = threading.Lock()
-"""These models draw from the process's own numbers."""
+"""The model draws from the process's own numbers."""
 
 
 class Speaker(Perceiver):
@@ -44,15 +42,12 @@ class Speaker(Perceiver):
 
     def __init__(self, source: Source) -> None:
         kind = source.config.model_type
-        if kind != _VITS and kind not in _WRITERS:
-            known = ", ".join(sorted([_VITS, *_WRITERS]))
-            raise LoadError(f"{source.place}: model type {kind!r}: this runtime speaks with: {known}")
+        if kind != _VITS:
+            raise LoadError(f"{source.place}: model type {kind!r}: this runtime speaks with: {_VITS}")
         super().__init__(source)
-        self._is_vits = kind == _VITS
         self._tokenizer = source.tokenizer
-        codec = self._model.config if self._is_vits else self._model.config.audio_encoder
-        self._rate: int = codec.sampling_rate
-        self._voices = max(1, self._model.config.num_speakers) if self._is_vits else 1
+        self._rate: int = self._model.config.sampling_rate
+        self._voices: int = self._model.config.num_speakers
         try:
             # What turns letters to sounds may be a library that is not there.
             self._tokenizer("a")
@@ -78,16 +73,12 @@ class Speaker(Perceiver):
         """Return what the model is told beside a text.
 
         Raises:
-            InputError: It has no such voice, or speed.
+            InputError: It has no such voice, or the speed is out of bounds.
         """
         speed = number(parameters, "speed", 1, least=_SLOWEST, most=_FASTEST)
-        if not self._is_vits:
-            if speed != 1:
-                raise InputError(f"parameter 'speed': this model, {self._model.config.model_type}, has one")
-            return {}
         self._model.speaking_rate = self._model.config.speaking_rate * speed
         voice = word(parameters, "voice", "")
-        if self._voices == 1:
+        if self._voices <= 1:
             # OpenAI's clients must name one; the only one goes by any name.
             return {}
         if voice and not (voice.isascii() and voice.isdigit() and int(voice) < self._voices):
@@ -100,9 +91,7 @@ class Speaker(Perceiver):
         if not read["input_ids"].shape[1]:
             raise InputError(f"row {row}: nothing of the text can be spoken; the model knows none of its characters")
         given = self._placed({name: read[name] for name in ("input_ids", "attention_mask")})
-        found = self._model(**given, **options).waveform if self._is_vits else self._model.generate(**given)
-        # Of several channels the first: speech has one.
-        wave = found.reshape(-1, found.shape[-1])[0].float().cpu().numpy()
+        wave = self._model(**given, **options).waveform[0].float().cpu().numpy()
         if not np.isfinite(wave).all():
             raise InputError(f"row {row}: the model's sound is no number; try another text or seed")
         return wave
