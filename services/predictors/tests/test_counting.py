@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from batches import ask
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client import Histogram as TheirHistogram
+from servery_predictor.batching.loop import Batcher
 from servery_predictor.counting import Counter, Gauge, Histogram, Shelves
 from servery_predictor.metrics import Metrics
+from servery_sdk.protocol import InferRequest, InferResponse, RequestError
 
 LABELS = st.sampled_from(["a", "b", "c\nd", 'é"'])
 
@@ -137,3 +142,22 @@ def test_the_names_that_people_graph_say_the_same() -> None:
         "ts_inference_latency_microseconds": 1_000_000,
         "ts_queue_latency_microseconds": 500_000,
     }
+
+
+async def test_a_batchs_requests_are_counted_by_how_each_ended() -> None:
+    metrics = Metrics(CollectorRegistry())
+    with ThreadPoolExecutor(1) as executor:
+        batcher = Batcher(
+            _halves, executor=executor, on_call=lambda tickets, called: metrics.answered_all(tickets, called.outcomes)
+        )
+        answers = [batcher.submit(ask(number)) for number in (1, 0, 2, 3)]
+        answers.pop().cancel()
+        await asyncio.gather(*answers, return_exceptions=True)
+    assert metrics.requests.read() == {("m", "", "INVALID_ARGUMENT"): [1], ("m", "", "OK"): [2]}
+    assert sum(metrics.request_seconds.read()["m", ""][:-1]) == 3
+
+
+def _halves(request: InferRequest) -> InferResponse:
+    if 0 in request.inputs[0].data:
+        raise RequestError("0 has no inverse")
+    return InferResponse("m", request.inputs)

@@ -8,7 +8,7 @@ import gc
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
-from servery_http.messages import Later, Request
+from servery_http.messages import Pending, Request
 from servery_predictor.dataplane import DataPlane
 from servery_predictor.rest import HotRoutes
 from servery_predictor.server import Predictor
@@ -30,7 +30,7 @@ async def by_rest(plane: DataPlane) -> None:
     handler = HotRoutes(plane)("POST", "/v1/models/iris:predict")
     assert handler is not None
     answer = handler(Request("POST", "/v1/models/iris:predict", b"", [], BODY))
-    assert isinstance(answer, Later)
+    assert isinstance(answer, Pending)
     assert (await answer).status == 200
 
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from batches import HeldExecutor, ask, numbers
@@ -50,6 +51,18 @@ async def test_what_comes_while_the_model_computes_goes_as_one(executor: HeldExe
     assert [numbers(await other) for other in others] == [[4, 6], [8]]
     assert model.calls == [[1], [2, 3, 4]]
     assert [(await answer).id for answer in (first, *others)] == ["one", None, "four"]
+
+
+async def test_outputs_that_are_not_there_are_told_to_each_without_asking_again(
+    executor: HeldExecutor, model: Doubling
+) -> None:
+    batcher = Batcher(model, executor=executor)
+    answers = [batcher.submit(replace(ask(number), outputs=("z",))) for number in (1, 2)]
+    await turn()
+    executor.release()
+    for outcome in await asyncio.gather(*answers, return_exceptions=True):
+        assert str(outcome) == "model 'm' has no output z; it has: y"
+    assert model.calls == [[1, 2]]
 
 
 async def test_different_inputs_are_never_merged(executor: HeldExecutor, model: Doubling) -> None:
