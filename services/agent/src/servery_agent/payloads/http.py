@@ -175,7 +175,7 @@ class _Post:
         if len(self._pieces) < _SAID_BYTES:
             self._pieces.append(piece[:_SAID_BYTES])
 
-    def on_answer_end(self) -> None:
+    def on_answer_end(self, trailers: bytes = b"") -> None:
         self._finish(b"".join(self._pieces))
 
     def on_lost(self, upstream: Upstream, why: str) -> None:
