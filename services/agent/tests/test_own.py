@@ -59,7 +59,7 @@ async def test_stats_say_what_the_metrics_say(behind: Behind) -> None:
             assert len(stats.requests.seconds.counts) == len(stats.requests.seconds.bounds) + 1
             assert (stats.inflight, stats.queue) == (0, 0)
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await channel.unary_unary("/servery.agent.v1.Agent/None")(b"", timeout=PATIENCE_SECONDS)
+                await channel.unary_unary("/servery.agent.v1.Agent/None", bytes, bytes)(b"", timeout=PATIENCE_SECONDS)
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
         status, said = await command(running, "stats")
         assert (status, json.loads(said)["requests"]["by_code"]) == (0, {"200": "2"})
