@@ -88,7 +88,7 @@ async def test_what_is_loaded_and_unloaded_is_told_at_once(
     has_index: bool, site: Site, repository: V2Repository
 ) -> None:
     site.has_index = has_index
-    async with contextlib.aclosing(repository.watch()) as told:  # type: ignore[type-var]  # a generator, in fact
+    async with contextlib.aclosing(repository.watch()) as told:
         assert await anext(told) == {}
         await repository.load("red", "1")
         assert await anext(told) == loaded(red="1")
@@ -122,7 +122,7 @@ async def test_load_during_a_look_is_not_forgotten(has_index: bool, site: Site, 
     site.has_index = has_index
     await repository.load("first", "1")
     site.may_look.clear()
-    async with contextlib.aclosing(repository.watch()) as told:  # type: ignore[type-var]  # a generator, in fact
+    async with contextlib.aclosing(repository.watch()) as told:
         looking = asyncio.ensure_future(anext(told))
         await site.looked.get()
         await repository.load("red", "1")
