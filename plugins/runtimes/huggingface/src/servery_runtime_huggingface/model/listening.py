@@ -62,7 +62,7 @@ class Ear:
             self._is_given_up.set()
 
 
-class Teller(BaseStreamer):
+class Teller(BaseStreamer):  # type: ignore[misc]  # an extra: mypy does not read it
     """Writes the tokens of one row as ``generate`` chooses them.
 
     Whisper hears a sound window by window, and what it wrote behind a window's last pair of moments it hears again, unless
