@@ -209,8 +209,7 @@ def turn(subject: Subject, lua: Path, connections: int, seconds: float) -> Turn:
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
     if subject.process.poll() is not None:
         raise RuntimeError(f"port {subject.port}, {subject.process.args}: it ended with {subject.process.returncode}")
-    # A machine may give a process less than a tick, which counts as none: its rate is then at least this.
-    used = max(subject.cpu_seconds() - before, 1 / TICKS)
+    used = subject.cpu_seconds() - before
     more, within = subject.batched()
     asked = int(re.search(r"(\d+) requests in", said)[1])  # type: ignore[index]
     if not asked:
