@@ -1,7 +1,8 @@
 """Metrics of several programs as one page: families together, series apart, no number read.
 
 Source: Prometheus' text format 0.0.4; what KServe's qpext does for a container and Knative's queue-proxy, which says a
-family of both twice.
+family of both twice. ``prometheus_client`` reads and writes pages, too, but calls each counter ``_total``, which Knative's
+are not: dashboards would lose them.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ class Settings(BaseSettings):
     log_dead_letter_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
     """Of events that the sink refused for good, kept there too; the oldest go."""
 
-    log_queue_bytes: int = Field(default=32 * 1024 * 1024, ge=0)
+    log_queue_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
     """Of events in memory on their way to that folder; what is more is dropped, and counted."""
 
     @property

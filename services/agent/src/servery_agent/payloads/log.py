@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _RESTART_SECONDS = (0.1, 10.0)
 _KILLED_SECONDS = 1.0
+_GROWN_SECONDS = 0.02
+"""Between words that the spool has grown: to wake the other process costs requests their turn."""
 
 
 class PayloadLog:
@@ -51,6 +53,7 @@ class PayloadLog:
         self.capture = Capture(selection_of(settings), self.records)
         self._child: asyncio.subprocess.Process | None = None
         self._supervising: asyncio.Task[None] | None = None
+        self._is_told_soon = False
         self.restarts = 0
 
     def _count_what_was_lost(self) -> None:
@@ -97,13 +100,17 @@ class PayloadLog:
 
     def _on_written(self) -> None:
         # The spool's thread; a loop that is closed needs no word.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._tell, GROWN)
+        if not self._is_told_soon:
+            self._is_told_soon = True
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._loop.call_later, _GROWN_SECONDS, self._tell_grown)
 
-    def _tell(self, word: bytes) -> None:
+    def _tell_grown(self) -> None:
+        # What is written from now on is told of again.
+        self._is_told_soon = False
         stdin = None if self._child is None else self._child.stdin
         if stdin is not None and not stdin.is_closing() and stdin.transport.get_write_buffer_size() == 0:
-            stdin.write(word)
+            stdin.write(GROWN)
 
     async def stop(self, seconds: float) -> None:
         """Write what is left, and deliver for so long; what is not delivered stays on disk."""

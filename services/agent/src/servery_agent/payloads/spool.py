@@ -135,7 +135,7 @@ class Spool:
                     spare.rename(path)
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._written_bytes = 0
-            size = _write_all(self._file, [head_of_block(pieces, first, count), *pieces])
+            size = _write_all(self._file, pieces, first, count)
         except OSError as error:
             logger.warning("the payload log cannot be written, events are dropped", extra={"reason": str(error)})
             self._ledger.add(Count.DROPPED_DISK, count)
@@ -153,11 +153,12 @@ class Spool:
             self._file = -1
 
 
-def _write_all(file: int, pieces: list[bytes]) -> int:
-    """Return the bytes that were written, which are all. Short pieces are joined; long ones need not be copied for that."""
-    total = sum(map(len, pieces))
-    if total < LONG_BYTES * len(pieces):
+def _write_all(file: int, pieces: list[bytes], first: int, count: int) -> int:
+    """Write a block; return its bytes. Short pieces are joined first; long ones need not be copied for that."""
+    if sum(map(len, pieces)) < LONG_BYTES * len(pieces):
+        # Before the checksum, too: requests wait for the interpreter as long as this looks at pieces one by one.
         pieces = [b"".join(pieces)]
+    pieces = [head_of_block(pieces, first, count), *pieces]
     for at in range(0, len(pieces), _PIECES):
         some = pieces[at : at + _PIECES]
         written = os.writev(file, some)
@@ -165,7 +166,7 @@ def _write_all(file: int, pieces: list[bytes]) -> int:
             left = memoryview(b"".join(some))[written:]
             while left:
                 left = left[os.write(file, left) :]
-    return total
+    return sum(map(len, pieces))
 
 
 def _cuts(batch: Batch) -> list[int]:
