@@ -40,6 +40,8 @@ _LOOK_SECONDS = 0.2
 _STARTS = 3
 _LINES = 100
 _RESTRICTED = "health,metadata,inference,shared-memory,model-config,model-repository,statistics,trace,logging"
+_SAID_SECONDS = 1.0
+"""That a complaint of its log may take to be read."""
 _LEVELS = {"E": logging.ERROR, "F": logging.ERROR, "W": logging.WARNING, "I": logging.DEBUG, "V": logging.DEBUG}
 _LINE = re.compile(r"([EFWIV])\d{4} [\d:.]+ \d+ \S+\] ?(.*)")
 _LIBRARY = re.compile(r"error while loading shared libraries: ([^:]+):")
@@ -159,8 +161,19 @@ class Running:
 
     def said(self) -> tuple[str, ...]:
         """Return the last complaints, or the last lines where there are none."""
-        complaints = [line for line in self._lines if line[:1] in "EF" and _LINE.match(line)]
-        return tuple(_words(line) for line in (complaints or list(self._lines))[-5:])
+        return tuple((self._complaints() or [_words(line) for line in self._lines])[-5:])
+
+    def said_since(self, before: Sequence[str]) -> list[str]:
+        """Return the complaints beyond ``before``, which may be read a moment after the answer that they explain."""
+        until = time.monotonic() + _SAID_SECONDS
+        while (
+            not (new := [said for said in self._complaints()[-5:] if said not in before]) and time.monotonic() < until
+        ):
+            time.sleep(_SAID_SECONDS / 50)
+        return new
+
+    def _complaints(self) -> list[str]:
+        return [_words(line) for line in list(self._lines) if line[:1] in "EF" and _LINE.match(line)]
 
     def stop(self) -> None:
         """End it, and wait until models are finalized."""

@@ -109,7 +109,7 @@ class Server:
             running.stub.RepositoryModelLoad(asked, metadata=running.key)
         except grpc.RpcError as error:
             # What is wrong with a configuration is said in the log alone.
-            logged = [line for line in running.said() if line not in before and line not in _details(error)]
+            logged = [line for line in running.said_since(before) if line not in _details(error)]
             raise LoadError(f"model {model!r}: tritonserver: {' | '.join([_details(error), *logged])}") from error
 
     def unload(self, model: str, owner: object) -> None:
