@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,6 +14,7 @@ from typing import Any
 import grpc
 import joblib
 import pytest
+from agents import free_ports
 from servery_http.client import Client, ConnectFailed
 from servery_sdk.protos.servery.control.v1 import control_pb2 as control
 from servery_sdk.protos.servery.control.v1 import control_pb2_grpc as control_stubs
@@ -24,14 +23,6 @@ from sklearn.dummy import DummyClassifier
 PATIENCE_SECONDS = 60
 SOON_SECONDS = 2.0
 ROWS = {"instances": [[1.0]]}
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @pytest.fixture(scope="module")

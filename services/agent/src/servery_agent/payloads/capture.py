@@ -144,20 +144,16 @@ class Capture:
             seen = self._heads[head]
         except KeyError:
             seen = self._see(head)
-        if seen is None:
-            return None
-        identified = seen.identified or self.new_id()
-        if not (self._wants_all or self._is_in_sample(identified)):
-            return None
-        return Exchange(self, identified, seen, is_new=seen.identified is None)
+        return None if seen is None else self._sampled(seen)
 
     def watch_call(self, fields: Fields) -> Exchange | None:
         """Return who watches a call by HTTP/2; likewise."""
         path = (first(fields, b":path") or b"").partition(b"?")[0].decode("latin-1")
         is_health = path.startswith(_HEALTH)
         seen = None if is_health or first(fields, b"k-network-probe") is not None else self.seen(path, list(fields))
-        if seen is None:
-            return None
+        return None if seen is None else self._sampled(seen)
+
+    def _sampled(self, seen: _Seen) -> Exchange | None:
         identified = seen.identified or self.new_id()
         if not (self._wants_all or self._is_in_sample(identified)):
             return None
