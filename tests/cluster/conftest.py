@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import yaml
+from clusters import until
 from servery_kube.client import KubeClient, connect
 from servery_sdk import kinds, plugins
 from servery_sdk.manifests import CLUSTER, Kind, Manifest, ObjectRef
@@ -142,11 +143,3 @@ async def namespace(admin: KubeClient) -> AsyncIterator[str]:
 def overlay(api_server: servers.ApiServer, crds: None) -> None:  # type: ignore[name-defined]
     """The raw overlay, applied as a user does it."""
     api_server.apply_kustomization(HERE.parents[1] / "deploy" / "kustomize" / "overlays" / "raw")
-
-
-async def until(check, *, seconds: float = 30.0):  # type: ignore[no-untyped-def]
-    """Return what ``check`` returns once that is truthy."""
-    async with asyncio.timeout(seconds):
-        while not (found := await check()):  # noqa: ASYNC110  # another process changes it
-            await asyncio.sleep(0.05)
-    return found

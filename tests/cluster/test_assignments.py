@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from clusters import until
 from servery_agent.puller.assignments import Assignment
 from servery_agent.puller.control import Control, Pod
 from servery_agent.puller.decider import State, Told
@@ -21,7 +21,6 @@ from servery_controller.planning import PlanningSettings
 from servery_controller.settings import load
 from servery_controller.telling import serving
 from servery_kube.client import KubeClient, connect
-from servery_kube.port import NotFound
 from servery_sdk import kinds, plugins
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
 
@@ -30,15 +29,6 @@ AUDIENCE = "servery-controller"
 SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
 MODEL = Kind("serving.kserve.io/v1alpha1", "TrainedModel", "trainedmodels")
 MakeToken = Callable[..., str]
-
-
-async def until(check: Callable[[], Any], *, seconds: float = 30.0) -> Any:
-    async with asyncio.timeout(seconds):
-        while True:
-            with contextlib.suppress(NotFound):
-                if found := await check():
-                    return found
-            await asyncio.sleep(0.05)
 
 
 async def make_pod(admin: KubeClient, namespace: str, name: str, spec: Manifest | None = None) -> None:

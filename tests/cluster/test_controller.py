@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from clusters import until
 from servery_controller.controller import Controller
 from servery_controller.planning import PlanningSettings
 from servery_kube.client import KubeClient, connect
@@ -31,15 +32,6 @@ def service(namespace: str, name: str = "iris", **predictor: Any) -> Manifest:
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"predictor": {"model": model, **predictor}},
     }
-
-
-async def until(check, *, seconds: float = 30.0):  # type: ignore[no-untyped-def]
-    async with asyncio.timeout(seconds):
-        while True:
-            with contextlib.suppress(NotFound):
-                if (found := await check()) is not None and found is not False:
-                    return found
-            await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager

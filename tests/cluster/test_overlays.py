@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clusters import until
 from servery_controller import controller as controlling
 from servery_controller import render
 from servery_controller.controller import Controller
@@ -71,15 +71,6 @@ def kind_of(manifest: Manifest) -> Kind:
     owner = render.dialect_of(manifest, INSTALLED) or render.model_dialect_of(manifest, INSTALLED)
     assert owner is not None
     return owner[1]
-
-
-async def until(check: Callable[[], Any], *, seconds: float = 30.0) -> Any:
-    async with asyncio.timeout(seconds):
-        while True:
-            with contextlib.suppress(NotFound):
-                if found := await check():
-                    return found
-            await asyncio.sleep(0.05)
 
 
 @pytest.fixture
