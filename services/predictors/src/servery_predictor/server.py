@@ -201,14 +201,14 @@ class Predictor:
         await self.repository.load_all(without=without)
 
     async def listen(self) -> None:
-        """Accept requests."""
+        """Accept requests; REST last, whose port probes ask: who hears that it is ready may call any other."""
         self.plane.offered.open()
-        for server in (self.http, *self.doors):
-            await server.start()
-        for door in self.rpc_doors:
-            await door.start()
         if self.grpc is not None:
             await self.grpc.start()
+        for rpc_door in self.rpc_doors:
+            await rpc_door.start()
+        for server in (*self.doors, self.http):
+            await server.start()
 
     async def stop(self) -> None:
         """Say not ready, finish what is in flight, unload."""
