@@ -199,7 +199,7 @@ def _told_agent(arguments: list[str], pod: Manifest, runtimes: tuple[Runtime, ..
     """Yield an agent's arguments; a server that stands in for another tells its metrics where it answers."""
     flags = dict(pairwise(arguments))
     port = flags.get("--component-port")
-    listening = [found for found in pod["spec"]["containers"] if port in map(str, _ports(found))]
+    listening = [found for found in pod["spec"]["containers"] if port in _ports(found)]
     image = str((listening or pod["spec"]["containers"])[0].get("image", ""))
     runtime = standing_in(image, runtimes)
     told = {}
@@ -211,8 +211,8 @@ def _told_agent(arguments: list[str], pod: Manifest, runtimes: tuple[Runtime, ..
         before = argument
 
 
-def _ports(container: Manifest) -> Iterator[int]:
-    return (port["containerPort"] for port in container.get("ports") or ())
+def _ports(container: Manifest) -> list[str]:
+    return [str(port["containerPort"]) for port in container.get("ports") or ()]
 
 
 def _directories(pod: Manifest, container: Manifest, sandbox: Sandbox) -> Iterator[tuple[str, Path]]:
