@@ -52,6 +52,8 @@ def agent(
     args += ["--component-port", str(port), *_grpc_port(main)]
     if component.merges_metrics:
         args += ["--metrics-port", str(METRICS_PORT), *_told_metrics(component, selection, port)]
+        if models is not None:
+            args += ["--storage-metrics-port", str(held.DAEMON_METRICS_PORT)]
     made: dict[str, Json] = {
         "name": AGENT,
         "image": settings.agent_image,
