@@ -150,6 +150,19 @@ def test_flags_of_a_foreign_program_are_those_of_the_one_that_stands_in(containe
 
 
 @pytest.mark.parametrize(
+    ("image", "told"), [("acme/server:1", ("8080", "/metrics")), ("servery/predictor-acme:1", ("8002", "/own"))]
+)
+def test_agent_asks_what_stands_in_for_its_metrics_where_it_answers(image: str, told: tuple[str, str]) -> None:
+    flags = ["--component-port", "8080", "--component-metrics-port", "8002", "--component-metrics-path", "/own"]
+    agent = {"name": "agent", "image": "servery/agent:1", "args": flags}
+    beside = {"name": "beside", "image": "acme/other:1"}
+    main = {"name": "main", "image": image, "ports": [{"containerPort": 8080}]}
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [beside, main, agent]}}
+    arguments = localize(pod, agent, SANDBOX, [FOREIGN], GIVEN, DOORS).arguments
+    assert (arguments[6], arguments[8]) == told
+
+
+@pytest.mark.parametrize(
     ("said", "found"),
     [
         ("--predictor_host=iris-predictor.demo", "--predictor_host=127.0.0.1:4001"),
