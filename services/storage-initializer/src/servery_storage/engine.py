@@ -33,6 +33,7 @@ from servery_storage.archive import is_archive, unpack
 from servery_storage.assembly import Assembly
 from servery_storage.backoff import delay_seconds
 from servery_storage.cache import Cache
+from servery_storage.garbage import seldom_collected
 from servery_storage.layers import unpack_layers
 from servery_storage.lock import held
 from servery_storage.mover import Mover
@@ -100,6 +101,10 @@ class Engine:
         Raises:
             FetchFailed: It could not be done; ``target`` holds nothing of it.
         """
+        with seldom_collected():
+            await self._fetch(source, target, progress, patterns)
+
+    async def _fetch(self, source: str, target: Path, progress: Progress, patterns: Patterns) -> None:
         try:
             uri = StorageUri.parse(source)
             uri, provider = await self._resolved(uri, progress)
