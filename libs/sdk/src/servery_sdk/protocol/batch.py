@@ -44,6 +44,8 @@ def likeness(request: InferRequest) -> Hashable:
     """Return what requests with rows must have equal to be merged: model, version, outputs, parameters, and each input's
     name, datatype, item shape and parameters.
     """
+    if request.likeness is not None:
+        return request.likeness
     return (
         request.model,
         request.version,
