@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_requests import SHAPES, assert_same, requests
+from drawn_requests import NAMES, SHAPES, assert_same, requests, tensors
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -144,3 +144,25 @@ def test_v2_tensors_that_contradict_themselves_are_a_request_error(inputs: list[
         assert all(
             list(tensor.data.shape) == given["shape"] for tensor, given in zip(decoded.inputs, inputs, strict=True)
         )
+
+
+@given(st.data())
+def test_v2_answer_of_one_output_is_what_it_would_be_among_others(data: st.DataObject) -> None:
+    request = data.draw(requests())
+    output = data.draw(tensors(data.draw(NAMES)))
+    version, binary = data.draw(st.none() | NAMES), data.draw(st.booleans())
+    asked = replace(request, parameters={v2.BINARY_OUTPUTS: binary})
+    alone = v2.encode_response(InferResponse("m", (output,), version), asked)
+    # With a second output it is written as a whole, tensor by tensor.
+    other = Tensor("other" + output.name, np.zeros(1), Datatype.FP64)
+    both = v2.encode_response(
+        InferResponse("m", (output, other), version),
+        replace(asked, parameters={v2.BINARY_OUTPUT: {output.name: binary}}),
+    )
+    wanted = json.loads(both.body[: both.json_length])
+    del wanted["outputs"][1]
+    assert list(json.loads(alone.body[: alone.json_length])["outputs"][0]) == list(wanted["outputs"][0])
+    assert json.loads(alone.body[: alone.json_length]) == wanted
+    assert (alone.json_length is None) == (both.json_length is None)
+    if both.json_length is not None:
+        assert alone.body[alone.json_length :] == both.body[both.json_length :]

@@ -26,6 +26,10 @@ class Merged:
 
 def rows(request: InferRequest) -> int | None:
     """Return the rows of ``request``, or None where its inputs have no common batch axis."""
+    if len(request.inputs) == 1:
+        # What most have.
+        shape = request.inputs[0].data.shape
+        return shape[0] if shape else None
     first: int | None = None
     for tensor in request.inputs:
         shape = tensor.data.shape
