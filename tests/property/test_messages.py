@@ -134,3 +134,12 @@ def test_answer_is_written_as_any_other(request: InferRequest, data: st.DataObje
 def test_answer_of_any_length_is_written_as_any_other(rows: int, raw: bool) -> None:
     response = InferResponse("m", (Tensor("o", np.arange(rows), Datatype.INT64),))
     assert encode_response(response, raw=raw) == grpc.encode_response(response, raw=raw).SerializeToString()
+
+
+@pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])
+def test_text_that_has_the_bytes_of_the_numbers_is_not_taken_for_them(raw: bool) -> None:
+    decoder = Messages()
+    numbers = Tensor("x", np.frombuffer(b"aaaaaaaa", "<f8"), Datatype.FP64)
+    for number in ("aaaaaaaa", "aaaaaaaa", "bbbbbbbb"):
+        message = grpc.encode_request(InferRequest("m", (numbers,), None, number), raw=raw).SerializeToString()
+        assert_equal(decoder.decode(message), alone(message))
