@@ -129,7 +129,7 @@ class Engine:
         wish.target.parent.mkdir(parents=True, exist_ok=True)
         record = Record.path(wish.source, wish.target)
         staging = Staging(wish.source, wish.target)
-        async with held(staging.directory):
+        async with held(staging.directory) as staging.lock:
             earlier = Record.read(record)
             if earlier is not None and earlier.still_holds(kept, wish.target):
                 staging.remove()

@@ -1,0 +1,180 @@
+"""What a process of the crew does: asks for small objects one after the other, several on their way at once, and writes them.
+
+Started by ``crew``. It knows no provider, no retries and no sums of a source: whatever is
+not a whole object's plain answer ends it, and the threads of the process that started it do what is left. One thread on
+several connections: the next requests are with the server while one answer is read, and nobody waits for a lock. ADR 35.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+from servery_sdk.digests import DigestAlgorithm, hasher
+from servery_sdk.errors import ServeryError, Transient
+from servery_sdk.storage import Tls
+
+from servery_storage.wire import Answer, Origin, Wire, WireStale
+
+LARGEST_BYTES = 1024**2
+"""What is small."""
+MESSAGE_BYTES = 1024**2
+IN_FLIGHT = 4
+ANSWERS = 16
+"""At most so many in a message."""
+PATIENCE_SECONDS = 5.0
+"""For one small object: the threads have as much as the settings say."""
+
+
+class Task(NamedTuple):
+    """One object: what of ``origin`` it is, by which headers, and where it goes."""
+
+    number: int
+    path: str
+    target: str
+    headers: dict[str, str]
+    size_bytes: int
+    algorithm: str
+
+
+class Brought(NamedTuple):
+    """What came of a task: the answer's headers, and the sum by the task's algorithm."""
+
+    number: int
+    headers: dict[str, str]
+    algorithm: str
+    sum: str
+
+
+class Hand:
+    """Brings what is told on ``channel`` until that ends."""
+
+    def __init__(self, channel: socket.socket, origin: Origin) -> None:
+        self._channel, self._origin = channel, origin
+        self._buffer = memoryview(bytearray(LARGEST_BYTES + 1))
+        self._free: list[Wire] = []
+        self._todo: deque[Task] = deque()
+        self._asked: deque[tuple[Task, Wire]] = deque()
+        self._brought: list[Brought] = []
+        self._parent = os.getppid()
+
+    def run(self) -> None:
+        """Return when nothing more is wanted.
+
+        Raises:
+            ServeryError, OSError: One is not as simple as that. Those before it are told.
+        """
+        try:
+            while self._fill():
+                task, wire = self._asked.popleft()
+                self._brought.append(self._bring(task, wire))
+                if len(self._brought) == ANSWERS:
+                    self._tell()
+        finally:
+            self._tell()
+
+    def _fill(self) -> bool:
+        """Ask for as many as may be on their way; return whether there is one."""
+        while len(self._asked) < IN_FLIGHT and (self._todo or self._hear()):
+            if os.getppid() != self._parent:
+                return False  # Nobody would know of it.
+            task = self._todo.popleft()
+            wire = self._free.pop() if self._free else self._connected()
+            try:
+                wire.ask(task.target, task.headers)
+            except WireStale:
+                wire.close()
+                wire = self._connected()
+                wire.ask(task.target, task.headers)
+            self._asked.append((task, wire))
+        return bool(self._asked)
+
+    def _hear(self) -> bool:
+        """Take the next tasks; wait for them where there is nothing else to do."""
+        if not self._asked:
+            self._tell()
+        try:
+            heard = self._channel.recv(MESSAGE_BYTES, socket.MSG_DONTWAIT if self._asked else 0)
+        except BlockingIOError:
+            return False
+        self._todo.extend(Task(*task) for task in json.loads(heard or b"[]"))
+        return bool(heard)
+
+    def _bring(self, task: Task, wire: Wire) -> Brought:
+        until = time.monotonic() + PATIENCE_SECONDS
+        try:
+            answer = wire.answered()
+        except WireStale:
+            wire.close()
+            wire = self._connected()
+            wire.ask(task.target, task.headers)
+            answer = wire.answered()
+        if answer.status != 200 or answer.length not in {None, task.size_bytes}:  # noqa: PLR2004  # no import for it
+            raise Transient(f"{task.target}: the answer is {answer.status}, of {answer.length} bytes")
+        body = self._read(task, answer, until)
+        self._write(task.path, body)
+        taken = b""
+        if task.algorithm:
+            summed = hasher(DigestAlgorithm(task.algorithm))
+            summed.update(body)
+            taken = summed.digest()
+        if answer.is_read:
+            self._free.append(wire)
+        else:
+            wire.close()
+        return Brought(task.number, answer.headers, task.algorithm, taken.hex())
+
+    def _read(self, task: Task, answer: Answer, until: float) -> memoryview:
+        at = 0
+        while count := answer.readinto(self._buffer[at : task.size_bytes + 1]):
+            at += count
+            if at > task.size_bytes or time.monotonic() > until:
+                break
+        if at != task.size_bytes:
+            raise Transient(f"{task.target}: {at} of {task.size_bytes} bytes came")
+        return self._buffer[:at]
+
+    def _write(self, path: str, body: memoryview) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            descriptor = os.open(path, flags, 0o644)
+        except FileExistsError:
+            os.unlink(path)
+            descriptor = os.open(path, flags, 0o644)
+        try:
+            while body:
+                body = body[os.write(descriptor, body) :]
+        finally:
+            os.close(descriptor)
+
+    def _connected(self) -> Wire:
+        return Wire(self._origin, timeout_seconds=PATIENCE_SECONDS)
+
+    def _tell(self) -> None:
+        if self._brought:
+            self._channel.sendall(json.dumps(self._brought).encode())
+            self._brought.clear()
+
+
+def main() -> None:
+    """Be a hand: the arguments are the channel's descriptor, and who is spoken to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to all; the channel ends when we shall.
+    number, told = sys.argv[1:]
+    scheme, host, port, verify, *files = json.loads(told)
+    paths = [Path(file) if file else None for file in files]
+    tls = Tls(verify=verify, ca_file=paths[0], certificate_file=paths[1], key_file=paths[2])
+    with socket.socket(fileno=int(number)) as channel:
+        try:
+            Hand(channel, Origin(scheme, host, port, tls)).run()
+        except BrokenPipeError:
+            return  # Who started us has ended.
+        except (ServeryError, OSError) as error:
+            channel.sendall(json.dumps(str(error)).encode())
+
