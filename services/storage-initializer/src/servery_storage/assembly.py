@@ -41,6 +41,7 @@ class Assembly:
         self.missing = missing
         self._path = path
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._descriptor = -1
         self._restart(missing)
 
@@ -76,11 +77,16 @@ class Assembly:
             return os.open(self._path, _NEW, 0o644)
 
     def write(self, view: memoryview, at: int) -> None:
-        """Write at an offset. Of a single piece this comes in order, and is summed."""
+        """Write at an offset. Of a single piece this comes in order, and is summed.
+
+        The pieces' threads take turns: the kernel lets one of them write to a file, and the others burn a processor each
+        while they ask whether it is done.
+        """
         if len(self.pieces) == 1 and self._hasher is not None:
             self._hasher.update(view)
         while view:
-            written = os.pwrite(self._descriptor, view, at)
+            with self._turn:
+                written = os.pwrite(self._descriptor, view, at)
             view, at = view[written:], at + written
 
     def begin_again(self) -> None:
