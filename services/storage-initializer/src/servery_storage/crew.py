@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,8 +17,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from servery_sdk.digests import Digest, DigestAlgorithm, digest_of
 from servery_sdk.errors import ServeryError, Transient
@@ -46,7 +45,7 @@ def is_small(piece: Piece) -> bool:
     return piece.is_whole and 0 < (piece.size_bytes or 0) <= LARGEST_BYTES
 
 
-def hands(settings: Settings, count: int) -> int:
+def size_of(settings: Settings, count: int) -> int:
     """Return how many processes bring ``count`` small objects. A bound on bytes is of one process, and needs no second."""
     if count < LEAST_OBJECTS or settings.max_bytes_per_second:
         return 0
@@ -54,8 +53,43 @@ def hands(settings: Settings, count: int) -> int:
     return min(settings.max_processes, cores, settings.max_connections // IN_FLIGHT) if cores > 1 else 0
 
 
+class Crew:
+    """Processes that wait for what to bring: a process of few imports, and forks of it. ``close`` is for who uses them."""
+
+    def __init__(self, count: int) -> None:
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
+        theirs = [their for _, their in pairs]
+        self.channels = [our for our, _ in pairs]
+        self._process = subprocess.Popen(
+            [sys.executable, "-IS", "-c", _START, json.dumps(sys.path), *(str(their.fileno()) for their in theirs)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[their.fileno() for their in theirs],
+            process_group=0,  # A terminal interrupts this process, and this one its crew.
+        )
+        for their in theirs:
+            their.close()  # so that its end is heard
+
+    def dismiss(self) -> None:
+        """End them at once, whatever they are at; from any thread."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Wait until all have ended, who have nothing to do any more."""
+        for channel in self.channels:
+            with suppress(OSError):
+                channel.shutdown(socket.SHUT_WR)
+            with suppress(OSError):
+                while channel.recv(MESSAGE_BYTES):  # until its process has ended, which may be no child of ours
+                    pass
+            channel.close()
+        self._process.wait()
+
+
 class Hand:
-    """One process. Use as a context manager, in one thread; ``dismiss`` is for any.
+    """One process of a crew, as the thread that leads it sees it.
 
     Args:
         staging: The process has its lock as well: who is to fetch the same next waits until that has ended, even where
@@ -63,34 +97,17 @@ class Hand:
         tasks: What all hands have to do; a hand takes from its left.
     """
 
-    def __init__(self, provider: Addressed, staging: Staging, tasks: deque[Piece]) -> None:
-        self._provider, self._staging, self._tasks = provider, staging, tasks
+    def __init__(
+        self, channel: socket.socket, provider: Addressed, staging: Staging, tasks: deque[Piece]
+    ) -> None:
+        self._channel, self._provider, self._staging, self._tasks = channel, provider, staging, tasks
         self._out: dict[int, Piece] = {}
         self._taken = 0
         self._origin: Origin | None = None
         self._algorithm: DigestAlgorithm | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.ended = threading.Event()
         self.complaint = ""
         """Why it ended before its time."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.dismiss()
-        if self._process is not None:
-            if error is not None:
-                self._process.kill()
-            self._process.wait()
-        self._ours.close()
-        self._theirs.close()
-
-    def dismiss(self) -> None:
-        """Let it end; what it was at is not told any more."""
-        with suppress(OSError):
-            self._ours.shutdown(socket.SHUT_RDWR)
 
     @property
     def left(self) -> list[Piece]:
@@ -101,7 +118,7 @@ class Hand:
         """Yield what is brought, and what is wrong with it, until nothing is to be done or the process ends."""
         try:
             while self._told() or self._out:
-                heard = json.loads(self._ours.recv(MESSAGE_BYTES) or b'""')
+                heard = json.loads(self._channel.recv(MESSAGE_BYTES) or b'"a process that fetches ended"')
                 if isinstance(heard, str):
                     self.complaint = heard
                     return
@@ -110,9 +127,7 @@ class Hand:
                     wrong = self._wrong(piece, brought)
                     del self._out[brought.number]
                     yield piece, wrong
-        except ConnectionError:
-            return  # It was dismissed, or killed.
-        except ServeryError as error:  # of where an object is: the threads ask again, and say it better
+        except (ServeryError, OSError) as error:  # of where an object is, or the process: the threads say it better
             self.complaint = str(error)
 
     def _told(self) -> bool:
@@ -127,14 +142,15 @@ class Hand:
             self._out[self._taken] = piece
             tasks.append(self._task(self._taken, piece))
         if tasks:
-            self._ours.sendall(json.dumps(tasks).encode())
+            self._channel.sendall(json.dumps(tasks).encode())
         return bool(tasks)
 
     def _task(self, number: int, piece: Piece) -> Task:
         location = self._provider.locate(piece.entry)
         origin, target = Origin.of(location.url, location.tls)
-        if self._process is None:
-            self._origin, self._process = origin, self._started(origin)
+        if self._origin is None:
+            self._origin = origin
+            self._begin(origin)
         elif origin != self._origin:
             raise Transient(f"object {piece.entry.source!r}: it lies with {origin}, others with {self._origin}")
         return Task(
@@ -146,19 +162,11 @@ class Hand:
             self._algorithm or "",
         )
 
-    def _started(self, origin: Origin) -> subprocess.Popen[bytes]:
+    def _begin(self, origin: Origin) -> None:
         tls = origin.tls
         files = [str(file) if file else "" for file in (tls.ca_file, tls.certificate_file, tls.key_file)]
         told = json.dumps([origin.scheme, origin.host, origin.port, tls.verify, *files])
-        descriptors = [self._theirs.fileno(), self._staging.lock]
-        process = subprocess.Popen(
-            [sys.executable, "-IS", "-c", _START, json.dumps(sys.path), str(descriptors[0]), told],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[descriptor for descriptor in descriptors if descriptor >= 0],
-        )
-        self._theirs.close()  # so that its end is heard
-        return process
+        socket.send_fds(self._channel, [told.encode()], [self._staging.lock] if self._staging.lock >= 0 else [])
 
     def _wrong(self, piece: Piece, brought: Brought) -> Mismatch | None:
         """Hold an object against what its source says. The first came before it was known by which sum."""

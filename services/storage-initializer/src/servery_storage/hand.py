@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import select
 import socket
 import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from servery_sdk.digests import DigestAlgorithm, hasher
 from servery_sdk.errors import ServeryError, Transient
@@ -54,16 +54,18 @@ class Brought(NamedTuple):
 
 
 class Hand:
-    """Brings what is told on ``channel`` until that ends."""
+    """Brings what is told on ``channel``, whose first message says from whom, until that ends."""
 
-    def __init__(self, channel: socket.socket, origin: Origin) -> None:
-        self._channel, self._origin = channel, origin
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._origin = Origin("http", "", 0, Tls())
+        self._end = select.poll()
+        self._end.register(channel, 0)  # which tells of the other's end alone
         self._buffer = memoryview(bytearray(LARGEST_BYTES + 1))
         self._free: list[Wire] = []
         self._todo: deque[Task] = deque()
         self._asked: deque[tuple[Task, Wire]] = deque()
         self._brought: list[Brought] = []
-        self._parent = os.getppid()
 
     def run(self) -> None:
         """Return when nothing more is wanted.
@@ -71,6 +73,13 @@ class Hand:
         Raises:
             ServeryError, OSError: One is not as simple as that. Those before it are told.
         """
+        told, self._lock, *_ = socket.recv_fds(self._channel, MESSAGE_BYTES, 1)
+        if not told:
+            return
+        scheme, host, port, verify, *files = json.loads(told)
+        ca, certificate, key = (Path(file) if file else None for file in files)
+        tls = Tls(verify=verify, ca_file=ca, certificate_file=certificate, key_file=key)
+        self._origin = Origin(scheme, host, port, tls)
         try:
             while self._fill():
                 task, wire = self._asked.popleft()
@@ -83,8 +92,8 @@ class Hand:
     def _fill(self) -> bool:
         """Ask for as many as may be on their way; return whether there is one."""
         while len(self._asked) < IN_FLIGHT and (self._todo or self._hear()):
-            if os.getppid() != self._parent:
-                return False  # Nobody would know of it.
+            if self._end.poll(0):
+                return False  # Who would know of it has ended.
             task = self._todo.popleft()
             wire = self._free.pop() if self._free else self._connected()
             try:
@@ -164,17 +173,25 @@ class Hand:
 
 
 def main() -> None:
-    """Be a hand: the arguments are the channel's descriptor, and who is spoken to."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to all; the channel ends when we shall.
-    number, told = sys.argv[1:]
-    scheme, host, port, verify, *files = json.loads(told)
-    paths = [Path(file) if file else None for file in files]
-    tls = Tls(verify=verify, ca_file=paths[0], certificate_file=paths[1], key_file=paths[2])
-    with socket.socket(fileno=int(number)) as channel:
+    """Be as many hands as there are channels, whose descriptors are the arguments: one imports, and the others are forked."""
+    mine, *others = [int(descriptor) for descriptor in sys.argv[1:]]
+    for at, other in enumerate(others):
+        if not os.fork():
+            for foreign in (mine, *others[at + 1 :]):
+                os.close(foreign)
+            _be(other)
+        os.close(other)
+    _be(mine, len(others))
+
+
+def _be(descriptor: int, children: int = 0) -> NoReturn:
+    with socket.socket(fileno=descriptor) as channel:
         try:
-            Hand(channel, Origin(scheme, host, port, tls)).run()
+            Hand(channel).run()
         except BrokenPipeError:
-            return  # Who started us has ended.
+            pass  # Who started us has ended.
         except (ServeryError, OSError) as error:
             channel.sendall(json.dumps(str(error)).encode())
-
+    for _ in range(children):
+        os.wait()
+    os._exit(0)  # Python would take all that it has imported apart.

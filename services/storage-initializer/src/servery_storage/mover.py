@@ -46,6 +46,7 @@ class Mover:
         self._throttle = Throttle(settings.max_bytes_per_second, self._stopped.wait)
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._small: deque[Piece] = deque()
+        self._crew: crew.Crew | None = None
         self._hands: list[crew.Hand] = []
         self._leading = 0
         self._assemblies: Mapping[Piece, Assembly] = {}
@@ -75,6 +76,8 @@ class Mover:
                 worker.join()
         finally:
             self.stop()
+            if self._crew is not None:
+                self._crew.close()
             for assembly in tasks.values():
                 assembly.close()
         if self._failure is not None:
@@ -82,20 +85,23 @@ class Mover:
 
     def _share(self, pieces: Iterable[Piece]) -> None:
         """Say who brings what: hands the small ones, if there are many, and threads the rest."""
-        count = crew.hands(self._settings, sum(map(crew.is_small, self._assemblies)))
+        count = crew.size_of(self._settings, sum(map(crew.is_small, self._assemblies)))
         for piece in pieces:
             if count and crew.is_small(piece):
                 self._small.append(piece)
             else:
                 self._tasks.put((piece, self._assemblies[piece]))
-        self._leading = count
-        self._hands = [crew.Hand(self._provider, self._staging, self._small) for _ in range(count)]
+        if count:
+            self._leading, self._crew = count, crew.Crew(count)
+            self._hands = [
+                crew.Hand(channel, self._provider, self._staging, self._small) for channel in self._crew.channels
+            ]
 
     def stop(self) -> None:
         """Let every thread end after its next read."""
         self._stopped.set()
-        for hand in self._hands:
-            hand.dismiss()
+        if self._crew is not None and self._leading:
+            self._crew.dismiss()
         self._dismiss()
 
     def _assembly(self, entry: StorageEntry) -> Assembly:
@@ -144,16 +150,15 @@ class Mover:
     def _lead(self, hand: crew.Hand) -> None:
         """See to what a hand brings; what it does not is the threads'."""
         try:
-            with hand:
-                for piece, wrong in hand.carry():
-                    if wrong is None:
-                        self._progress.advance(piece.entry, piece.size_bytes or 0)
-                        self._is_whole(piece)
-                    else:
-                        self._comes_again(piece, self._assemblies[piece], wrong)
+            for piece, wrong in hand.carry():
+                if wrong is None:
+                    self._progress.advance(piece.entry, piece.size_bytes or 0)
+                    self._is_whole(piece)
+                else:
+                    self._comes_again(piece, self._assemblies[piece], wrong)
         except BaseException as error:  # the thread's rim, too
             self._fail(error)
-        if hand.complaint:
+        if hand.complaint and not self._stopped.is_set():
             self._progress.tries_again(hand.complaint)
         with self._lock:
             self._leading -= 1
