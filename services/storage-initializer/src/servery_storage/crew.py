@@ -20,7 +20,7 @@ from pathlib import Path
 
 from servery_sdk.digests import Digest, DigestAlgorithm, digest_of
 from servery_sdk.errors import ServeryError, Transient
-from servery_sdk.storage import Addressed
+from servery_sdk.storage import Addressed, StorageEntry
 
 from servery_storage.assembly import Mismatch, mismatch
 from servery_storage.carrier import ALWAYS
@@ -40,23 +40,35 @@ _START = "import sys, json; sys.path[:] = json.loads(sys.argv.pop(1)); from serv
 """With the paths that are known here: ``site`` takes as long to find them as all imports together."""
 
 
-def is_small(piece: Piece) -> bool:
+def is_small(entry: StorageEntry) -> bool:
     """Whether a hand may bring it."""
-    return piece.is_whole and 0 < (piece.size_bytes or 0) <= LARGEST_BYTES
+    return 0 < (entry.size_bytes or 0) <= LARGEST_BYTES
 
 
-def size_of(settings: Settings, count: int) -> int:
-    """Return how many processes bring ``count`` small objects. A bound on bytes is of one process, and needs no second."""
-    if count < LEAST_OBJECTS or settings.max_bytes_per_second:
-        return 0
+def size_of(settings: Settings) -> int:
+    """Return how many processes bring small objects. A bound on bytes is of one process, and needs no second."""
     cores = len(os.sched_getaffinity(0))
-    return min(settings.max_processes, cores, settings.max_connections // IN_FLIGHT) if cores > 1 else 0
+    if cores == 1 or settings.max_bytes_per_second:
+        return 0
+    return min(settings.max_processes, cores, settings.max_connections // IN_FLIGHT)
 
 
 class Crew:
-    """Processes that wait for what to bring: a process of few imports, and forks of it. ``close`` is for who uses them."""
+    """Processes that wait for what to bring: a process of few imports, and forks of it. Nobody before ``start``; who has
+    one calls ``close``.
 
-    def __init__(self, count: int) -> None:
+    Attributes:
+        channels: To each of them.
+    """
+
+    def __init__(self) -> None:
+        self.channels: list[socket.socket] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, count: int) -> None:
+        """Start ``count`` processes, if it has none."""
+        if not count or self._process is not None:
+            return
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
         theirs = [their for _, their in pairs]
         self.channels = [our for our, _ in pairs]
@@ -72,7 +84,7 @@ class Crew:
 
     def dismiss(self) -> None:
         """End them at once, whatever they are at; from any thread."""
-        if self._process.returncode is None:
+        if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -85,7 +97,9 @@ class Crew:
                 while channel.recv(MESSAGE_BYTES):  # until its process has ended, which may be no child of ours
                     pass
             channel.close()
-        self._process.wait()
+        self.channels.clear()
+        if self._process is not None:
+            self._process.wait()
 
 
 class Hand:

@@ -15,8 +15,8 @@ from contextlib import closing
 from servery_sdk.storage import Addressed, StorageEntry
 
 from servery_storage.assembly import Assembly, Mismatch
-from servery_storage import crew
 from servery_storage.carrier import Carrier, Stopped
+from servery_storage.crew import LEAST_OBJECTS, Crew, Hand, is_small
 from servery_storage.hand import IN_FLIGHT
 from servery_storage.plan import Piece, in_order, pieces_of
 from servery_storage.progress import Origin, Progress
@@ -32,6 +32,7 @@ class Mover:
 
     Args:
         progress: Told of what comes, from several threads.
+        crew: Has the small objects, if it has been started and there are many.
     """
 
     def __init__(
@@ -40,14 +41,15 @@ class Mover:
         staging: Staging,
         settings: Settings,
         progress: Progress,
+        crew: Crew,
     ) -> None:
         self._provider, self._staging, self._settings, self._progress = provider, staging, settings, progress
         self._stopped = threading.Event()
         self._throttle = Throttle(settings.max_bytes_per_second, self._stopped.wait)
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._small: deque[Piece] = deque()
-        self._crew: crew.Crew | None = None
-        self._hands: list[crew.Hand] = []
+        self._crew = crew
+        self._hands: list[Hand] = []
         self._leading = 0
         self._assemblies: Mapping[Piece, Assembly] = {}
         self._lock = threading.Lock()
@@ -76,8 +78,7 @@ class Mover:
                 worker.join()
         finally:
             self.stop()
-            if self._crew is not None:
-                self._crew.close()
+            self._crew.close()
             for assembly in tasks.values():
                 assembly.close()
         if self._failure is not None:
@@ -85,22 +86,21 @@ class Mover:
 
     def _share(self, pieces: Iterable[Piece]) -> None:
         """Say who brings what: hands the small ones, if there are many, and threads the rest."""
-        count = crew.size_of(self._settings, sum(map(crew.is_small, self._assemblies)))
+        if sum(is_small(piece.entry) for piece in self._assemblies) >= LEAST_OBJECTS:
+            self._hands = [
+                Hand(channel, self._provider, self._staging, self._small) for channel in self._crew.channels
+            ]
+        self._leading = len(self._hands)
         for piece in pieces:
-            if count and crew.is_small(piece):
+            if self._hands and is_small(piece.entry) and piece.is_whole:
                 self._small.append(piece)
             else:
                 self._tasks.put((piece, self._assemblies[piece]))
-        if count:
-            self._leading, self._crew = count, crew.Crew(count)
-            self._hands = [
-                crew.Hand(channel, self._provider, self._staging, self._small) for channel in self._crew.channels
-            ]
 
     def stop(self) -> None:
         """Let every thread end after its next read."""
         self._stopped.set()
-        if self._crew is not None and self._leading:
+        if self._leading:
             self._crew.dismiss()
         self._dismiss()
 
@@ -147,7 +147,7 @@ class Mover:
         if is_whole:
             self._is_whole(piece)
 
-    def _lead(self, hand: crew.Hand) -> None:
+    def _lead(self, hand: Hand) -> None:
         """See to what a hand brings; what it does not is the threads'."""
         try:
             for piece, wrong in hand.carry():
