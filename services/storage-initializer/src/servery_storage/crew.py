@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from servery_sdk.digests import Digest, DigestAlgorithm, digest_of
@@ -72,34 +70,32 @@ class Crew:
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
         theirs = [their for _, their in pairs]
         self.channels = [our for our, _ in pairs]
-        self._process = subprocess.Popen(
-            [sys.executable, "-IS", "-c", _START, json.dumps(sys.path), *(str(their.fileno()) for their in theirs)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[their.fileno() for their in theirs],
-            process_group=0,  # A terminal interrupts this process, and this one its crew.
-        )
+        descriptors = [their.fileno() for their in theirs]
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  # ourselves
+                [sys.executable, "-IS", "-c", _START, json.dumps(sys.path), *map(str, descriptors)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=descriptors,
+                process_group=0,  # A terminal interrupts this process, and this one its crew.
+            )
+        except OSError:  # As many as may be are there already: then threads do it all.
+            self.close()
         for their in theirs:
             their.close()  # so that its end is heard
 
     def dismiss(self) -> None:
-        """End them at once, whatever they are at; from any thread."""
-        if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        """Tell them to end at once, whatever they are at; from any thread."""
+        if self._process is not None:
+            self._process.terminate()
 
     def close(self) -> None:
         """Wait until all have ended, who have nothing to do any more."""
         for channel in self.channels:
-            with suppress(OSError):
-                channel.shutdown(socket.SHUT_WR)
-            with suppress(OSError):
-                while channel.recv(MESSAGE_BYTES):  # until its process has ended, which may be no child of ours
-                    pass
             channel.close()
         self.channels.clear()
         if self._process is not None:
-            self._process.wait()
+            self._process.wait()  # It waits for its forks.
 
 
 class Hand:
@@ -111,9 +107,7 @@ class Hand:
         tasks: What all hands have to do; a hand takes from its left.
     """
 
-    def __init__(
-        self, channel: socket.socket, provider: Addressed, staging: Staging, tasks: deque[Piece]
-    ) -> None:
+    def __init__(self, channel: socket.socket, provider: Addressed, staging: Staging, tasks: deque[Piece]) -> None:
         self._channel, self._provider, self._staging, self._tasks = channel, provider, staging, tasks
         self._out: dict[int, Piece] = {}
         self._taken = 0
@@ -146,7 +140,7 @@ class Hand:
 
     def _told(self) -> bool:
         """Tell of what comes next, as far ahead as a hand shall be; return whether there was any."""
-        tasks = []
+        tasks: list[Task] = []
         while self._tasks and len(self._out) < AHEAD and len(tasks) < TOLD:
             try:
                 piece = self._tasks.popleft()

@@ -125,7 +125,7 @@ class Engine:
             code = error.code if isinstance(error, ServeryError) else ErrorCode.INTERNAL
             raise FetchFailed(_said(source, error), code=code) from error
         finally:
-            crew.close()
+            await _in_thread(crew.close)
         progress.end(source)
 
     async def _brought(self, wish: _Wish) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -62,6 +64,7 @@ class Hand:
         self._end = select.poll()
         self._end.register(channel, 0)  # which tells of the other's end alone
         self._buffer = memoryview(bytearray(LARGEST_BYTES + 1))
+        self._wires: set[Wire] = set()
         self._free: list[Wire] = []
         self._todo: deque[Task] = deque()
         self._asked: deque[tuple[Task, Wire]] = deque()
@@ -73,7 +76,7 @@ class Hand:
         Raises:
             ServeryError, OSError: One is not as simple as that. Those before it are told.
         """
-        told, self._lock, *_ = socket.recv_fds(self._channel, MESSAGE_BYTES, 1)
+        told, locks, *_ = socket.recv_fds(self._channel, MESSAGE_BYTES, 1)  # What is locked is so until this ends.
         if not told:
             return
         scheme, host, port, verify, *files = json.loads(told)
@@ -82,12 +85,15 @@ class Hand:
         self._origin = Origin(scheme, host, port, tls)
         try:
             while self._fill():
-                task, wire = self._asked.popleft()
-                self._brought.append(self._bring(task, wire))
+                self._brought.append(self._bring(*self._asked.popleft()))
                 if len(self._brought) == ANSWERS:
                     self._tell()
         finally:
             self._tell()
+            for wire in tuple(self._wires):
+                self._close(wire)
+            for lock in locks:
+                os.close(lock)
 
     def _fill(self) -> bool:
         """Ask for as many as may be on their way; return whether there is one."""
@@ -99,7 +105,7 @@ class Hand:
             try:
                 wire.ask(task.target, task.headers)
             except WireStale:
-                wire.close()
+                self._close(wire)
                 wire = self._connected()
                 wire.ask(task.target, task.headers)
             self._asked.append((task, wire))
@@ -121,11 +127,11 @@ class Hand:
         try:
             answer = wire.answered()
         except WireStale:
-            wire.close()
+            self._close(wire)
             wire = self._connected()
             wire.ask(task.target, task.headers)
             answer = wire.answered()
-        if answer.status != 200 or answer.length not in {None, task.size_bytes}:  # noqa: PLR2004  # no import for it
+        if answer.status != 200 or answer.length not in {None, task.size_bytes}:
             raise Transient(f"{task.target}: the answer is {answer.status}, of {answer.length} bytes")
         body = self._read(task, answer, until)
         self._write(task.path, body)
@@ -137,7 +143,7 @@ class Hand:
         if answer.is_read:
             self._free.append(wire)
         else:
-            wire.close()
+            self._close(wire)
         return Brought(task.number, answer.headers, task.algorithm, taken.hex())
 
     def _read(self, task: Task, answer: Answer, until: float) -> memoryview:
@@ -164,7 +170,13 @@ class Hand:
             os.close(descriptor)
 
     def _connected(self) -> Wire:
-        return Wire(self._origin, timeout_seconds=PATIENCE_SECONDS)
+        wire = Wire(self._origin, timeout_seconds=PATIENCE_SECONDS)
+        self._wires.add(wire)
+        return wire
+
+    def _close(self, wire: Wire) -> None:
+        self._wires.discard(wire)
+        wire.close()
 
     def _tell(self) -> None:
         if self._brought:
@@ -173,25 +185,46 @@ class Hand:
 
 
 def main() -> None:
-    """Be as many hands as there are channels, whose descriptors are the arguments: one imports, and the others are forked."""
+    """Be as many hands as there are channels, whose descriptors are the arguments: one imports, and the others are forked
+    of it. That one waits for them, and takes them along where it is told to end.
+    """
     mine, *others = [int(descriptor) for descriptor in sys.argv[1:]]
+    children: list[int] = []
+
+    def ended(*_: object) -> NoReturn:
+        for running in children:
+            with suppress(OSError):  # It has ended just now.
+                os.kill(running, signal.SIGKILL)
+                os.waitpid(running, 0)
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, ended)
     for at, other in enumerate(others):
-        if not os.fork():
-            for foreign in (mine, *others[at + 1 :]):
-                os.close(foreign)
-            _be(other)
-        os.close(other)
-    _be(mine, len(others))
+        child = os.fork()
+        if child:
+            children.append(child)
+            os.close(other)
+            continue
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for foreign in (mine, *others[at + 1 :]):
+            os.close(foreign)
+        be(other)
+        os._exit(0)
+    try:
+        be(mine)
+    finally:
+        while children:
+            children.remove(os.wait()[0])
+    os._exit(0)  # Python would take all that it has imported apart.
 
 
-def _be(descriptor: int, children: int = 0) -> NoReturn:
+def be(descriptor: int) -> None:
+    """Be one hand; what ends it before its time is told."""
     with socket.socket(fileno=descriptor) as channel:
         try:
             Hand(channel).run()
         except BrokenPipeError:
             pass  # Who started us has ended.
         except (ServeryError, OSError) as error:
-            channel.sendall(json.dumps(str(error)).encode())
-    for _ in range(children):
-        os.wait()
-    os._exit(0)  # Python would take all that it has imported apart.
+            with suppress(BrokenPipeError):
+                channel.sendall(json.dumps(str(error)).encode())

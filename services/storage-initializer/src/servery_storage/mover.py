@@ -87,9 +87,7 @@ class Mover:
     def _share(self, pieces: Iterable[Piece]) -> None:
         """Say who brings what: hands the small ones, if there are many, and threads the rest."""
         if sum(is_small(piece.entry) for piece in self._assemblies) >= LEAST_OBJECTS:
-            self._hands = [
-                Hand(channel, self._provider, self._staging, self._small) for channel in self._crew.channels
-            ]
+            self._hands = [Hand(channel, self._provider, self._staging, self._small) for channel in self._crew.channels]
         self._leading = len(self._hands)
         for piece in pieces:
             if self._hands and is_small(piece.entry) and piece.is_whole:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import ssl
 
 HEAD_BYTES = 64 * 1024
+FIRST_BYTES = 128 * 1024
+"""Read at once: of most small objects head and body."""
 _NO_BODY = frozenset({204, 304})
 _URL = re.compile(r"([^/?#]*//[^/?#]*)([^?#]*)(\?[^#]*)?")
 _NO_URL = "not an http:// or https:// URL"
@@ -83,9 +85,9 @@ def _origin(authority: str, tls: Tls) -> Origin:
 class Answer:
     """An answer whose body is still to be read. Header names are lower-case."""
 
-    def __init__(self, wire: Wire, first: bytes) -> None:
+    def __init__(self, wire: Wire, first: memoryview) -> None:
         self._wire = wire
-        self._first = memoryview(first)
+        self._first = first
         self.status = 0
         self.reason = ""
         self.headers: dict[str, str] = {}
@@ -157,7 +159,7 @@ class Wire:
         self._origin = origin
         self._prefix = ""
         self._used = False
-        self._buffer = bytearray(HEAD_BYTES)
+        self._buffer = bytearray(FIRST_BYTES)
         self._view = memoryview(self._buffer)
         try:
             self._socket = self._connected(timeout_seconds)
@@ -215,7 +217,7 @@ class Wire:
     def _answered(self) -> Answer:
         got, end = 0, -1
         while end < 0:
-            if got == HEAD_BYTES:
+            if got >= HEAD_BYTES:
                 raise WireBroken(f"{self._origin}: the answer's head is longer than {HEAD_BYTES} bytes")
             count = self._socket.recv_into(self._view[got:])
             if not count:
@@ -223,7 +225,7 @@ class Wire:
                 raise kind(f"{self._origin}: the connection ended before an answer came")
             end = self._buffer.find(b"\r\n\r\n", max(0, got - 3), got + count)
             got += count
-        answer = Answer(self, bytes(self._view[end + 4 : got]))
+        answer = Answer(self, self._view[end + 4 : got])  # It is read before anything else comes there.
         parser = httptools.HttpResponseParser(answer)
         try:
             parser.feed_data(self._view[: end + 4])
