@@ -20,6 +20,11 @@ class Mismatch(Transient):
     """The bytes that came are not those whose sum the source gives."""
 
 
+def mismatch(entry: StorageEntry, told: Digest, found: Digest) -> Mismatch:
+    """Return what is said of an object whose sum is not the one that its source tells."""
+    return Mismatch(f"object {entry.source!r}: its {told} came as {found}; the bytes are not those of the source")
+
+
 class Assembly:
     """A file that is put together.
 
@@ -145,10 +150,7 @@ class Assembly:
             return
         found = Digest(self._digest.algorithm, self._hasher.digest())
         if found != self._digest:
-            source = self.entry.source
-            raise Mismatch(
-                f"object {source!r}: its {self._digest} came as {found}; the bytes are not those of the source"
-            )
+            raise mismatch(self.entry, self._digest, found)
 
     def cut(self, size_bytes: int) -> None:
         """Let the file end at ``size_bytes``."""

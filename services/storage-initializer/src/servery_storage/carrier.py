@@ -30,6 +30,8 @@ MAX_WIRES = 4
 SLOW_SECONDS = 30.0
 SLOW_BYTES_PER_SECOND = 1024
 """A piece that comes at less for ``SLOW_SECONDS`` is asked for anew."""
+ALWAYS = {"accept-encoding": "identity", "user-agent": "servery"}
+"""Headers of every request."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FOR_ANY_HOST = frozenset({"accept-encoding", "if-match", "range", "user-agent"})
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
@@ -148,7 +150,7 @@ class Carrier:
         """Return an answer that holds the object, and whose wire it came by."""
         entry = reading.piece.entry
         location = self._provider.locate(entry)
-        url, headers = location.url, {**location.headers, "accept-encoding": "identity", "user-agent": "servery"}
+        url, headers = location.url, {**location.headers, **ALWAYS}
         if (wanted := reading.range) is not None:
             headers["range"] = wanted
         for _ in range(MAX_REDIRECTS + 1):
