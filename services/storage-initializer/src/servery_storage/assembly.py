@@ -11,6 +11,7 @@ from servery_sdk.errors import Transient
 from servery_sdk.storage import StorageEntry
 
 from servery_storage.plan import Piece
+from servery_storage.splicing import Pipe
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
@@ -88,6 +89,18 @@ class Assembly:
             with self._turn:
                 written = os.pwrite(self._descriptor, view, at)
             view, at = view[written:], at + written
+
+    @property
+    def is_summed_behind(self) -> bool:
+        """Whether no byte need be seen as it is written."""
+        return len(self.pieces) > 1 or self._hasher is None
+
+    def pour(self, pipe: Pipe, size_bytes: int, at: int) -> None:
+        """Write what is in ``pipe`` at an offset, where ``is_summed_behind``."""
+        while size_bytes:
+            with self._turn:
+                poured = pipe.empty(self._descriptor, size_bytes, at)
+            size_bytes, at = size_bytes - poured, at + poured
 
     def begin_again(self) -> None:
         """Forget what came of the single piece."""

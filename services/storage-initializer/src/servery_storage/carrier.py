@@ -19,6 +19,7 @@ from servery_storage.backoff import delay_seconds
 from servery_storage.plan import Piece
 from servery_storage.progress import Progress
 from servery_storage.settings import Settings
+from servery_storage.splicing import Pipe, Unspliceable
 from servery_storage.throttle import Throttle
 from servery_storage.wire import Answer, Origin, Wire, WireBroken, WireStale
 
@@ -56,9 +57,13 @@ class Carrier:
         self._throttle, self._progress = throttle, progress
         self._wires: dict[Origin, Wire] = {}
         self._buffer = memoryview(bytearray(settings.buffer_bytes))
+        self._pipe: Pipe | None = None
+        self._splices = True
 
     def close(self) -> None:
         """Close the connections."""
+        if self._pipe is not None:
+            self._pipe.close()
         for wire in self._wires.values():
             wire.close()
         self._wires.clear()
@@ -105,17 +110,41 @@ class Carrier:
         try:
             reading.begin(answer, self._provider.digest(piece.entry, answer.headers))
             slow = _Slowness()
-            while reading.left != 0 and (count := answer.readinto(self._buffer)):
-                if self._stopped.is_set():
-                    raise Stopped
-                taken = reading.take(self._buffer[:count])
-                self._progress.advance(piece.entry, taken)
+            while reading.left != 0 and (count := self._spliced(answer, reading) or self._copied(answer, reading)):
                 self._throttle.passed(count)
                 slow.check(piece, count)
             reading.end()
         finally:
             if not answer.is_read:
                 self._wires.pop(wire_origin).close()
+
+    def _copied(self, answer: Answer, reading: _Reading) -> int:
+        """Bring what there is through the buffer, and return how many bytes came; 0 at the body's end."""
+        count = answer.readinto(self._buffer)
+        if count:
+            self._go_on()
+            self._progress.advance(reading.piece.entry, reading.take(self._buffer[:count]))
+        return count
+
+    def _spliced(self, answer: Answer, reading: _Reading) -> int:
+        """Bring what there is past this process, and return how many bytes came; 0 where that is not to be done."""
+        if not (self._splices and answer.is_spliced and reading.is_spliced(len(self._buffer))):
+            return 0
+        if self._pipe is None:
+            self._pipe = Pipe(len(self._buffer))
+        try:
+            count = answer.splice(self._pipe, len(self._buffer))
+        except Unspliceable:
+            self._splices = False
+            return 0
+        self._go_on()
+        reading.pour(self._pipe, count)
+        self._progress.advance(reading.piece.entry, count)
+        return count
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise Stopped
 
     def _asked(self, reading: _Reading) -> tuple[Origin, Answer]:
         """Return an answer that holds the object, and whose wire it came by."""
@@ -220,6 +249,15 @@ class _Reading:
         self.assembly.write(view, self.at)
         self.at += len(view)
         return len(view)
+
+    def is_spliced(self, size_bytes: int) -> bool:
+        """Whether ``size_bytes`` that come next, and no fewer, are written as they are, and seen by nobody."""
+        return self._skip == 0 and self.left is not None and self.left >= size_bytes and self.assembly.is_summed_behind
+
+    def pour(self, pipe: Pipe, size_bytes: int) -> None:
+        """Write what is in ``pipe``."""
+        self.assembly.pour(pipe, size_bytes, self.at)
+        self.at += size_bytes
 
     def end(self) -> None:
         """Hold what came against what was to come."""

@@ -19,6 +19,8 @@ import httptools
 from servery_sdk.errors import Permanent, Transient
 from servery_sdk.storage import Tls
 
+from servery_storage.splicing import Pipe
+
 if TYPE_CHECKING:
     import ssl
 
@@ -146,6 +148,23 @@ class Answer:
         return count
 
     @property
+    def is_spliced(self) -> bool:
+        """Whether what comes next is the body's own bytes, as they are on the wire."""
+        return self._chunked is None and not self._first and bool(self._left) and self._wire.is_plain
+
+    def splice(self, pipe: Pipe, size_bytes: int) -> int:
+        """Take up to ``size_bytes`` into ``pipe`` where ``is_spliced``.
+
+        Raises:
+            WireBroken: The connection ended first.
+            Unspliceable: Nothing was taken.
+        """
+        assert self._left is not None
+        count = self._wire.splice(pipe, min(size_bytes, self._left))
+        self._left -= count
+        return count
+
+    @property
     def is_read(self) -> bool:
         """Whether the connection is free for the next request."""
         kept = self.headers.get("connection", "").lower() != "close"
@@ -241,8 +260,26 @@ class Wire:
         except OSError as error:
             raise WireBroken(f"{self._origin}: {_words(error)}") from error
         if not count and not may_end:
-            raise WireBroken(f"{self._origin}: the connection ended in the middle of the object")
+            raise self._ended()
         return count
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has no TLS."""
+        return self._origin.scheme == "http"
+
+    def splice(self, pipe: Pipe, size_bytes: int) -> int:
+        """Take what there is, up to ``size_bytes``, into ``pipe``."""
+        try:
+            count = pipe.fill(self._socket, size_bytes)
+        except OSError as error:
+            raise WireBroken(f"{self._origin}: {_words(error)}") from error
+        if not count:
+            raise self._ended()
+        return count
+
+    def _ended(self) -> WireBroken:
+        return WireBroken(f"{self._origin}: the connection ended in the middle of the object")
 
     def more(self) -> memoryview:
         """Return some more of a chunked body."""
