@@ -19,7 +19,7 @@ import misbehaving
 import pytest
 from misbehaving import Ask, Fault, Locating, Misbehaving, served
 from servery_sdk.storage import Location, StorageEntry
-from servery_storage import assembly, carrier
+from servery_storage import carrier
 from servery_storage.engine import Engine, FetchFailed
 from servery_storage.place import RECORD_PREFIX
 from servery_storage.progress import JsonLines
@@ -267,20 +267,67 @@ async def test_full_disk_is_said_before_anything_is_fetched(
     assert not target.exists()
 
 
+@pytest.mark.parametrize("call", ["pwrite", "splice"])
 async def test_disk_that_fills_up_is_said_and_freed(
-    site: Misbehaving, target: Path, monkeypatch: pytest.MonkeyPatch
+    site: Misbehaving, target: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    written = os.pwrite
+    written = getattr(os, call)
 
-    def full(descriptor: int, view: memoryview, at: int) -> int:
-        if at > 4 * PIECE_BYTES:
+    def full(*arguments: Any, **options: Any) -> int:
+        if options.get("offset_dst", 0 if call == "splice" else arguments[-1]) > 4 * PIECE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return written(descriptor, view, at)
+        return int(written(*arguments, **options))
 
-    monkeypatch.setattr(assembly.os, "pwrite", full)
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(FetchFailed, match="the disk is full"):
         await fetch(make_engine(site), target)
     assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", ["connection", "file"])
+async def test_where_nothing_can_be_spliced_bytes_go_through_a_buffer(
+    site: Misbehaving, target: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    spliced, refused = os.splice, []
+
+    def refusing(*arguments: Any, **options: Any) -> int:
+        if ("offset_dst" in options) is (end == "file"):
+            refused.append(end)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return spliced(*arguments, **options)
+
+    monkeypatch.setattr(os, "splice", refusing)
+    await fetch(make_engine(site), target)
+    assert tree(target) == WHOLE
+    assert refused
+
+
+async def test_pieces_of_one_file_are_written_one_at_a_time(
+    site: Misbehaving, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first waits a while for another to come meanwhile."""
+    spliced, writing, met = os.splice, threading.Semaphore(1), threading.Event()
+    begun = threading.Event()
+
+    def watched(*arguments: Any, **options: Any) -> int:
+        if "offset_dst" not in options:
+            return spliced(*arguments, **options)
+        if not writing.acquire(blocking=False):
+            met.set()
+            return spliced(*arguments, **options)
+        try:
+            if not begun.is_set():
+                begun.set()
+                met.wait(0.5)
+            return spliced(*arguments, **options)
+        finally:
+            writing.release()
+
+    monkeypatch.setattr(os, "splice", watched)
+    await fetch(make_engine(site), target)
+    assert tree(target) == WHOLE
+    assert begun.is_set()
+    assert not met.is_set()
 
 
 async def test_server_without_ranges_is_read_whole(site: Misbehaving, target: Path) -> None:

@@ -11,12 +11,18 @@ from servery_sdk.errors import Transient
 from servery_sdk.storage import StorageEntry
 
 from servery_storage.plan import Piece
+from servery_storage.splicing import Pipe
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
 
 class Mismatch(Transient):
     """The bytes that came are not those whose sum the source gives."""
+
+
+def mismatch(entry: StorageEntry, told: Digest, found: Digest) -> Mismatch:
+    """Return what is said of an object whose sum is not the one that its source tells."""
+    return Mismatch(f"object {entry.source!r}: its {told} came as {found}; the bytes are not those of the source")
 
 
 class Assembly:
@@ -84,6 +90,18 @@ class Assembly:
                 written = os.pwrite(self._descriptor, view, at)
             view, at = view[written:], at + written
 
+    @property
+    def is_summed_behind(self) -> bool:
+        """Whether no byte need be seen as it is written."""
+        return len(self.pieces) > 1 or self._hasher is None
+
+    def pour(self, pipe: Pipe, size_bytes: int, at: int) -> None:
+        """Write what is in ``pipe`` at an offset, where ``is_summed_behind``."""
+        while size_bytes:
+            with self._turn:
+                poured = pipe.empty(self._descriptor, size_bytes, at)
+            size_bytes, at = size_bytes - poured, at + poured
+
     def begin_again(self) -> None:
         """Forget what came of the single piece."""
         if self._digest is not None:
@@ -132,10 +150,7 @@ class Assembly:
             return
         found = Digest(self._digest.algorithm, self._hasher.digest())
         if found != self._digest:
-            source = self.entry.source
-            raise Mismatch(
-                f"object {source!r}: its {self._digest} came as {found}; the bytes are not those of the source"
-            )
+            raise mismatch(self.entry, self._digest, found)
 
     def cut(self, size_bytes: int) -> None:
         """Let the file end at ``size_bytes``."""

@@ -19,6 +19,7 @@ from servery_storage.backoff import delay_seconds
 from servery_storage.plan import Piece
 from servery_storage.progress import Progress
 from servery_storage.settings import Settings
+from servery_storage.splicing import Pipe, Unspliceable
 from servery_storage.throttle import Throttle
 from servery_storage.wire import Answer, Origin, Wire, WireBroken, WireStale
 
@@ -29,6 +30,8 @@ MAX_WIRES = 4
 SLOW_SECONDS = 30.0
 SLOW_BYTES_PER_SECOND = 1024
 """A piece that comes at less for ``SLOW_SECONDS`` is asked for anew."""
+ALWAYS = {"accept-encoding": "identity", "user-agent": "servery"}
+"""Headers of every request."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FOR_ANY_HOST = frozenset({"accept-encoding", "if-match", "range", "user-agent"})
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
@@ -54,9 +57,13 @@ class Carrier:
         self._throttle, self._progress = throttle, progress
         self._wires: dict[Origin, Wire] = {}
         self._buffer = memoryview(bytearray(settings.buffer_bytes))
+        self._pipe: Pipe | None = None
+        self._splices = True
 
     def close(self) -> None:
         """Close the connections."""
+        if self._pipe is not None:
+            self._pipe.close()
         for wire in self._wires.values():
             wire.close()
         self._wires.clear()
@@ -103,11 +110,7 @@ class Carrier:
         try:
             reading.begin(answer, self._provider.digest(piece.entry, answer.headers))
             slow = _Slowness()
-            while reading.left != 0 and (count := answer.readinto(self._buffer)):
-                if self._stopped.is_set():
-                    raise Stopped
-                taken = reading.take(self._buffer[:count])
-                self._progress.advance(piece.entry, taken)
+            while reading.left != 0 and (count := self._spliced(answer, reading) or self._copied(answer, reading)):
                 self._throttle.passed(count)
                 slow.check(piece, count)
             reading.end()
@@ -115,11 +118,39 @@ class Carrier:
             if not answer.is_read:
                 self._wires.pop(wire_origin).close()
 
+    def _copied(self, answer: Answer, reading: _Reading) -> int:
+        """Bring what there is through the buffer, and return how many bytes came; 0 at the body's end."""
+        count = answer.readinto(self._buffer)
+        if count:
+            self._go_on()
+            self._progress.advance(reading.piece.entry, reading.take(self._buffer[:count]))
+        return count
+
+    def _spliced(self, answer: Answer, reading: _Reading) -> int:
+        """Bring what there is past this process, and return how many bytes came; 0 where that is not to be done."""
+        if not (self._splices and answer.is_spliced and reading.is_spliced(len(self._buffer))):
+            return 0
+        if self._pipe is None:
+            self._pipe = Pipe(len(self._buffer))
+        try:
+            count = answer.splice(self._pipe, len(self._buffer))
+        except Unspliceable:
+            self._splices = False
+            return 0
+        self._go_on()
+        reading.pour(self._pipe, count)
+        self._progress.advance(reading.piece.entry, count)
+        return count
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise Stopped
+
     def _asked(self, reading: _Reading) -> tuple[Origin, Answer]:
         """Return an answer that holds the object, and whose wire it came by."""
         entry = reading.piece.entry
         location = self._provider.locate(entry)
-        url, headers = location.url, {**location.headers, "accept-encoding": "identity", "user-agent": "servery"}
+        url, headers = location.url, {**location.headers, **ALWAYS}
         if (wanted := reading.range) is not None:
             headers["range"] = wanted
         for _ in range(MAX_REDIRECTS + 1):
@@ -218,6 +249,15 @@ class _Reading:
         self.assembly.write(view, self.at)
         self.at += len(view)
         return len(view)
+
+    def is_spliced(self, size_bytes: int) -> bool:
+        """Whether ``size_bytes`` that come next, and no fewer, are written as they are, and seen by nobody."""
+        return self._skip == 0 and self.left is not None and self.left >= size_bytes and self.assembly.is_summed_behind
+
+    def pour(self, pipe: Pipe, size_bytes: int) -> None:
+        """Write what is in ``pipe``."""
+        self.assembly.pour(pipe, size_bytes, self.at)
+        self.at += size_bytes
 
     def end(self) -> None:
         """Hold what came against what was to come."""

@@ -33,6 +33,7 @@ from servery_storage.archive import is_archive, unpack
 from servery_storage.assembly import Assembly
 from servery_storage.backoff import delay_seconds
 from servery_storage.cache import Cache
+from servery_storage.crew import LEAST_OBJECTS, Crew, is_small, size_of
 from servery_storage.garbage import seldom_collected
 from servery_storage.layers import unpack_layers
 from servery_storage.lock import held
@@ -66,6 +67,7 @@ class _Wish:
     patterns: Patterns
     entries: Sequence[StorageEntry]
     progress: Progress
+    crew: Crew
 
 
 class Engine:
@@ -105,10 +107,11 @@ class Engine:
             await self._fetch(source, target, progress, patterns)
 
     async def _fetch(self, source: str, target: Path, progress: Progress, patterns: Patterns) -> None:
+        crew = Crew()
         try:
             uri = StorageUri.parse(source)
             uri, provider = await self._resolved(uri, progress)
-            entries = await self._listed(provider, uri, patterns, progress)
+            entries = await self._listed(provider, uri, patterns, progress, crew)
             if (
                 self._settings.formats is Formats.SAFETENSORS
                 and self._settings.signature_policy is SignaturePolicy.NONE
@@ -117,10 +120,12 @@ class Engine:
                 patterns = patterns.but(formats.left_out(entry.path for entry in entries))
                 entries = [entry for entry in entries if entry.unpack or patterns.wants(entry.path)]
             progress.begin(source, entries)
-            await self._brought(_Wish(provider, source, target, patterns, entries, progress))
+            await self._brought(_Wish(provider, source, target, patterns, entries, progress, crew))
         except (ServeryError, OSError) as error:
             code = error.code if isinstance(error, ServeryError) else ErrorCode.INTERNAL
             raise FetchFailed(_said(source, error), code=code) from error
+        finally:
+            await _in_thread(crew.close)
         progress.end(source)
 
     async def _brought(self, wish: _Wish) -> None:
@@ -129,7 +134,7 @@ class Engine:
         wish.target.parent.mkdir(parents=True, exist_ok=True)
         record = Record.path(wish.source, wish.target)
         staging = Staging(wish.source, wish.target)
-        async with held(staging.directory):
+        async with held(staging.directory) as staging.lock:
             earlier = Record.read(record)
             if earlier is not None and earlier.still_holds(kept, wish.target):
                 staging.remove()
@@ -182,10 +187,17 @@ class Engine:
         return found
 
     async def _listed(
-        self, provider: StorageProvider, uri: StorageUri, patterns: Patterns, progress: Progress
+        self, provider: StorageProvider, uri: StorageUri, patterns: Patterns, progress: Progress, crew: Crew
     ) -> list[StorageEntry]:
         async def collect() -> list[StorageEntry]:
-            return [entry async for entry in provider.list(uri) if entry.unpack or patterns.wants(entry.path)]
+            found, small = [], 0
+            async for entry in provider.list(uri):
+                if entry.unpack or patterns.wants(entry.path):
+                    found.append(entry)
+                    small += is_small(entry)
+                    if small == LEAST_OBJECTS and isinstance(provider, Addressed):
+                        crew.start(size_of(self._settings))  # It has time until the rest is listed.
+            return found
 
         entries = await self._tried(collect, progress)
         if not entries:
@@ -202,7 +214,7 @@ class Engine:
         self._check_space(staging, entries)
         provider = wish.provider
         if isinstance(provider, Addressed):
-            mover = Mover(provider, staging, self._settings, wish.progress)
+            mover = Mover(provider, staging, self._settings, wish.progress, wish.crew)
             await _in_thread(lambda: mover.run(entries), mover.stop)
             return
         assert isinstance(provider, Streamed)

@@ -14,8 +14,8 @@ POLL_SECONDS = 0.05
 
 
 @asynccontextmanager
-async def held(path: Path, waits: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
-    """Hold the lock of the directory ``path``, which is made, and which its last holder may take away.
+async def held(path: Path, waits: Callable[[], None] = lambda: None) -> AsyncIterator[int]:
+    """Hold the lock of the directory ``path``, which is made, and which its last holder may take away; yield its descriptor.
 
     Args:
         waits: Called once if somebody else has it.
@@ -38,7 +38,7 @@ async def held(path: Path, waits: Callable[[], None] = lambda: None) -> AsyncIte
             descriptor = -1
             await asyncio.sleep(POLL_SECONDS)
     try:
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     max_connections: int = 16
     """Pieces fetched at once, each on a connection of its own."""
 
+    max_processes: int = 4
+    """Beside this one, where hundreds of small objects come; of a machine's cores no more, and 0 leaves all to threads."""
+
     piece_bytes: int = 32 * 1024**2
     """A larger object is fetched in pieces of this size."""
 

@@ -23,7 +23,11 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Staging:
-    """The staging directory of one source and one target. Who uses it holds the directory's lock."""
+    """The staging directory of one source and one target. Who uses it holds the directory's lock.
+
+    Attributes:
+        lock: Its descriptor, for processes that write here as well; -1 until it is held.
+    """
 
     def __init__(self, source: str, target: Path) -> None:
         name = hashlib.sha256(source.encode()).hexdigest()[:12]
@@ -33,6 +37,7 @@ class Staging:
         self.directory = at
         self.files = at / "files"
         self._journal_path = at / "journal"
+        self.lock = -1
         self._journal = -1
         self._number: dict[str, int] = {}
         self._pieces: set[tuple[int, int]] = set()

@@ -1,26 +1,32 @@
 """One HTTP/1.1 connection that reads bodies straight into a caller's buffer.
 
-``http.client`` connects (TLS, a proxy's tunnel); it does not read, because parsing a head as an e-mail costs three times
+``http.client`` connects for TLS (and a proxy's tunnel); it does not read, because parsing a head as an e-mail costs three times
 what all the rest of a small object's request does: ADR 25.
 """
 
 from __future__ import annotations
 
 import functools
-import http.client
 import os
 import re
-import ssl
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httptools
 from servery_sdk.errors import Permanent, Transient
 from servery_sdk.storage import Tls
 
+from servery_storage.splicing import Pipe
+
+if TYPE_CHECKING:
+    import ssl
+
 HEAD_BYTES = 64 * 1024
+FIRST_BYTES = 128 * 1024
+"""Read at once: of most small objects head and body."""
 _NO_BODY = frozenset({204, 304})
 _URL = re.compile(r"([^/?#]*//[^/?#]*)([^?#]*)(\?[^#]*)?")
 _NO_URL = "not an http:// or https:// URL"
@@ -81,9 +87,9 @@ def _origin(authority: str, tls: Tls) -> Origin:
 class Answer:
     """An answer whose body is still to be read. Header names are lower-case."""
 
-    def __init__(self, wire: Wire, first: bytes) -> None:
+    def __init__(self, wire: Wire, first: memoryview) -> None:
         self._wire = wire
-        self._first = memoryview(first)
+        self._first = first
         self.status = 0
         self.reason = ""
         self.headers: dict[str, str] = {}
@@ -142,6 +148,23 @@ class Answer:
         return count
 
     @property
+    def is_spliced(self) -> bool:
+        """Whether what comes next is the body's own bytes, as they are on the wire."""
+        return self._chunked is None and not self._first and bool(self._left) and self._wire.is_plain
+
+    def splice(self, pipe: Pipe, size_bytes: int) -> int:
+        """Take up to ``size_bytes`` into ``pipe`` where ``is_spliced``.
+
+        Raises:
+            WireBroken: The connection ended first.
+            Unspliceable: Nothing was taken.
+        """
+        assert self._left is not None
+        count = self._wire.splice(pipe, min(size_bytes, self._left))
+        self._left -= count
+        return count
+
+    @property
     def is_read(self) -> bool:
         """Whether the connection is free for the next request."""
         kept = self.headers.get("connection", "").lower() != "close"
@@ -155,32 +178,26 @@ class Wire:
         self._origin = origin
         self._prefix = ""
         self._used = False
-        self._buffer = bytearray(HEAD_BYTES)
+        self._buffer = bytearray(FIRST_BYTES)
         self._view = memoryview(self._buffer)
         try:
-            self._connection = self._connected(timeout_seconds)
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, ssl.SSLCertVerificationError):
+            self._socket = self._connected(timeout_seconds)
+        except OSError as error:
+            if (refused := getattr(error, "verify_message", None)) is not None:  # an ssl.SSLCertVerificationError
                 advice = "give the CA that signed it (CA bundle), or turn the check off for this source"
-                raise Permanent(f"{origin}: its certificate was refused: {error.verify_message}; {advice}") from error
+                raise Permanent(f"{origin}: its certificate was refused: {refused}; {advice}") from error
             raise WireBroken(f"cannot reach {origin}: {_words(error)}") from error
-        self._socket = self._connection.sock
 
-    def _connected(self, timeout_seconds: float) -> http.client.HTTPConnection:
+    def _connected(self, timeout_seconds: float) -> socket.socket:
         origin, proxy = self._origin, _proxy_of(self._origin)
         host, port = proxy or (origin.host, origin.port)
-        connection: http.client.HTTPConnection
         if origin.scheme == "https":
-            context = context_of(origin.tls)
-            connection = http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=context)
-            if proxy:
-                connection.set_tunnel(origin.host, origin.port)
-        else:
-            connection = http.client.HTTPConnection(host, port, timeout=timeout_seconds)
-            if proxy:
-                self._prefix = f"http://{origin}"
-        connection.connect()  # which turns Nagle's algorithm off
-        return connection
+            return _secured(origin, host, port, timeout_seconds, is_proxy=proxy is not None)
+        if proxy:
+            self._prefix = f"http://{origin}"
+        connected = socket.create_connection((host, port), timeout_seconds)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connected
 
     def get(self, target: str, headers: Mapping[str, str]) -> Answer:
         """Ask for ``target`` and return the answer, its body unread.
@@ -189,23 +206,37 @@ class Wire:
             WireStale: The kept connection was closed meanwhile.
             WireBroken: It ended in the middle of the head, or what came is not HTTP.
         """
+        self.ask(target, headers)
+        return self.answered()
+
+    def ask(self, target: str, headers: Mapping[str, str]) -> None:
+        """Ask for ``target``; raises as ``get`` does."""
         lines = [f"GET {self._prefix}{target} HTTP/1.1", f"host: {self._origin}"]
         lines += [f"{name}: {value}" for name, value in headers.items() if name != "host"]
         try:
             self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def answered(self) -> Answer:
+        """Return the answer to what was asked, its body unread; raises as ``get`` does."""
+        try:
             answer = self._answered()
         except WireBroken:
             raise
         except OSError as error:
-            kind = WireStale if self._used else WireBroken
-            raise kind(f"{self._origin}: {_words(error)}") from error
+            raise self._lost(error) from error
         self._used = True
         return answer
+
+    def _lost(self, error: OSError) -> WireBroken:
+        kind = WireStale if self._used else WireBroken
+        return kind(f"{self._origin}: {_words(error)}")
 
     def _answered(self) -> Answer:
         got, end = 0, -1
         while end < 0:
-            if got == HEAD_BYTES:
+            if got >= HEAD_BYTES:
                 raise WireBroken(f"{self._origin}: the answer's head is longer than {HEAD_BYTES} bytes")
             count = self._socket.recv_into(self._view[got:])
             if not count:
@@ -213,7 +244,7 @@ class Wire:
                 raise kind(f"{self._origin}: the connection ended before an answer came")
             end = self._buffer.find(b"\r\n\r\n", max(0, got - 3), got + count)
             got += count
-        answer = Answer(self, bytes(self._view[end + 4 : got]))
+        answer = Answer(self, self._view[end + 4 : got])  # It is read before anything else comes there.
         parser = httptools.HttpResponseParser(answer)
         try:
             parser.feed_data(self._view[: end + 4])
@@ -229,8 +260,26 @@ class Wire:
         except OSError as error:
             raise WireBroken(f"{self._origin}: {_words(error)}") from error
         if not count and not may_end:
-            raise WireBroken(f"{self._origin}: the connection ended in the middle of the object")
+            raise self._ended()
         return count
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has no TLS."""
+        return self._origin.scheme == "http"
+
+    def splice(self, pipe: Pipe, size_bytes: int) -> int:
+        """Take what there is, up to ``size_bytes``, into ``pipe``."""
+        try:
+            count = pipe.fill(self._socket, size_bytes)
+        except OSError as error:
+            raise WireBroken(f"{self._origin}: {_words(error)}") from error
+        if not count:
+            raise self._ended()
+        return count
+
+    def _ended(self) -> WireBroken:
+        return WireBroken(f"{self._origin}: the connection ended in the middle of the object")
 
     def more(self) -> memoryview:
         """Return some more of a chunked body."""
@@ -238,12 +287,29 @@ class Wire:
 
     def close(self) -> None:
         """End the connection."""
-        self._connection.close()
+        self._socket.close()
+
+
+def _secured(origin: Origin, host: str, port: int, timeout_seconds: float, *, is_proxy: bool) -> ssl.SSLSocket:
+    """Return a TLS connection to ``origin``, through a proxy's tunnel where ``host`` is one."""
+    import http.client  # a third of a hand's start, where it is for plain HTTP
+
+    connection = http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=context_of(origin.tls))
+    if is_proxy:
+        connection.set_tunnel(origin.host, origin.port)
+    try:
+        connection.connect()  # which turns Nagle's algorithm off
+    except http.client.HTTPException as error:
+        raise WireBroken(f"cannot reach {origin}: {_words(error)}") from error
+    secured: ssl.SSLSocket = connection.sock
+    return secured
 
 
 @functools.cache
 def context_of(tls: Tls) -> ssl.SSLContext:
     """Return the context that keeps to ``tls``; without a CA of its own, KServe's variables say whom to trust."""
+    import ssl
+
     bundle = tls.ca_file or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
     context = ssl.create_default_context(cafile=str(bundle) if bundle else None)
     if not tls.verify:
@@ -255,6 +321,10 @@ def context_of(tls: Tls) -> ssl.SSLContext:
 
 def _proxy_of(origin: Origin) -> tuple[str, int] | None:
     """Return the proxy that the environment names for ``origin``, ``HTTPS_PROXY`` and its like."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    from urllib.request import getproxies, proxy_bypass
+
     proxy = getproxies().get(origin.scheme)
     if not proxy or proxy_bypass(origin.host):
         return None

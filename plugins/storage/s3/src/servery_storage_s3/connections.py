@@ -4,12 +4,12 @@ this.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
@@ -162,7 +162,8 @@ def _session(**given: str | None) -> boto3.Session:
 
 
 def _services(loader: Any, _: str) -> list[str]:
-    return sorted({name for path in loader.search_paths if os.path.isdir(path) for name in os.listdir(path)})
+    folders = [Path(path) for path in loader.search_paths]
+    return sorted({found.name for folder in folders if folder.is_dir() for found in folder.iterdir()})
 
 
 def _objects_read(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import os
 import re
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from servery_sdk.digests import Digest, DigestAlgorithm
@@ -44,10 +44,12 @@ class S3Provider:
 
     async def list(self, uri: StorageUri) -> AsyncIterator[StorageEntry]:
         """Yield the object of exactly this key, or all below ``key/``. ``s3://bucket@region/…`` is OME's spelling."""
-        for entry in await asyncio.to_thread(lambda: list(self._entries(uri))):
-            yield entry
+        pages = self._pages(uri)
+        while (page := await asyncio.to_thread(lambda: next(pages, None))) is not None:
+            for entry in page:
+                yield entry
 
-    def _entries(self, uri: StorageUri) -> Iterator[StorageEntry]:
+    def _pages(self, uri: StorageUri) -> Iterator[Sequence[StorageEntry]]:
         from servery_storage_s3.failures import translated
 
         connections = self._connections()
@@ -63,16 +65,17 @@ class S3Provider:
             asked["RequestPayer"] = "requester"
         with translated(str(uri), bucket, settings.endpoint_url):
             for page in connections.client(bucket).get_paginator("list_objects_v2").paginate(**asked):
-                for found in page.get("Contents", ()):
-                    relative = path_below(found["Key"], prefix)
-                    if relative is not None and not found["Key"].endswith("/"):
-                        yield StorageEntry(
-                            path=relative,
-                            source=f"{bucket}/{found['Key']}",
-                            size_bytes=found["Size"],
-                            # Servers of plain files have none.
-                            version=found.get("ETag") or None,
-                        )
+                yield [
+                    StorageEntry(
+                        path=relative,
+                        source=f"{bucket}/{found['Key']}",
+                        size_bytes=found["Size"],
+                        # Servers of plain files have none.
+                        version=found.get("ETag") or None,
+                    )
+                    for found in page.get("Contents", ())
+                    if (relative := path_below(found["Key"], prefix)) is not None and not found["Key"].endswith("/")
+                ]
 
     def locate(self, entry: StorageEntry) -> Location:
         """Return the object's URL and a signature of its own; it must still be the object that was listed."""
