@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from servery_agent.payloads.ledger import Count, Ledger
 from servery_agent.payloads.reading import Reading
 from servery_agent.payloads.records import Record, head_of, records_of
-from servery_agent.payloads.segments import head_of_block, last_number, path_of, read_block, segments, spares
+from servery_agent.payloads.segments import Block, Segment, head_of_block, last_number, path_of, segments, spares
 from servery_agent.payloads.spool import Batch, Spool
 from servery_sdk.payloads import Part
 
@@ -24,6 +24,14 @@ def head(number: int, body: bytes, *, part: Part = Part.REQUEST, identified: byt
 
 def block_of(pieces: list[bytes], first: int, count: int) -> bytes:
     return b"".join([head_of_block(pieces, first, count), *pieces])
+
+
+def block_at(path: Path, offset: int) -> Block | None:
+    segment = Segment(path)
+    try:
+        return segment.block(offset)
+    finally:
+        segment.close()
 
 
 def make_batch(first: int, bodies: Sequence[bytes]) -> Batch:
@@ -132,7 +140,7 @@ def test_half_a_block_ends_its_segment_and_no_more(
         del torn[cut:]
     path_of(folder, 1).write_bytes(good + torn)
     path_of(folder, 3).write_bytes(block_of([head(3, b"three"), b"three"], 3, 1))
-    assert read_block(path_of(folder, 1), len(good)) is None
+    assert block_at(path_of(folder, 1), len(good)) is None
     assert last_number(folder) == 3
     assert [record.body for record in asyncio.run(read_all(Reading(folder, ledger)))] == [b"one", b"three"]
 
@@ -197,7 +205,7 @@ def test_disk_that_cannot_be_written_drops_and_counts(tmp_path: Path, ledger: Le
 
 def test_long_list_is_written_in_blocks(tmp_path: Path, ledger: Ledger) -> None:
     spooled(tmp_path, ledger, make_batch(1, [b"x" * 400_000] * 7))
-    first = read_block(path_of(tmp_path, 1), 0)
+    first = block_at(path_of(tmp_path, 1), 0)
     assert first is not None
     assert first.count == 3
     assert last_number(tmp_path) == 7

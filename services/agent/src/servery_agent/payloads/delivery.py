@@ -121,9 +121,11 @@ class Delivery:
             try:
                 await attempt()
             except Permanent as refused:
+                self._reading.keep_apart()
                 self._put_aside(events, str(refused))
                 return
             except (Transient, TimeoutError) as failed:
+                self._reading.keep_apart()
                 attempts += 1
                 reason = str(failed) or f"not done within {self._target.timeout_seconds:g} s"
                 if attempts >= _ATTEMPTS and self._ledger[Count.DELIVERED] > delivered:
@@ -156,8 +158,9 @@ class Delivery:
     def event_of(self, record: Record) -> PayloadEvent:
         """Return what a sink is given: redacted, or without its body where that cannot be."""
         is_withheld = False
-        body = record.body
+        body, stored = record.body, record.stored
         if self._redaction.paths:
+            stored = None
             try:
                 body = self._redaction(body, record.content_type, is_whole=record.is_whole)
             except NotJson:
@@ -175,4 +178,5 @@ class Delivery:
             metadata=orjson.loads(record.metadata) if record.metadata else None,
             is_whole=record.is_whole,
             is_withheld=is_withheld,
+            stored=stored,
         )

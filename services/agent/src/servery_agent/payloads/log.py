@@ -63,7 +63,9 @@ class PayloadLog:
         if lost > 0:
             logger.warning("events were in memory when the agent was killed", extra={"events": lost})
             ledger.add(Count.DROPPED_CRASH, lost)
-        ledger[Count.ACCEPTED] = ledger[Count.ACCOUNTED] = max(ledger[Count.ACCEPTED], known)
+        # First: what a killed agent began to write is not to be taken for whole, now that it is accounted for.
+        ledger[Count.BEGUN] = max(ledger[Count.ACCEPTED], known)
+        ledger[Count.ACCEPTED] = ledger[Count.ACCOUNTED] = ledger[Count.BEGUN]
 
     @property
     def spool_bytes(self) -> int:
