@@ -203,9 +203,9 @@ class _Post:
     def on_switched(self, answer: AnswerHead, data: bytes) -> None:
         raise AssertionError("unreachable: no upgrade is asked for")
 
-    def on_answer(self, answer: AnswerHead, body: bytes) -> None:
+    def on_answer(self, answer: AnswerHead, body: bytes | memoryview) -> None:
         self._answer = answer
-        self._finish(body)
+        self._finish(bytes(body[:_SAID_BYTES]))
 
     def on_answer_head(self, answer: AnswerHead) -> None:
         self._answer = answer

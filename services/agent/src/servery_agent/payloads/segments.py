@@ -16,8 +16,14 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import google_crc32c
+
+if TYPE_CHECKING:
+    # The process that delivers has no other use for it.
+    import numpy as np
+    import numpy.typing as npt
 
 _HEAD = struct.Struct("<4sIIIQ")
 _MAGIC = b"SPL1"
@@ -112,12 +118,14 @@ class Segment:
         _retire(self.path, is_spare=self.may_be_written_over)
 
 
-def head_of_block(pieces: Sequence[bytes], first: int, count: int) -> bytes:
+def head_of_block(pieces: Sequence[bytes | npt.NDArray[np.uint8]], first: int, count: int) -> bytes:
     """Return what stands before a block's pieces."""
     return _HEAD.pack(_MAGIC, _checksum(pieces, first, count), sum(map(len, pieces)), count, first)
 
 
-def _checksum(pieces: Iterable[bytes | ctypes.Array[ctypes.c_char]], first: int, count: int) -> int:
+def _checksum(
+    pieces: Iterable[bytes | npt.NDArray[np.uint8] | ctypes.Array[ctypes.c_char]], first: int, count: int
+) -> int:
     # CRC-32C, for which processors have an instruction: ten times as fast as zlib's.
     checksum: int = google_crc32c.value(b"%d %d" % (first, count))
     for piece in pieces:
