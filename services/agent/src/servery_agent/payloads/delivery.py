@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 from servery_sdk.errors import Permanent, Transient
@@ -66,11 +67,7 @@ class Delivery:
     async def _worker(self, outlet: EventOutlet) -> None:
         while (record := await self._reading.next()) is not None:
             event = self.event_of(record)
-
-            async def send(event: PayloadEvent = event) -> None:
-                await outlet.send(event)
-
-            await self._persist(send, (event,))
+            await self._persist(partial(outlet.send, event), (event,))
             self._reading.settle((record,))
 
     async def send_objects(self, outlet: ObjectOutlet, written_as: Format, batches: Batches) -> None:
