@@ -123,6 +123,7 @@ FOREIGN = Runtime(
     image="servery/predictor-acme:1",
     local_images=("servery/predictor-acme", "acme/server"),
     local_programs=("acme.serve",),
+    local_copies={"known-as": "model_name"},
     local_flags={"port": "grpc_port", "rest_api_port": "http_port", "path": "model_dir", "threads": "", "acme": ""},
 )
 
@@ -140,8 +141,11 @@ FOREIGN = Runtime(
         ({"command": ["python", "-m", "acme.serve", "here", "--port", "9", "--new"], "args": ["--path", "/m", "go"]},
          ("here", "--grpc_port", "9", "--new", "--model_dir", "/models", "go")),
         ({"image": "servery/predictor-acme:2", "command": ["--port=9"], "args": ["--port=9"]}, ("--port=9",)),
+        ({"args": ["--known-as=a", "--port=9"]}, ("--model_name=a", "--known-as=a", "--grpc_port=9")),
+        ({"args": ["--known-as", "a", "b"]}, ("--model_name=a", "--known-as", "a", "b")),
     ],
-    ids=["equals", "apart", "without-a-counterpart", "reference", "command", "program", "command-of-flags", "own-image"],
+    ids=["equals", "apart", "without-a-counterpart", "reference", "command", "program", "command-of-flags", "own-image",
+         "copy", "copy-of-the-first"],
 )  # fmt: skip
 def test_flags_of_a_foreign_program_are_those_of_the_one_that_stands_in(container: Any, told: tuple[str, ...]) -> None:
     pod = {"metadata": {"name": "p"}, "spec": {"volumes": [{"name": "m", "hostPath": {"path": "/models"}}]}}

@@ -176,7 +176,8 @@ def _told(pod: Manifest, container: Manifest, runtimes: tuple[Runtime, ...]) -> 
     if program is not None:
         command, arguments = command[:program], command[program:] + arguments
     wanted: str | None = None
-    for index, word in enumerate((*command, *arguments)):
+    words = (*command, *arguments)
+    for index, word in enumerate(words):
         is_flag = word.startswith("-")
         if wanted is not None and not is_flag:
             # The value of the flag before it.
@@ -189,6 +190,8 @@ def _told(pod: Manifest, container: Manifest, runtimes: tuple[Runtime, ...]) -> 
         theirs, equals, value = word.lstrip("-").partition("=")
         ours = runtime.local_flags.get(theirs) if is_flag else None
         wanted = None if equals else ours
+        if is_flag and (copy := runtime.local_copies.get(theirs)):
+            yield f"--{copy}={value if equals else ' '.join(words[index + 1 : index + 2])}"
         if ours:
             yield f"--{ours}{equals}{value}"
         elif ours is None and index >= len(command):
