@@ -59,7 +59,7 @@ class Messages:
     """Decodes requests as ``grpc.decode_request`` does, those of a known form in less time.
 
     A client repeats all but the numbers. Decoding two rows of four so takes 1.4 microseconds instead of 4.6 with raw
-    contents, 5.6 with typed ones. Knows four forms of each length, and forgets all where there are more than 64 lengths;
+    contents, 1.7 instead of 5.4 with typed ones. Knows four forms of each length, and forgets all where there are more than 64 lengths;
     forms have 1024 bytes at most.
     """
 
@@ -158,8 +158,8 @@ def _are_numbers(prefix: bytes, size: int, suffix: bytes) -> bool:
 def encode_response(response: InferResponse, *, raw: bool) -> bytes:
     """Return the message of ``response`` as ``grpc.encode_response`` writes it.
 
-    That of an only output, which has nothing but its contents to itself, takes 1.0 microseconds instead of 1.9 with raw
-    contents, 2.7 with typed ones: all else was said before.
+    That of an only output, which has nothing but its contents to itself, takes 0.6 microseconds instead of 1.9 with raw
+    contents, 1.7 instead of 2.7 with typed ones: all else was said before.
     """
     outputs = response.outputs
     if len(outputs) == 1 and not (response.id or response.parameters or outputs[0].parameters):

@@ -170,7 +170,7 @@ def encode_response(
 def _alone(response: InferResponse, output: Tensor, *, as_bytes: bool) -> Encoded:
     """Return the body of a response of one output, which has nothing but its data to itself: all else was said before.
 
-    It takes 0.8 microseconds instead of 1.6.
+    That saves 0.2 microseconds as JSON, 0.9 as bytes.
     """
     data, datatype = output.data, output.datatype
     if as_bytes or datatype in elements.BYTES_ONLY:
