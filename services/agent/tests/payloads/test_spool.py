@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from behind import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servery_agent.payloads.ledger import Count, Ledger
@@ -16,6 +15,7 @@ from servery_agent.payloads.records import Record, head_of, records_of
 from servery_agent.payloads.segments import head_of_block, last_number, path_of, read_block, segments, spares
 from servery_agent.payloads.spool import Batch, Spool
 from servery_sdk.payloads import Part
+from waiting import until
 
 
 def head(number: int, body: bytes, *, part: Part = Part.REQUEST, identified: bytes = b"id") -> bytes:
