@@ -15,7 +15,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from behind import until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -29,6 +28,7 @@ from servery_sdk import plugins
 from servery_sdk.protocol import Datatype, InferRequest, Tensor, v2
 from servery_sdk.protocol import grpc as codec
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
+from waiting import until
 
 BAD, BROKEN = 13, 17
 MODEL = f"""

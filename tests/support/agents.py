@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import resource
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from behind import Peer
+from ports import free_ports
 from servery_http.client import Client
 
 PATIENCE_SECONDS = 60
@@ -49,14 +49,6 @@ class Running:
             text = (await client.request("GET", f"http://127.0.0.1:{self.metrics_port}/metrics")).body.decode()
         found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ports import free_port
+
 VERSION = "3.37.0"
 ACCOUNT = "servery"
 KEY = "c2VydmVyeQ=="
@@ -50,9 +52,7 @@ def program() -> Path:
 @contextmanager
 def azurite_served(folder: Path) -> Iterator[str]:
     """Yield the endpoint of ``ACCOUNT``'s blobs, which last until the block ends; its log is in ``folder``."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     flags = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence"]
     command = ["node", str(program()), *flags, "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
     log = folder / "azurite.log"
@@ -77,11 +77,3 @@ def _wait_for(port: int, running: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.05)
     running.kill()
     raise RuntimeError(f"Azurite does not answer: {log.read_text()[-2000:]}")
-
-
-if __name__ == "__main__":
-    # Ahead of the tests, whose time limit is not meant for an installation.
-    try:
-        print(f"Azurite: {program()}")
-    except Unavailable as reason:
-        print(f"skipped: {reason}")

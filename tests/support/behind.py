@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from servery_http.address import Address
 from servery_http.gateway.server import Gateway
+from waiting import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 20
 _LINE_BYTES = 1024 * 1024
 
 
@@ -114,16 +113,6 @@ async def listening() -> AsyncIterator[Behind]:
         await behind.die()
         for client in behind.clients:
             client.cut()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Let the loop turn until something holds that nobody tells of."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
-    for _ in itertools.count():
-        if holds():
-            return
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0)
 
 
 def post(body: bytes = b"", *headers: bytes, target: bytes = b"/v1/models/m:predict", length: bool = True) -> bytes:

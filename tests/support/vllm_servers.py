@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from ports import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # One engine at a time is small; the default is what the machine has.
@@ -56,13 +56,6 @@ class Served:
         deadline = time.monotonic() + seconds
         while not is_so():
             assert time.monotonic() < deadline, what
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
 
 
 @contextmanager

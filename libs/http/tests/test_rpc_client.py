@@ -8,11 +8,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from behind import listening, until
+from behind import listening
 from servery_http.address import Address
 from servery_http.rpc.calls import Answer, Done, Failure, Outcome, Status
 from servery_http.rpc.client import RpcChannel, Unsent, block_of
 from servery_http.rpc.server import RpcServer
+from waiting import until
 
 PATIENCE_SECONDS = 20
 

@@ -17,9 +17,10 @@ from functools import partial
 import grpc
 import pytest
 from agents import PATIENCE_SECONDS, Running, agent
-from behind import Behind, Peer, listening, ok, post, until
+from behind import Behind, Peer, listening, ok, post
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from servery_http.client import Client
+from waiting import until
 
 MEBIBYTE = 1024 * 1024
 

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import joblib
 import pytest
-from agents import free_ports
+from ports import free_ports
 from servery_http.client import Client, ConnectFailed
 from servery_sdk.protos.servery.control.v1 import control_pb2 as control
 from servery_sdk.protos.servery.control.v1 import control_pb2_grpc as control_stubs

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from clusters import until
 from servery_controller.controller import Controller
 from servery_controller.planning import PlanningSettings
 from servery_kube.memory import MemoryApi
-from servery_kube.port import NotFound
 from servery_sdk import kinds
 from servery_sdk.manifests import Kind, Namespace, ObjectRef
 from servery_sdk.plugins import Plugins
@@ -27,17 +26,6 @@ URL = "http://iris-predictor.demo.example.com"
 def api(installed: Plugins) -> MemoryApi:
     crds = [crd for dialect in installed.dialects.values() for crd in dialect.crds()]
     return MemoryApi(crds, served=[kinds.KNATIVE_SERVICE])
-
-
-async def until(check: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                if found := await check():
-                    return found
-            except NotFound:
-                pass
-            await asyncio.sleep(0)
 
 
 async def knative_says(api: MemoryApi, newest: str, *shares: tuple[str, int]) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
+from clusters import until
 from servery_controller.admission import application, judge
 from servery_controller.controller import Controller
 from servery_controller.metrics import FetchMetrics, exposed
 from servery_controller.planning import PlanningSettings
 from servery_kube.events import Recorder
 from servery_kube.memory import MemoryApi
-from servery_kube.port import Conflict, Forbidden, KubeError, NotFound, Rejected
+from servery_kube.port import Conflict, Forbidden, KubeError, Rejected
 from servery_sdk import kinds
 from servery_sdk.fetches import FetchReport
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
@@ -28,17 +29,6 @@ Make = Callable[..., dict[str, Any]]
 
 def ref(kind: Kind, name: str = "iris-predictor") -> ObjectRef:
     return ObjectRef(kind, Namespace("demo"), name)
-
-
-async def until(check: Callable[[], Any]) -> Any:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                if found := await check():
-                    return found
-            except NotFound:
-                pass
-            await asyncio.sleep(0)
 
 
 def ready_pod(name: str = "p", *, failure: str | None = None, fetched: str = "") -> Manifest:

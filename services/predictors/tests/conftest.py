@@ -19,8 +19,7 @@ from servery_predictor.settings import Settings
 from servery_sdk import plugins
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
-
-PATIENCE_SECONDS = 20
+from waiting import until
 
 
 @pytest.fixture
@@ -189,10 +188,4 @@ def run_client() -> Callable[..., Awaitable[str]]:
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     """Waits, within bounds, until something holds."""
-
-    async def wait(holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not holds():  # noqa: ASYNC110  # what it looks at has no event
-                await asyncio.sleep(0.005)
-
-    return wait
+    return until

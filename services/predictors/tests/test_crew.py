@@ -22,6 +22,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ports import free_ports
 from servery_http.client import Client, ConnectFailed, ConnectionBroke
 from servery_predictor.crew.backoff import LONGEST_SECONDS, STEADY_SECONDS, deaths_in_a_row, delay_seconds
 from servery_predictor.crew.post import Message, Verb, Word, pair
@@ -163,15 +164,12 @@ async def _follow(log: asyncio.StreamReader, loaded: asyncio.Future[None]) -> No
 
 
 @pytest.fixture
-def ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+def ports() -> list[int]:
+    return free_ports(2)
 
 
 @pytest.fixture
-async def crew(iris: Path, ports: tuple[int, int]) -> AsyncIterator[Running]:
+async def crew(iris: Path, ports: list[int]) -> AsyncIterator[Running]:
     async with running(iris, *ports) as crew:
         yield crew
 
@@ -215,7 +213,7 @@ class Model:
 
 
 async def test_what_a_models_own_code_counts_is_shown_of_all_workers(
-    tmp_path: Path, ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ports: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, folder = tmp_path / "model", tmp_path / "numbers"
     for made in (model, folder):
@@ -255,7 +253,7 @@ async def test_loads_that_are_asked_for_at_once_all_end(crew: Running) -> None:
 
 
 async def test_what_clients_set_in_one_worker_holds_in_all_of_them_and_in_the_next(
-    iris: Path, tmp_path: Path, ports: tuple[int, int]
+    iris: Path, tmp_path: Path, ports: list[int]
 ) -> None:
     rows = np.array([[6.8, 2.8, 4.8, 1.4]])
     memory = SharedMemory(f"servery-crew-{os.getpid()}", create=True, size=rows.nbytes)
@@ -288,7 +286,7 @@ async def test_what_clients_set_in_one_worker_holds_in_all_of_them_and_in_the_ne
 
 
 async def test_a_load_that_fails_is_told_and_the_old_model_goes_on_answering(
-    iris: Path, tmp_path: Path, ports: tuple[int, int]
+    iris: Path, tmp_path: Path, ports: list[int]
 ) -> None:
     (tmp_path / "model.joblib").write_bytes((iris / "model.joblib").read_bytes())
     async with running(tmp_path, *ports) as crew:
@@ -375,7 +373,7 @@ async def test_a_model_that_does_not_load_ends_all(
     assert words in log.read_text()
 
 
-async def test_workers_share_the_models_memory(tmp_path: Path, ports: tuple[int, int]) -> None:
+async def test_workers_share_the_models_memory(tmp_path: Path, ports: list[int]) -> None:
     megabytes = 64
     features = np.random.default_rng(0).random((megabytes * 2**20 // 32, 4))
     model = KNeighborsClassifier(1, algorithm="brute").fit(features, features[:, 0] > 0.5)
@@ -393,7 +391,7 @@ def _kilobytes(pid: int, *fields: str) -> int:
     return sum(int(line.split()[1]) for line in lines if line.split(":")[0] in fields)
 
 
-async def test_a_port_that_somebody_has_is_refused(iris: Path, ports: tuple[int, int]) -> None:
+async def test_a_port_that_somebody_has_is_refused(iris: Path, ports: list[int]) -> None:
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind(("127.0.0.1", ports[0]))
@@ -407,7 +405,7 @@ async def test_a_port_that_somebody_has_is_refused(iris: Path, ports: tuple[int,
     assert "Address already in use" in said.decode()
 
 
-async def test_grpc_is_served_by_workers_too(crew: Running, ports: tuple[int, int]) -> None:
+async def test_grpc_is_served_by_workers_too(crew: Running, ports: list[int]) -> None:
     tensor: Any = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP64", shape=[1, 4])
     tensor.contents.fp64_contents.extend([6.8, 2.8, 4.8, 1.4])
     for _ in range(10):

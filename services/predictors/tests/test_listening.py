@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from servery_http.server import Server
 from servery_predictor.server import Predictor
 
@@ -15,9 +16,7 @@ async def test_who_finds_rest_open_may_call_grpc(
     start: Callable[..., Awaitable[Predictor]], iris: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Probes ask by REST, and the first call of gRPC may come with their answer.
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     opened: list[bool] = []
     start_rest = Server.start
 

@@ -5,20 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import orjson
+from ports import free_port
 from servery_http.client import Client, ConnectFailed
 
 PATIENCE_SECONDS = 60
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 async def until_ready(client: Client, url: str) -> None:

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from ports import free_port
 from prometheus_client import CollectorRegistry
 from servery_predictor.metrics import Metrics
 from servery_predictor.runtime_calls import rpc_doors
@@ -71,12 +72,6 @@ class Shouting:
     @classmethod
     def listeners(cls, artifact: Path, host: Host) -> Sequence[Listener]:
         return cls.found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ports import free_port
+
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],
     "HOME": "/nonexistent",
@@ -84,9 +86,7 @@ class Repository:
 @contextmanager
 def daemon_served(folder: Path) -> Iterator[str]:
     """Serve the repositories in ``folder`` by git's own protocol, and yield the URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = ["git", "daemon", f"--base-path={folder}", "--listen=127.0.0.1", f"--port={port}", "--reuseaddr"]
     # It starts the daemon as a child, which outlives it if it alone is stopped.
     with subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True) as running:

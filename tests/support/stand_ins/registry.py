@@ -25,6 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from ports import free_port
 
 from stand_ins.certificates import certified
 
@@ -126,7 +127,7 @@ class Registry:
 @contextmanager
 def registry_served(program: Path, folder: Path, *, auth: str = "", certificate: bool = False) -> Iterator[Registry]:
     """Run a registry until the block ends. ``auth`` is ``htpasswd``, ``token`` or nothing."""
-    host = f"127.0.0.1:{_free_port()}"
+    host = f"127.0.0.1:{free_port()}"
     config: dict[str, Any] = {
         "version": 0.1,
         "log": {"level": "error"},
@@ -170,13 +171,6 @@ def _wait(host: str, running: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.02)
         else:
             return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

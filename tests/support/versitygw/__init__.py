@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ports import free_port
+
 HERE = Path(__file__).parent
 TOOL = "github.com/versity/versitygw/cmd/versitygw"
 ACCESS_KEY_ID, SECRET_ACCESS_KEY = "key", "secret"
@@ -64,7 +66,7 @@ def s3_served(folder: Path, *flags: str, has_metadata: bool = True) -> Iterator[
     for made in (buckets, metadata):
         made.mkdir(parents=True, exist_ok=True)
     store = ["--sidecar", str(metadata)] if has_metadata else ["--nometa"]
-    port = _free_port()
+    port = free_port()
     command = [str(program()), "--quiet", "--keep-alive", "--port", f"127.0.0.1:{port}"]
     command += ["--access", ACCESS_KEY_ID, "--secret", SECRET_ACCESS_KEY, "--region", REGION, *flags]
     command += ["posix", *store, str(buckets)]
@@ -78,13 +80,6 @@ def s3_served(folder: Path, *flags: str, has_metadata: bool = True) -> Iterator[
         running.wait(15)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _wait_for(port: int, running: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 30.0
     while time.monotonic() < deadline and running.poll() is None:
@@ -93,11 +88,3 @@ def _wait_for(port: int, running: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.02)
     running.kill()
     raise RuntimeError(f"versitygw does not answer: {log.read_text()[-2000:]}")
-
-
-if __name__ == "__main__":
-    # Ahead of the tests, whose time limit is not meant for a build of some minutes.
-    try:
-        print(f"versitygw: {program()}")
-    except Unavailable as reason:
-        print(f"skipped: {reason}")

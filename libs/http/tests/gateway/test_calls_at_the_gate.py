@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 import grpc
 import pytest
-from behind import PATIENCE_SECONDS, Peer, listening, post, until
+from behind import Peer, listening, post
 from servery_http.address import Address
 from servery_http.gateway.gate import Gate
 from servery_http.gateway.limits import GatewayLimits
 from servery_http.gateway.server import Gateway
+from waiting import PATIENCE_SECONDS, until
 
 MEBIBYTE = 1024 * 1024
 

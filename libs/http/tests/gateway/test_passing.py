@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from behind import Behind, Peer, ok, post, until
+from behind import Behind, Peer, ok, post
 from servery_http.address import Address
 from servery_http.gateway.downstream import Downstream
 from servery_http.gateway.gate import Gate
@@ -18,6 +18,7 @@ from servery_http.gateway.routes import Route
 from servery_http.gateway.server import Gateway
 from servery_http.gateway.upstream import Upstream
 from servery_http.messages import Later, Request, Response
+from waiting import until
 
 LIMITS = GatewayLimits(max_body_bytes=100_000)
 

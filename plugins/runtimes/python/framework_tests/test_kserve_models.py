@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import httpx
 import numpy as np
 import orjson
 import pytest
+from ports import free_ports
 from servery_sdk.protocol import Datatype, InferRequest, Tensor, v2
 from servery_sdk.protocol import grpc as codec
 from servery_sdk.protos.open_inference.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
@@ -39,13 +39,6 @@ def kserves(file: Path, name: str, http: int, rpc: int) -> list[str]:
 def ours(file: Path, name: str, http: int, rpc: int) -> list[str]:
     flags = ("--runtime=python", f"--model_dir={file.parent}", "--host=127.0.0.1")
     return ["-m", "servery_predictor.cli", *flags, *kserves(file, name, http, rpc)[1:]]
-
-
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
 
 
 @dataclass
@@ -90,7 +83,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(program: Program, file: Path, name: str, *flags: str) -> Iterator[Server]:
-    http, rpc = free_ports()
+    http, rpc = free_ports(2)
     command = [sys.executable, *program(file, name, http, rpc), *flags]
     environment = {**os.environ, "no_proxy": "127.0.0.1", "PYTHONDONTWRITEBYTECODE": "1"}
     # KServe's server is run as its users run it: in the folder of its file.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import socket
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from ports import free_port
 from prometheus_client import CollectorRegistry
 from servery_predictor.metrics import Metrics
 from servery_predictor.server import Predictor
@@ -23,12 +23,6 @@ from servery_sdk import plugins
 EXAMPLE = Path(__file__).parents[4] / "examples" / "torchserve-mnist"
 REQUEST = (EXAMPLE / "request.json").read_bytes()
 TWO = base64.b64decode(json.loads(REQUEST)["instances"][0]["data"])
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+from ports import free_port
 from prometheus_client import CollectorRegistry
 from servery_predictor.metrics import Metrics
 from servery_predictor.server import Predictor
@@ -29,12 +29,6 @@ REQUEST = (EXAMPLE / "request.json").read_bytes()
 TWO = base64.b64decode(json.loads(REQUEST)["instances"][0]["data"])
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -11,13 +11,14 @@ from contextlib import AbstractAsyncContextManager as Context
 from typing import Any
 
 import pytest
-from behind import Behind, Peer, listening, ok, post, until
+from behind import Behind, Peer, listening, ok, post
 from hypothesis import given
 from hypothesis import strategies as st
 from servery_agent.batcher.front import Batcher
 from servery_agent.batcher.policy import BatchLimits, going
 from servery_http.gateway.gate import Gate
 from servery_http.gateway.server import Gateway
+from waiting import until
 
 LONG_SECONDS = 3600.0
 NO = b'{"error": "no"}'

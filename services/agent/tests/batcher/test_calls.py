@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from behind import PATIENCE_SECONDS, until
 from servery_agent.batcher.front import Batcher
 from servery_agent.batcher.policy import BatchLimits
 from servery_agent.batcher.rest import INFER
@@ -25,6 +24,7 @@ from servery_http.rpc.server import RpcServer
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, Tensor
 from servery_sdk.protocol import grpc as codec
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
+from waiting import PATIENCE_SECONDS, until
 
 
 class Seen:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from behind import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servery_agent.payloads.ledger import Count, Ledger
@@ -26,6 +25,7 @@ from servery_agent.payloads.segments import (
 )
 from servery_agent.payloads.spool import Batch, Spool
 from servery_sdk.payloads import Part
+from waiting import until
 
 
 def head(number: int, body: bytes, *, part: Part = Part.REQUEST, identified: bytes = b"id") -> bytes:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Iterator
 from typing import Protocol
 
 import pytest
 
 from servery_sdk.errors import Permanent, Transient
 from servery_sdk.payloads import ObjectOutlet, Origin, PayloadSink, SinkTarget
+from servery_sdk.testing.servers import ServerContract
 
 _SECONDS = 30.0
 _KEYS = (
@@ -81,19 +80,12 @@ class ObjectSinkContract:
             put(sink, f"{scheme}://", {"k": b""})
 
 
-class RemoteObjectSinkContract(ObjectSinkContract):
+class RemoteObjectSinkContract(ServerContract, ObjectSinkContract):
     """For sinks that talk to a server."""
 
     def unreachable(self, port: int, monkeypatch: pytest.MonkeyPatch) -> tuple[PayloadSink, str]:
         """Return a sink whose server would be at the loopback's ``port``, where nobody listens, and a URL."""
         raise NotImplementedError
-
-    @pytest.fixture
-    def closed_port(self) -> Iterator[int]:
-        """A port that is taken, and refuses."""
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            yield taken.getsockname()[1]
 
     def test_server_that_does_not_answer_may_answer_later(
         self, closed_port: int, monkeypatch: pytest.MonkeyPatch

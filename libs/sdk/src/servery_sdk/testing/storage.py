@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Protocol
@@ -27,6 +25,7 @@ from servery_sdk.storage import (
     Streamed,
     provider_of,
 )
+from servery_sdk.testing.servers import ServerContract
 
 # More than a mebibyte, no two parts of it alike: providers read in pieces.
 _MODEL = b"".join(number.to_bytes(4, "little") for number in range(2**18 + 2))
@@ -182,19 +181,12 @@ class PrefixStorageContract(StorageProviderContract):
             assert ".." not in PurePosixPath(entry.path).parts, entry.path
 
 
-class RemoteStorageContract(StorageProviderContract):
+class RemoteStorageContract(ServerContract, StorageProviderContract):
     """For providers that talk to a server."""
 
     def unreachable(self, port: int, monkeypatch: pytest.MonkeyPatch) -> tuple[StorageProvider, str]:
         """Return a provider whose server would be at the loopback's ``port``, where nobody listens, and a URI."""
         raise NotImplementedError
-
-    @pytest.fixture
-    def closed_port(self) -> Iterator[int]:
-        """A port that is taken, and refuses."""
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            yield taken.getsockname()[1]
 
     def test_server_that_does_not_answer_may_answer_later(
         self, closed_port: int, monkeypatch: pytest.MonkeyPatch
