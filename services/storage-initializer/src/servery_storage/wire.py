@@ -216,7 +216,7 @@ class Wire:
         try:
             self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         except OSError as error:
-            raise self._ended(error) from error
+            raise self._lost(error) from error
 
     def answered(self) -> Answer:
         """Return the answer to what was asked, its body unread; raises as ``get`` does."""
@@ -225,11 +225,11 @@ class Wire:
         except WireBroken:
             raise
         except OSError as error:
-            raise self._ended(error) from error
+            raise self._lost(error) from error
         self._used = True
         return answer
 
-    def _ended(self, error: OSError) -> WireBroken:
+    def _lost(self, error: OSError) -> WireBroken:
         kind = WireStale if self._used else WireBroken
         return kind(f"{self._origin}: {_words(error)}")
 
