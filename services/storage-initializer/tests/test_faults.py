@@ -96,6 +96,15 @@ async def test_cut_connection_goes_on_at_the_byte_where_it_broke(site: Misbehavi
     assert asked == [0, offset]
 
 
+async def test_piece_that_is_cut_goes_on_within_it(site: Misbehaving, target: Path) -> None:
+    at = PIECE_BYTES // 2 + 5
+    site.rule = once("/llm/weights.bin", Fault(cut_after=at))
+    await fetch(make_engine(site, max_connections=1), target)
+    assert tree(target) == WHOLE
+    asked = [ask.start for ask in site.asked if ask.path == "/llm/weights.bin"]
+    assert asked[:3] == [0, at, PIECE_BYTES]
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408])
 async def test_server_that_recovers_is_asked_again(site: Misbehaving, target: Path, status: int) -> None:
     site.rule = once("/llm/weights.bin", Fault(status=status), times=3)

@@ -32,7 +32,8 @@ LEAST_OBJECTS = 400
 """Fewer come sooner than a process starts."""
 TOLD = 16
 """Objects in a message: with the longest keys and tokens it is a socket's."""
-AHEAD = 2 * TOLD
+AHEAD = 4 * TOLD
+"""Objects that a hand knows of: on a busy machine it is a while until this process runs again."""
 
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv.pop(1)); from servery_storage.hand import main; main()"
 """With the paths that are known here: ``site`` takes as long to find them as all imports together."""
@@ -124,8 +125,9 @@ class Hand:
 
     def carry(self) -> Iterator[tuple[Piece, Mismatch | None]]:
         """Yield what is brought, and what is wrong with it, until nothing is to be done or the process ends."""
+        ahead = TOLD  # By which sum the next are known is known by the first.
         try:
-            while self._told() or self._out:
+            while self._tell(ahead):
                 heard = json.loads(self._channel.recv(MESSAGE_BYTES) or b'"a process that fetches ended"')
                 if isinstance(heard, str):
                     self.complaint = heard
@@ -135,23 +137,25 @@ class Hand:
                     wrong = self._wrong(piece, brought)
                     del self._out[brought.number]
                     yield piece, wrong
+                ahead = AHEAD
         except (ServeryError, OSError) as error:  # of where an object is, or the process: the threads say it better
             self.complaint = str(error)
 
-    def _told(self) -> bool:
-        """Tell of what comes next, as far ahead as a hand shall be; return whether there was any."""
-        tasks: list[Task] = []
-        while self._tasks and len(self._out) < AHEAD and len(tasks) < TOLD:
-            try:
-                piece = self._tasks.popleft()
-            except IndexError:  # another hand was quicker
-                break
-            self._taken += 1
-            self._out[self._taken] = piece
-            tasks.append(self._task(self._taken, piece))
-        if tasks:
-            self._channel.sendall(json.dumps(tasks).encode())
-        return bool(tasks)
+    def _tell(self, ahead: int) -> bool:
+        """Tell of what comes next until the process knows of so many; return whether it has anything to do."""
+        while self._tasks and len(self._out) < ahead:
+            tasks: list[Task] = []
+            while self._tasks and len(tasks) < TOLD:
+                try:
+                    piece = self._tasks.popleft()
+                except IndexError:  # another hand was quicker
+                    break
+                self._taken += 1
+                self._out[self._taken] = piece
+                tasks.append(self._task(self._taken, piece))
+            if tasks:
+                self._channel.sendall(json.dumps(tasks).encode())
+        return bool(self._out)
 
     def _task(self, number: int, piece: Piece) -> Task:
         location = self._provider.locate(piece.entry)

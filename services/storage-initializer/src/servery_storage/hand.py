@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from collections import deque
@@ -221,10 +222,10 @@ def main() -> None:
 def be(descriptor: int) -> None:
     """Be one hand; what ends it before its time is told."""
     with socket.socket(fileno=descriptor) as channel:
+        # Who started us may be telling while we do: with answers too long for the socket neither would hear the other.
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(PATIENCE_SECONDS), 0))
         try:
             Hand(channel).run()
-        except BrokenPipeError:
-            pass  # Who started us has ended.
         except (ServeryError, OSError) as error:
-            with suppress(BrokenPipeError):
+            with suppress(OSError):  # It has ended itself.
                 channel.sendall(json.dumps(str(error)).encode())

@@ -1,4 +1,5 @@
-"""Moves located objects to the disk: threads that take pieces off a queue, each with connections and one buffer of its own.
+"""Moves located objects to the disk: threads that take pieces off a queue, each with connections and one buffer of its own,
+and processes for what is small and many (``crew``).
 
 Threads, because a socket's read, TLS, a sum and a file's write all let the next thread run, and each is done straight in
 the one buffer: memory is connections times the buffer, whatever the model's size. ADR 25.
@@ -154,10 +155,10 @@ class Mover:
                     self._is_whole(piece)
                 else:
                     self._comes_again(piece, self._assemblies[piece], wrong)
+            if hand.complaint and not self._stopped.is_set():
+                self._progress.tries_again(hand.complaint)
         except BaseException as error:  # the thread's rim, too
             self._fail(error)
-        if hand.complaint and not self._stopped.is_set():
-            self._progress.tries_again(hand.complaint)
         with self._lock:
             self._leading -= 1
             left = hand.left + (list(self._small) if not self._leading else [])

@@ -260,7 +260,7 @@ class Wire:
         except OSError as error:
             raise WireBroken(f"{self._origin}: {_words(error)}") from error
         if not count and not may_end:
-            raise self._ended()
+            raise self._cut()
         return count
 
     @property
@@ -275,10 +275,10 @@ class Wire:
         except OSError as error:
             raise WireBroken(f"{self._origin}: {_words(error)}") from error
         if not count:
-            raise self._ended()
+            raise self._cut()
         return count
 
-    def _ended(self) -> WireBroken:
+    def _cut(self) -> WireBroken:
         return WireBroken(f"{self._origin}: the connection ended in the middle of the object")
 
     def more(self) -> memoryview:
