@@ -123,6 +123,7 @@ FOREIGN = Runtime(
     image="servery/predictor-acme:1",
     local_images=("servery/predictor-acme", "acme/server"),
     local_programs=("acme.serve",),
+    local_copies={"known-as": "model_name"},
     local_flags={"port": "grpc_port", "rest_api_port": "http_port", "path": "model_dir", "threads": "", "acme": ""},
 )
 
@@ -140,13 +141,29 @@ FOREIGN = Runtime(
         ({"command": ["python", "-m", "acme.serve", "here", "--port", "9", "--new"], "args": ["--path", "/m", "go"]},
          ("here", "--grpc_port", "9", "--new", "--model_dir", "/models", "go")),
         ({"image": "servery/predictor-acme:2", "command": ["--port=9"], "args": ["--port=9"]}, ("--port=9",)),
+        ({"args": ["--known-as=a", "--port=9"]}, ("--model_name=a", "--known-as=a", "--grpc_port=9")),
+        ({"args": ["--known-as", "a", "b"]}, ("--model_name=a", "--known-as", "a", "b")),
     ],
-    ids=["equals", "apart", "without-a-counterpart", "reference", "command", "program", "command-of-flags", "own-image"],
+    ids=["equals", "apart", "without-a-counterpart", "reference", "command", "program", "command-of-flags", "own-image",
+         "copy", "copy-of-the-first"],
 )  # fmt: skip
 def test_flags_of_a_foreign_program_are_those_of_the_one_that_stands_in(container: Any, told: tuple[str, ...]) -> None:
     pod = {"metadata": {"name": "p"}, "spec": {"volumes": [{"name": "m", "hostPath": {"path": "/models"}}]}}
     main = {"name": "main", "image": "acme/server:1", "volumeMounts": [{"name": "m", "mountPath": "/m"}], **container}
     assert localize(pod, main, SANDBOX, [FOREIGN], GIVEN, DOORS).arguments[4:] == told
+
+
+@pytest.mark.parametrize(
+    ("image", "told"), [("acme/server:1", ("8080", "/metrics")), ("servery/predictor-acme:1", ("8002", "/own"))]
+)
+def test_agent_asks_what_stands_in_for_its_metrics_where_it_answers(image: str, told: tuple[str, str]) -> None:
+    flags = ["--component-port", "8080", "--component-metrics-port", "8002", "--component-metrics-path", "/own"]
+    agent = {"name": "agent", "image": "servery/agent:1", "args": flags}
+    beside = {"name": "beside", "image": "acme/other:1"}
+    main = {"name": "main", "image": image, "ports": [{"containerPort": 8080}]}
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [beside, main, agent]}}
+    arguments = localize(pod, agent, SANDBOX, [FOREIGN], GIVEN, DOORS).arguments
+    assert (arguments[6], arguments[8]) == told
 
 
 @pytest.mark.parametrize(

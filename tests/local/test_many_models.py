@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import joblib
 import pytest
+from servery_controller.planning.held import DAEMON_METRICS_PORT
 from servery_sdk import kinds
 from servery_sdk.manifests import Kind, Namespace, ObjectRef
 from sklearn.dummy import DummyClassifier
@@ -174,6 +175,14 @@ def test_models_are_there_again_after_the_server_died(many: Many, local: Local, 
     (pod,) = local.pods("many")
     local.call(local.platform.api.delete(ObjectRef(kinds.POD, Namespace("default"), pod["metadata"]["name"])))
     many.seconds_until({"one": 1, "two": 2})
+
+
+def test_storage_daemon_tells_what_it_holds(many: Many, local: Local, sources: Path) -> None:
+    many.apply(trained("one", sources / "1"), trained("two", sources / "2"))
+    many.seconds_until({"one": 1, "two": 2})
+    pod = local.pods("many")[0]["status"]["podIP"]
+    with urllib.request.urlopen(f"http://{pod}:{DAEMON_METRICS_PORT}/metrics", timeout=10) as answer:
+        assert 'servery_storage_models{held="true"} 2.0' in answer.read().decode()
 
 
 def test_model_of_no_service_says_so(many: Many, local: Local, sources: Path, until: Callable[..., Any]) -> None:

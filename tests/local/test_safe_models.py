@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from command import servery
@@ -21,6 +24,49 @@ SIGNED = {
     "SERVERY_STORAGE_SIGNATURE_KEY": str(EXAMPLE / "models.pub"),
 }
 NO_HARM, NO_PICKLES = {"SERVERY_STORAGE_PICKLE_POLICY": "refuse"}, {"SERVERY_STORAGE_FORMATS": "safetensors"}
+
+
+SAFETENSORS_MODEL = """
+import json
+
+import numpy as np
+
+
+class Model:
+    def load(self, artifact):
+        content = (artifact / "model.safetensors").read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        weight = json.loads(content[8:end])["weight"]
+        start, stop = weight["data_offsets"]
+        self.weight = np.frombuffer(content[end + start : end + stop], "<f4").reshape(weight["shape"])
+        self.files = sorted(path.name for path in artifact.iterdir())
+
+    def predict(self, inputs):
+        (rows,) = inputs.values()
+        return {"scaled": rows @ self.weight, "files": np.array([" ".join(self.files)] * len(rows), object)}
+"""
+"""Reads the form by itself: the library for it comes with the frameworks."""
+
+
+@pytest.fixture
+def safetensors(tmp_path: Path) -> Path:
+    """A service whose weights are safetensors, with a harmful pickle of the same weights beside them."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    weight = np.array([[2, 0], [0, 3]], "<f4").tobytes()
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, len(weight)]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + weight)
+    (folder / "model.py").write_text(SAFETENSORS_MODEL)
+    shutil.copy(EXAMPLE / "harmful" / "model.joblib", folder / "pytorch_model.bin")
+    service = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "scaled"},
+        "spec": {"predictor": {"model": {"modelFormat": {"name": "python"}, "storageUri": folder.as_uri()}}},
+    }
+    path = tmp_path / "service.yaml"
+    path.write_text(yaml.safe_dump(service))
+    return path
 
 
 @pytest.fixture
@@ -59,6 +105,15 @@ def test_bad_model_is_refused_with_the_reason(model: str, policy: Mapping[str, s
     assert (done.returncode, done.stdout) == (1, "")
     assert "container storage-initializer" in done.stderr
     assert words in done.stderr
+
+
+def test_safetensors_are_taken_and_used_and_the_pickle_beside_them_left_out(safetensors: Path) -> None:
+    done = servery("predict", "-f", str(safetensors), "-d", '{"instances": [[1, 2]]}', environment=NO_PICKLES)
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads(done.stdout)["predictions"]
+    assert answer["scaled"] == [2.0, 6.0]
+    assert {"model.py", "model.safetensors"} <= set(answer["files"].split())
+    assert "pytorch_model.bin" not in answer["files"].split()
 
 
 @pytest.mark.parametrize("model", ["signed", "changed"])

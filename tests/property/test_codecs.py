@@ -10,58 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn_requests import NAMES, SHAPES, assert_same, requests, tensors
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from servery_sdk.protocol import Datatype, InferRequest, InferResponse, RequestError, Tensor, batch, grpc, v1, v2
-
-NUMBERS = sorted(set(Datatype) - {Datatype.BYTES, Datatype.BF16})
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
-SHAPES = npst.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4)
-
-
-@st.composite
-def tensors(draw: st.DrawFn, name: str, *, finite: bool = False, json: bool = False) -> Tensor:
-    datatype = draw(st.sampled_from(sorted(Datatype)))
-    if json and datatype in {Datatype.FP16, Datatype.BF16}:
-        datatype = Datatype.FP32
-    shape = draw(SHAPES)
-    if datatype is Datatype.BYTES:
-        text = st.text(st.characters(codec="utf-8"), max_size=5).map(str.encode)
-        data = np.empty(shape, dtype=object)
-        data[...] = draw(npst.arrays(object, shape, elements=text if json else st.binary(max_size=5)))
-    elif datatype is Datatype.BF16:
-        data = draw(npst.arrays("<f4", shape, elements=st.floats(-8, 8, width=16))).astype(datatype.dtype)
-    elif np.dtype(datatype.dtype).kind == "f" and finite:
-        width = datatype.dtype.itemsize * 8
-        data = draw(npst.arrays(datatype.dtype, shape, elements=st.floats(-1e3, 1e3, width=width)))
-    else:
-        data = draw(npst.arrays(datatype.dtype, shape))
-    return Tensor(name=name, data=data, datatype=datatype)
-
-
-@st.composite
-def requests(draw: st.DrawFn, **options: bool) -> InferRequest:
-    names = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
-    parameters = draw(st.dictionaries(NAMES, st.booleans() | st.integers(-(2**53), 2**53) | st.text("ab"), max_size=2))
-    parameters = {name: value for name, value in parameters.items() if not name.startswith("binary")}
-    return InferRequest(
-        model="m",
-        id=draw(st.none() | NAMES),
-        inputs=tuple(draw(tensors(name, **options)) for name in names),
-        parameters=parameters,
-    )
-
-
-def assert_same(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> None:
-    assert [(t.name, t.datatype, t.data.shape, t.parameters) for t in found] == [
-        (t.name, t.datatype, t.data.shape, t.parameters) for t in wanted
-    ]
-    for one, other in zip(found, wanted, strict=True):
-        if one.datatype is Datatype.BYTES:
-            assert one.data.tolist() == other.data.tolist()
-        else:
-            assert one.data.tobytes() == np.ascontiguousarray(other.data, one.datatype.dtype).tobytes()
 
 
 @given(requests(finite=True, json=True))
@@ -191,3 +144,25 @@ def test_v2_tensors_that_contradict_themselves_are_a_request_error(inputs: list[
         assert all(
             list(tensor.data.shape) == given["shape"] for tensor, given in zip(decoded.inputs, inputs, strict=True)
         )
+
+
+@given(st.data())
+def test_v2_answer_of_one_output_is_what_it_would_be_among_others(data: st.DataObject) -> None:
+    request = data.draw(requests())
+    output = data.draw(tensors(data.draw(NAMES)))
+    version, binary = data.draw(st.none() | NAMES), data.draw(st.booleans())
+    asked = replace(request, parameters={v2.BINARY_OUTPUTS: binary})
+    alone = v2.encode_response(InferResponse("m", (output,), version), asked)
+    # With a second output it is written as a whole, tensor by tensor.
+    other = Tensor("other" + output.name, np.zeros(1), Datatype.FP64)
+    both = v2.encode_response(
+        InferResponse("m", (output, other), version),
+        replace(asked, parameters={v2.BINARY_OUTPUT: {output.name: binary}}),
+    )
+    wanted = json.loads(both.body[: both.json_length])
+    del wanted["outputs"][1]
+    assert list(json.loads(alone.body[: alone.json_length])["outputs"][0]) == list(wanted["outputs"][0])
+    assert json.loads(alone.body[: alone.json_length]) == wanted
+    assert (alone.json_length is None) == (both.json_length is None)
+    if both.json_length is not None:
+        assert alone.body[alone.json_length :] == both.body[both.json_length :]

@@ -33,6 +33,11 @@ revision_request_count{revision_name="r",response_code="200"} 7 1700000000000
 """
 
 
+DAEMON = """# TYPE servery_storage_models gauge
+servery_storage_models{held="true"} 3
+"""
+
+
 class Told:
     """A program with metrics, which may fail."""
 
@@ -63,6 +68,13 @@ async def queue_proxy() -> AsyncIterator[Told]:
         yield told
 
 
+@pytest.fixture
+async def daemon() -> AsyncIterator[Told]:
+    told = Told(DAEMON)
+    async with told.server.running():
+        yield told
+
+
 def samples(families: Sequence[Metric]) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
 
@@ -78,8 +90,8 @@ def labels(**named: str) -> frozenset[tuple[str, str]]:
     return frozenset(named.items())
 
 
-async def test_metrics_of_container_and_queue_proxy_are_told_with_the_agents_on_one_port(
-    container: Told, queue_proxy: Told
+async def test_metrics_of_all_in_the_pod_are_told_with_the_agents_on_one_port(
+    container: Told, queue_proxy: Told, daemon: Told
 ) -> None:
     variables = {
         "KSERVE_CONTAINER_PROMETHEUS_METRICS_PORT": str(container.server.port),
@@ -89,7 +101,11 @@ async def test_metrics_of_container_and_queue_proxy_are_told_with_the_agents_on_
         "K_REVISION": "r",
     }
     knative = {"service_name": "s", "configuration_name": "c", "revision_name": "r"}
-    flags = (f"--queue-proxy-metrics-port={queue_proxy.server.port}", "--metrics-timeout-seconds=1")
+    flags = (
+        f"--queue-proxy-metrics-port={queue_proxy.server.port}",
+        f"--storage-metrics-port={daemon.server.port}",
+        "--metrics-timeout-seconds=1",
+    )
     async with agent(*flags, **variables) as running:
         families = await scraped(running.metrics_port)
         assert len({family.name for family in families}) == len(families)
@@ -98,6 +114,7 @@ async def test_metrics_of_container_and_queue_proxy_are_told_with_the_agents_on_
         assert found["process_cpu_seconds_total", labels()] == 2.5
         assert found["seconds_sum", labels(model='a "}b', **knative)] == 3
         assert found["servery_agent_connections", labels(**knative)] == 0
+        assert found["servery_storage_models", labels(held="true", **knative)] == 3
         up = "servery_agent_metrics_source_up"
         assert found[up, labels(source="component", **knative)] == 1
         # One of them fails, in each way: the other is told all the same.

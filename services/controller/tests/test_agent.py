@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from servery_agent.cli import parser, settings_from
 from servery_controller.planning import PlanningSettings
+from servery_controller.planning.errors import NoPlan
 from servery_controller.planning.plan import plan
 from servery_sdk import kinds
 from servery_sdk.manifests import Kind, Manifest, Namespace, ObjectRef
@@ -116,6 +117,21 @@ def test_component_whose_metrics_are_merged_has_an_agent_that_asks_for_them() ->
     assert workload.merges_metrics == "agent"
     assert workload.pod_annotations == {"prometheus.io/port": "9088", "prometheus.io/path": "/metrics"}
     assert planned(logging=LOGGING).merges_metrics is None
+
+
+def test_metrics_are_asked_for_where_the_pods_annotations_say() -> None:
+    told = {"prometheus.kserve.io/port": "9090", "prometheus.kserve.io/path": "/own/metrics"}
+    settings, _ = settings_from(planned(merges_metrics=True, annotations=told).pod["containers"][1]["args"])
+    assert (settings.component_port, settings.component_metrics_port) == (8085, 9090)
+    assert settings.component_metrics_path == "/own/metrics"
+
+
+@pytest.mark.parametrize("said", ["metrics", "0", "65536", "-1", "8²"])
+def test_annotation_that_is_no_port_is_said(said: str) -> None:
+    with pytest.raises(NoPlan) as raised:
+        planned(merges_metrics=True, annotations={"prometheus.kserve.io/port": said})
+    expected = f"annotation prometheus.kserve.io/port of predictor: {said!r} is not the number of a port"
+    assert str(raised.value) == expected
 
 
 def test_spool_outlives_the_container() -> None:

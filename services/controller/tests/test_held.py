@@ -96,7 +96,7 @@ def test_pod_of_many_models_has_an_agent_and_a_storage_daemon(planned: Planned) 
         "demo",
         "flowers",
     )
-    assert daemon["args"] == ["serve", f"--socket={settings.storage_daemon}", f"--root={settings.model_dir}"]
+    assert daemon["args"][:3] == ["serve", f"--socket={settings.storage_daemon}", f"--root={settings.model_dir}"]
     volumes = {volume["name"] for volume in plan.workloads[0].pod["volumes"]}
     (tokens,) = [one for one in plan.workloads[0].pod["volumes"] if one["name"] == "controller-token"]
     (source,) = tokens["projected"]["sources"]
@@ -116,6 +116,33 @@ def test_installation_decides_on_the_safety_of_pulled_models_too(installed: Plug
     settings = replace(SETTINGS, storage_env={"SERVERY_STORAGE_PICKLE_POLICY": "refuse"})
     plan, _ = render.render(a_service(), render.catalog_from([a_model()], installed), installed, settings)
     assert container(plan, "storage-daemon")["env"] == [{"name": "SERVERY_STORAGE_PICKLE_POLICY", "value": "refuse"}]
+
+
+def test_daemon_has_the_nodes_cache_and_a_port_of_metrics(installed: Plugins) -> None:
+    settings = replace(SETTINGS, storage_cache="/var/lib/models", storage_cache_bytes=10**9)
+    plan, _ = render.render(a_service(), render.catalog_from([a_model()], installed), installed, settings)
+    pod, daemon = plan.workloads[0].pod, container(plan, "storage-daemon")
+    host = {"path": "/var/lib/models", "type": "DirectoryOrCreate"}
+    assert pod["volumes"].count({"name": "storage-cache", "hostPath": host}) == 1
+    assert {"name": "storage-cache", "mountPath": "/var/cache/servery"} in daemon["volumeMounts"]
+    assert daemon["env"] == [
+        {"name": "SERVERY_STORAGE_CACHE", "value": "/var/cache/servery"},
+        {"name": "SERVERY_STORAGE_MAX_CACHE_BYTES", "value": "1000000000"},
+    ]
+    assert all("storage-cache" not in str(one) for one in pod["containers"] if one is not daemon)
+    (port,) = daemon["ports"]
+    assert f"--metrics-port={port['containerPort']}" in daemon["args"]
+
+
+@pytest.mark.parametrize("are_merged", [True, False])
+def test_agent_that_merges_metrics_tells_the_daemons_too(planned: Planned, *, are_merged: bool) -> None:
+    service = a_service()
+    if are_merged:
+        service["metadata"]["annotations"] = {"serving.kserve.io/enable-metric-aggregation": "true"}
+    plan, _ = planned(a_model(), service=service)
+    settings, _ = settings_from([*container(plan, "agent")["args"]])
+    (port,) = container(plan, "storage-daemon")["ports"]
+    assert settings.storage_metrics_port == (port["containerPort"] if are_merged else None)
 
 
 def test_pod_that_logs_too_has_what_both_need_once(installed: Plugins) -> None:

@@ -95,6 +95,27 @@ def test_bodies_that_fastapi_does_not_read_are_described(served: str, path: str)
     assert described["content"]["application/json"]["schema"]["properties"]
 
 
+@pytest.mark.parametrize(
+    ("path", "media"),
+    [
+        ("/openai/v1/audio/speech", ["audio/flac", "audio/mpeg", "audio/ogg", "audio/pcm", "audio/wav"]),
+        (
+            "/openai/v1/audio/transcriptions",
+            ["application/json", "text/event-stream", "text/plain", "text/vtt"],
+        ),
+        ("/openai/v1/audio/translations", ["application/json", "text/plain", "text/vtt"]),
+        ("/openai/v1/chat/completions", ["application/json", "text/event-stream"]),
+        ("/openai/v1/embeddings", ["application/json"]),
+    ],
+)
+def test_what_is_answered_is_described_as_what_it_is(served: str, path: str, media: list[str]) -> None:
+    answer = httpx.get(f"{served}/openapi.json").json()["paths"][path]["post"]["responses"]["200"]
+    assert sorted(answer["content"]) == media
+    assert all(
+        content["schema"].get("format") == "binary" for kind, content in answer["content"].items() if "audio/" in kind
+    )
+
+
 def test_no_made_up_request_is_a_server_error(served: str) -> None:
     asked = 0
     for found in schemathesis.openapi.from_url(f"{served}/openapi.json").get_all_operations():

@@ -8,12 +8,16 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
 import pytest
 from servery_sdk.protos.servery.storage.v1 import storage_pb2 as pb
 from servery_sdk.protos.servery.storage.v1 import storage_pb2_grpc as stubs
+from servery_sdk.storage import StorageEntry
+from servery_storage.progress import Origin
+from servery_storage.telling import MOST_FILES, Told
 
 COMMAND = "from servery_storage.commands import app; app()"
 
@@ -59,8 +63,8 @@ class Daemon:
         await self._process.communicate()
         assert self._process.returncode == 0
 
-    async def fetch(self, name: str, uri: str, **patterns: list[str]) -> list[pb.FetchProgress]:
-        return [told async for told in self.stub.Fetch(pb.FetchRequest(name=name, uri=uri, **patterns))]
+    async def fetch(self, name: str, uri: str, **asked: Any) -> list[pb.FetchProgress]:
+        return [told async for told in self.stub.Fetch(pb.FetchRequest(name=name, uri=uri, **asked))]
 
     async def metrics(self) -> dict[str, float]:
         async with httpx.AsyncClient() as client:
@@ -85,6 +89,57 @@ async def test_model_is_fetched_and_its_place_told(daemon: Daemon, source: Path)
     assert (told[-1].path, told[-1].done_bytes, told[-1].total_bytes) == (str(daemon.root / "team/a"), 300, 300)
     assert (daemon.root / "team/a/model.bin").read_bytes() == b"a" * 300
     assert await daemon.models() == {"team/a": True}
+
+
+async def test_each_file_is_told_to_who_asks_for_files(daemon: Daemon, source: Path) -> None:
+    assert not any(told.files for told in await daemon.fetch("b", f"file://{source}/b"))
+    for _ in ("fetched", "there already"):
+        *_, last = await daemon.fetch("a", f"file://{source}/a", tell_files=True)
+        files = {file.path: (file.done_bytes, file.total_bytes, file.state) for file in last.files}
+        assert files == {
+            "model.bin": (300, 300, pb.FILE_STATE_FETCHED),
+            "notes.txt": (0, 0, pb.FILE_STATE_FETCHED),
+        }
+
+
+async def test_many_files_are_told_in_several_messages_before_the_last_ends(daemon: Daemon, source: Path) -> None:
+    names = {f"{number}.txt" for number in range(2 * MOST_FILES + 1)}
+    for name in names:
+        (source / "a" / name).touch()
+    messages = await daemon.fetch("a", f"file://{source}/a", tell_files=True)
+    assert len(messages) >= 3
+    assert max(len(told.files) for told in messages) == MOST_FILES
+    states = {file.path: file.state for told in messages for file in told.files}
+    assert states == dict.fromkeys(names | {"model.bin", "notes.txt"}, pb.FILE_STATE_FETCHED)
+    assert [bool(told.path) for told in messages] == [False] * (len(messages) - 1) + [True]
+
+
+def test_file_is_told_again_only_where_there_is_news() -> None:
+    whole, other, endless = (
+        StorageEntry(path="whole", source="whole", size_bytes=4),
+        StorageEntry(path="other", source="other", size_bytes=4),
+        StorageEntry(path="endless", source="endless", size_bytes=None),
+    )
+    told = Told(tells_files=True)
+
+    def news() -> dict[str, tuple[int, str]]:
+        return {file.path: (file.done_bytes, pb.FileState.Name(file.state)) for file in told.message().files}
+
+    assert news() == {}
+    told.begin("s3://b/m", [whole, other, endless])
+    assert news() == dict.fromkeys(["whole", "other", "endless"], (0, "FILE_STATE_WAITING"))
+    told.advance(whole, 3)
+    told.advance(endless, 9)
+    assert news() == {"whole": (3, "FILE_STATE_FETCHING"), "endless": (9, "FILE_STATE_FETCHING")}
+    told.advance(whole, 1)
+    told.has(other, 4, Origin.CACHE)
+    assert news() == {"whole": (4, "FILE_STATE_FETCHED"), "other": (4, "FILE_STATE_FETCHED")}
+    told.comes_again(whole, "its checksum is another")
+    assert news() == {"whole": (0, "FILE_STATE_WAITING")}
+    told.advance(whole, 4)
+    told.end("s3://b/m")
+    assert news() == {"whole": (4, "FILE_STATE_FETCHED"), "endless": (9, "FILE_STATE_FETCHED")}
+    assert news() == {}
 
 
 async def test_patterns_are_of_one_request(daemon: Daemon, source: Path) -> None:

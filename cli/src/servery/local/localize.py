@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 from servery_sdk.errors import ServeryError
@@ -97,7 +98,7 @@ def localize(
     # The program is this machine's; only what the container was told speaks of the container's paths.
     known = tuple(runtimes)
     arguments = [*_program(container, known)]
-    told = [through(expand(argument, variables), doors) for argument in _told(container, known)]
+    told = [through(expand(argument, variables), doors) for argument in _told(pod, container, known)]
     arguments += [_placed(argument, directories) for argument in told]
     placed = {name: _placed(through(value, doors), directories) for name, value in variables.items()}
     if _TEMPORARY in directories:
@@ -156,7 +157,7 @@ def _program(container: Manifest, runtimes: tuple[Runtime, ...]) -> tuple[str, .
     )
 
 
-def _told(container: Manifest, runtimes: tuple[Runtime, ...]) -> Iterator[str]:
+def _told(pod: Manifest, container: Manifest, runtimes: tuple[Runtime, ...]) -> Iterator[str]:
     """Yield the arguments, in the words of the program that stands in for the image's own.
 
     Of the ``command`` only flags that have a counterpart are left: its other words speak of the image.
@@ -164,6 +165,9 @@ def _told(container: Manifest, runtimes: tuple[Runtime, ...]) -> Iterator[str]:
     arguments = [str(argument) for argument in container.get("args", ())]
     image = str(container.get("image", ""))
     runtime = standing_in(image, runtimes)
+    if repository(image) in AGENT_IMAGES:
+        yield from _told_agent(arguments, pod, runtimes)
+        return
     if runtime is None or repository(image) == repository(runtime.image):
         yield from arguments
         return
@@ -172,7 +176,8 @@ def _told(container: Manifest, runtimes: tuple[Runtime, ...]) -> Iterator[str]:
     if program is not None:
         command, arguments = command[:program], command[program:] + arguments
     wanted: str | None = None
-    for index, word in enumerate((*command, *arguments)):
+    words = (*command, *arguments)
+    for index, word in enumerate(words):
         is_flag = word.startswith("-")
         if wanted is not None and not is_flag:
             # The value of the flag before it.
@@ -185,10 +190,32 @@ def _told(container: Manifest, runtimes: tuple[Runtime, ...]) -> Iterator[str]:
         theirs, equals, value = word.lstrip("-").partition("=")
         ours = runtime.local_flags.get(theirs) if is_flag else None
         wanted = None if equals else ours
+        if is_flag and (copy := runtime.local_copies.get(theirs)):
+            yield f"--{copy}={value if equals else ' '.join(words[index + 1 : index + 2])}"
         if ours:
             yield f"--{ours}{equals}{value}"
         elif ours is None and index >= len(command):
             yield word
+
+
+def _told_agent(arguments: list[str], pod: Manifest, runtimes: tuple[Runtime, ...]) -> Iterator[str]:
+    """Yield an agent's arguments; a server that stands in for another tells its metrics where it answers."""
+    flags = dict(pairwise(arguments))
+    port = flags.get("--component-port")
+    listening = [found for found in pod["spec"]["containers"] if port in _ports(found)]
+    image = str((listening or pod["spec"]["containers"])[0].get("image", ""))
+    runtime = standing_in(image, runtimes)
+    told = {}
+    if port is not None and runtime is not None and repository(image) != repository(runtime.image):
+        told = {"--component-metrics-port": port, "--component-metrics-path": "/metrics"}
+    before = ""
+    for argument in arguments:
+        yield told.get(before, argument)
+        before = argument
+
+
+def _ports(container: Manifest) -> list[str]:
+    return [str(port["containerPort"]) for port in container.get("ports") or ()]
 
 
 def _directories(pod: Manifest, container: Manifest, sandbox: Sandbox) -> Iterator[tuple[str, Path]]:

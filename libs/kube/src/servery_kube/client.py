@@ -185,7 +185,7 @@ class KubeClient:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise KubeError(f"watch {path}: {error or type(error).__name__}") from error
         finally:
-            response.close()
+            _leave(response)
 
     async def _send(
         self,
@@ -208,6 +208,14 @@ class KubeClient:
             raise KubeError(f"{method} {path}: {error or type(error).__name__}") from error
         found: aiohttp.ClientResponse = answer.response
         return found
+
+
+def _leave(response: aiohttp.ClientResponse) -> None:
+    """Close in the middle of an answer. TLS would wait for the server's goodbye, and a loop that ends does not see it."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
 
 
 def _replacing(live: Manifest, wanted: Manifest) -> dict[str, Json]:

@@ -182,6 +182,8 @@ def test_a_published_runtime_is_started_and_answers(
         answer = httpx.post(f"{url}/v1/completions", json=told, headers={"Host": "tiny.default.localhost"}, timeout=120)
         assert answer.status_code == 200, answer.text
         assert answer.json()["usage"]["completion_tokens"] == 8
+        found = httpx.get(f"{url}/v2/models/{name}", headers={"Host": "tiny.default.localhost"})
+        assert found.json()["name"] == name
     finally:
         command("down", "--state-dir", state)
 

@@ -64,6 +64,14 @@ def test_a_wrong_option_is_a_wrong_flag(flag: str) -> None:
         settings_from(["--runtime=vllm", flag])
 
 
+def test_the_name_that_vllms_server_is_given_is_that_of_every_protocol() -> None:
+    (runtime,) = servery_runtimes()
+    assert {runtime.local_copies[flag] for flag in ("served-model-name", "served_model_name")} == {"model_name"}
+    settings, options = settings_from(["--runtime=vllm", "--model_name=a", "--served-model-name", "a", "b"])
+    assert settings.model_name == "a"
+    assert command_line(Path("/m"), "a", **options) == ["--model=/m", "--served-model-name", "a", "b"]
+
+
 def test_the_pod_has_room_for_what_vllm_writes() -> None:
     (runtime,) = servery_runtimes()
     part: Any = runtime.parts[ComponentKind.PREDICTOR]

@@ -1,4 +1,4 @@
-"""The metrics of the programs beside, the component and Knative's queue-proxy, told with the agent's own on one port."""
+"""The metrics of the programs beside, such as the component and Knative's queue-proxy, told with the agent's on one port."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from servery_agent.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_QUEUE_PROXY = "queue-proxy"
 _ACCEPT = [(b"accept", b"text/plain;version=0.0.4")]
 
 
@@ -36,9 +37,12 @@ class Beside:
         if settings.component_metrics_port is not None:
             at = f"{settings.component_host}:{settings.component_metrics_port}"
             self._urls["component"] = f"http://{at}/{settings.component_metrics_path.lstrip('/')}"
-        if settings.queue_proxy_metrics_port is not None:
-            at = f"{settings.component_host}:{settings.queue_proxy_metrics_port}"
-            self._urls["queue-proxy"] = f"http://{at}/metrics"
+        for source, port in (
+            ("storage-daemon", settings.storage_metrics_port),
+            (_QUEUE_PROXY, settings.queue_proxy_metrics_port),
+        ):
+            if port is not None:
+                self._urls[source] = f"http://{settings.component_host}:{port}/metrics"
 
     async def page(self, metrics: Metrics) -> bytes:
         """Return what ``metrics`` and all others tell, in Prometheus' text format."""
@@ -56,7 +60,7 @@ class Beside:
             answer = await client.request("GET", url, headers=_ACCEPT, timeout_seconds=self._seconds)
             if answer.status != 200:
                 raise NotMetrics(f"status {answer.status}")
-            labels = self._labels if source == "component" else {}
+            labels = {} if source == _QUEUE_PROXY else self._labels
             page = Page(source=source, text=answer.body.decode(errors="replace"), labels=labels)
             return await asyncio.to_thread(parsed, page)
         except (ServeryError, NotMetrics) as error:

@@ -54,7 +54,12 @@ class Agent:
         readiness = None
         if settings.serving_readiness_probe:
             readiness = Readiness(probe_of(settings.serving_readiness_probe), Address(settings.component_host, port))
-        self.batcher = Batcher(_batch_limits(settings), rpc_upstream=http2) if settings.enable_batcher else None
+        gate = Gate(settings.container_concurrency or None, settings.max_queue_requests)
+        self.batcher = None
+        if settings.enable_batcher:
+            self.batcher = Batcher(
+                _batch_limits(settings), rpc_upstream=http2, gate=gate, queue_seconds=settings.queue_timeout_seconds
+            )
         self.log = PayloadLog(settings) if settings.log_url else None
         self.pulling = None
         if settings.enable_puller:
@@ -68,7 +73,7 @@ class Agent:
             routes=self._passing,
             handlers={} if self.batcher is None else self._handlers(self.batcher),
             watch_call=watch_none if self.log is None else self.log.capture.watch_call,
-            gate=Gate(settings.container_concurrency or None, settings.max_queue_requests),
+            gate=gate,
             limits=GatewayLimits(
                 max_body_bytes=settings.max_body_bytes,
                 max_connections=settings.max_connections,

@@ -100,6 +100,9 @@ class Settings(BaseSettings):
     )
     """Their path. Also ``qpext``'s ``KSERVE_CONTAINER_PROMETHEUS_METRICS_PATH``."""
 
+    storage_metrics_port: int | None = None
+    """Port of the metrics of the storage daemon beside, which ``/metrics`` then tells too."""
+
     queue_proxy_metrics_port: int | None = None
     """Port of the metrics of Knative's queue-proxy, 9091, which ``/metrics`` then tells too."""
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servery_agent.batcher.front import Batcher
 from servery_agent.batcher.policy import BatchLimits, going
+from servery_http.gateway.gate import Gate
 from servery_http.gateway.server import Gateway
 
 LONG_SECONDS = 3600.0
@@ -53,8 +54,9 @@ class Batching:
 @contextlib.asynccontextmanager
 async def batching(**limits: Any) -> AsyncIterator[Batching]:
     async with listening() as behind:
-        batcher = Batcher(BatchLimits(**{"max_wait_seconds": LONG_SECONDS, **limits}), rpc_upstream=behind.address)
-        gateway = Gateway(behind.address, routes=batcher.route)
+        allowed = BatchLimits(**{"max_wait_seconds": LONG_SECONDS, **limits})
+        batcher = Batcher(allowed, rpc_upstream=behind.address, gate=(gate := Gate()), queue_seconds=LONG_SECONDS)
+        gateway = Gateway(behind.address, routes=batcher.route, gate=gate)
         batcher.asks(gateway.ask)
         async with gateway.running(drain_seconds=0):
             yield Batching(behind, gateway)

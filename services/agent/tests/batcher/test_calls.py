@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from servery_agent.batcher.policy import BatchLimits
 from servery_agent.batcher.rest import INFER
 from servery_agent.batcher.watched import watched
 from servery_http.address import Address
+from servery_http.gateway.gate import Gate
 from servery_http.gateway.server import Gateway
 from servery_http.http2.headers import Fields
 from servery_http.rpc.calls import Answer, Done, Failure, Outcome, Status
@@ -89,20 +91,27 @@ def echo(*numbers: int) -> bytes:
     return codec.encode_response(InferResponse(model="m", outputs=(tensor,)), raw=True).SerializeToString()
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+@contextlib.asynccontextmanager
+async def running_site(folder: Path, gate: Gate, queue_seconds: float = PATIENCE_SECONDS) -> AsyncIterator[Site]:
     made = Site()
-    nobody = Address(path=tmp_path / "nobody.sock")
-    async with RpcServer({INFER: made.infer}, tmp_path / "nobody.sock").running(drain_seconds=0) as server:
-        batcher = Batcher(BatchLimits(max_rows=2), rpc_upstream=Address(port=server.port))
+    nobody = Address(path=folder / "nobody.sock")
+    async with RpcServer({INFER: made.infer}, folder / "nobody.sock").running(drain_seconds=0) as server:
+        upstream = Address(port=server.port)
+        batcher = Batcher(BatchLimits(max_rows=2), rpc_upstream=upstream, gate=gate, queue_seconds=queue_seconds)
         handlers = {path: watched(headed, made.watch) for path, headed in batcher.handlers.items()}
-        gateway = Gateway(nobody, routes=batcher.route, handlers=handlers)
+        gateway = Gateway(nobody, routes=batcher.route, handlers=handlers, gate=gate)
         async with (
             gateway.running(drain_seconds=0),
             grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as made.channel,
         ):
             yield made
         batcher.close()
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with running_site(tmp_path, Gate()) as made:
+        yield made
 
 
 def said(metadata: Any) -> dict[str, str | bytes]:
@@ -167,3 +176,48 @@ async def test_a_call_that_fails_or_is_given_up_is_seen_so(site: Site) -> None:
     assert sorted(seen.ends for seen in site.seen[1:]) == [[False], [True]]
     told = next(seen for seen in site.seen[1:] if seen.ends == [True])
     assert (told.head[b"grpc-status"], told.head[b"grpc-message"]) == (b"3", b"no")
+
+
+async def test_batches_wait_at_the_gate_in_turn_and_beyond_its_queue_are_refused(tmp_path: Path) -> None:
+    gate = Gate(1, 1)
+    async with running_site(tmp_path, gate) as site:
+        first = site.ask(0)
+        done = await site.called(1)
+        second = [site.ask(1), site.ask(2)]
+        await until(lambda: gate.waiting == 1)
+        for call in (site.ask(3), site.ask(4)):
+            assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert await call.details() == "1 requests wait for the predictor, which is the limit; ask again later"
+        assert (gate.inside, site.asked.qsize()) == (1, 0)
+        done(echo(0))
+        await first
+        (await site.called(2))(echo(10, 20))
+        assert [(await call).outputs[0].shape for call in second] == [[1, 1], [1, 1]]
+        assert (gate.inside, gate.waiting) == (0, 0)
+
+
+async def test_a_batch_that_waits_too_long_at_the_gate_is_unavailable_to_each(tmp_path: Path) -> None:
+    async with running_site(tmp_path, gate := Gate(1, 1), queue_seconds=0.05) as site:
+        site.ask(0)
+        await site.called(1)
+        for call in (site.ask(1), site.ask(2)):
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+            assert await call.details() == "the call waited 0.05 s for the predictor; ask again later"
+        assert (gate.inside, gate.waiting) == (1, 0)
+
+
+async def test_who_gives_up_leaves_the_gate_inside_or_before_it(tmp_path: Path) -> None:
+    async with running_site(tmp_path, gate := Gate(1, 1)) as site:
+        inside = site.ask(0)
+        await site.called(1)
+        waiting = [site.ask(1), site.ask(2)]
+        await until(lambda: gate.waiting == 1)
+        for call in waiting:
+            call.cancel()
+        await until(lambda: gate.waiting == 0)
+        assert gate.inside == 1
+        inside.cancel()
+        await until(lambda: gate.inside == 0)
+        last = site.ask(3)
+        (await site.called(1))(echo(3))
+        assert (await last).outputs[0].shape == [1, 1]

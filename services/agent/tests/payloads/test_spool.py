@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,16 @@ from hypothesis import strategies as st
 from servery_agent.payloads.ledger import Count, Ledger
 from servery_agent.payloads.reading import Reading
 from servery_agent.payloads.records import Record, head_of, records_of
-from servery_agent.payloads.segments import head_of_block, last_number, path_of, read_block, segments, spares
+from servery_agent.payloads.segments import (
+    Block,
+    Segment,
+    first_of,
+    head_of_block,
+    last_number,
+    path_of,
+    segments,
+    spares,
+)
 from servery_agent.payloads.spool import Batch, Spool
 from servery_sdk.payloads import Part
 
@@ -24,6 +34,14 @@ def head(number: int, body: bytes, *, part: Part = Part.REQUEST, identified: byt
 
 def block_of(pieces: list[bytes], first: int, count: int) -> bytes:
     return b"".join([head_of_block(pieces, first, count), *pieces])
+
+
+def block_at(path: Path, offset: int) -> Block | None:
+    segment = Segment(path)
+    try:
+        return segment.block(offset)
+    finally:
+        segment.close()
 
 
 def make_batch(first: int, bodies: Sequence[bytes]) -> Batch:
@@ -132,7 +150,7 @@ def test_half_a_block_ends_its_segment_and_no_more(
         del torn[cut:]
     path_of(folder, 1).write_bytes(good + torn)
     path_of(folder, 3).write_bytes(block_of([head(3, b"three"), b"three"], 3, 1))
-    assert read_block(path_of(folder, 1), len(good)) is None
+    assert block_at(path_of(folder, 1), len(good)) is None
     assert last_number(folder) == 3
     assert [record.body for record in asyncio.run(read_all(Reading(folder, ledger)))] == [b"one", b"three"]
 
@@ -156,6 +174,45 @@ def test_segment_that_is_written_over_has_nothing_of_its_earlier_life(
     spooled(folder, ledger, later, max_bytes=2**20)
     assert last_number(folder) == before + len(bodies) - 1
     assert [record.body for record in asyncio.run(read_all(Reading(folder, ledger)))] == bodies
+
+
+async def test_block_is_checked_unless_the_agent_that_lives_accounts_for_it(tmp_path: Path, ledger: Ledger) -> None:
+    spooled(tmp_path, ledger, make_batch(1, [b"x" * 9000]), make_batch(2, [b"y" * 9000]))
+    path = path_of(tmp_path, 1)
+    written = bytearray(path.read_bytes())
+    written[-1] ^= 1
+    path.write_bytes(written)
+    known = await read_all(Reading(tmp_path, ledger), settles=False)
+    assert [len(record.body) for record in known] == [9000, 9000], "neither was looked at"
+    ledger[Count.BEGUN] = 2
+    found = await read_all(Reading(tmp_path, ledger), settles=False)
+    assert [record.number for record in found] == [1], "an earlier agent's, and not right"
+    ledger[Count.BEGUN] = 0
+    ledger.add(Count.DROPPED_DISK)
+    found = await read_all(Reading(tmp_path, ledger), settles=False)
+    assert [record.number for record in found] == [1], "a disk that failed once is not believed"
+
+
+async def test_long_body_says_where_it_lies(tmp_path: Path, ledger: Ledger) -> None:
+    bodies = [b"x" * 9000, b"y" * 70_000]
+    spooled(tmp_path, ledger, make_batch(1, bodies))
+    reading = Reading(tmp_path, ledger)
+    for body in bodies:
+        record = await reading.next()
+        assert record is not None
+        assert record.stored is not None
+        assert os.pread(record.stored.file, len(body), record.stored.offset) == record.body == body
+
+
+async def test_what_somebody_may_still_read_is_not_written_over(tmp_path: Path, ledger: Ledger) -> None:
+    spooled(tmp_path, ledger, *(make_batch(number, [b"x" * 70_000]) for number in range(1, 4)), max_bytes=2**20)
+    reading = Reading(tmp_path, ledger)
+    failed = await reading.next()
+    assert failed is not None
+    reading.keep_apart()
+    reading.settle((failed,))
+    await read_all(reading)
+    assert [first_of(spare) for spare in spares(tmp_path)] == [2]
 
 
 def test_spares_are_given_up_where_room_is_needed(tmp_path: Path, ledger: Ledger) -> None:
@@ -197,7 +254,7 @@ def test_disk_that_cannot_be_written_drops_and_counts(tmp_path: Path, ledger: Le
 
 def test_long_list_is_written_in_blocks(tmp_path: Path, ledger: Ledger) -> None:
     spooled(tmp_path, ledger, make_batch(1, [b"x" * 400_000] * 7))
-    first = read_block(path_of(tmp_path, 1), 0)
+    first = block_at(path_of(tmp_path, 1), 0)
     assert first is not None
     assert first.count == 3
     assert last_number(tmp_path) == 7

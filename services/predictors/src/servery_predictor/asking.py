@@ -34,7 +34,7 @@ class Asking(Call, Pending):
         *,
         explain: bool = False,
     ) -> None:
-        super().__init__(plane, asked, protocol)
+        Call.__init__(self, plane, asked, protocol)
         self._encode = encode
         self._response: Response | None = None
         self._waiter: Waiter | None = None

@@ -16,6 +16,7 @@ from servery_http.rpc.server import RpcServer
 from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest
 from servery_sdk.protocol import grpc as codec
+from servery_sdk.protocol.messages import Messages, encode_response
 from servery_sdk.protocol.shared import SharedRequest
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 from servery_sdk.routes import RpcService
@@ -73,7 +74,10 @@ _INFER = _path("ModelInfer")
 
 def _quick(kind: type[Message], answer: Callable[[Any, DataPlane], Message], plane: DataPlane) -> Handler:
     def quick(message: bytes, done: Done) -> None:
-        request = _decoded(kind, message)
+        try:
+            request = kind.FromString(message)
+        except DecodeError as error:
+            raise _unreadable(kind, error) from error
         try:
             done(answer(request, plane).SerializeToString())
         except ServeryError as failure:
@@ -84,17 +88,19 @@ def _quick(kind: type[Message], answer: Callable[[Any, DataPlane], Message], pla
 
 def _infer(plane: DataPlane) -> Handler:
     memory = plane.offered.shared_memory
+    messages = Messages(regions=memory)
 
     def infer(message: bytes, done: Done) -> Callable[[], object]:
-        request = _decoded(pb.ModelInferRequest, message)
         try:
-            asked = codec.decode_request(request, regions=memory)
+            asked, is_raw = messages.decode(message)
             if type(asked) is SharedRequest:
                 memory.check(asked)
         except ServeryError as failure:
             raise _failure(failure) from failure
+        except DecodeError as error:
+            raise _unreadable(pb.ModelInferRequest, error) from error
         # A client that sends typed contents reads typed contents.
-        call = _Asked(plane, asked, done, raw=bool(request.raw_input_contents))
+        call = _Asked(plane, asked, done, raw=is_raw)
         plane.submit(call)
         return call.cancel
 
@@ -107,7 +113,7 @@ class _Asked(Call):
     __slots__ = ("_done", "_memory", "_raw")
 
     def __init__(self, plane: DataPlane, asked: InferRequest, done: Done, *, raw: bool) -> None:
-        super().__init__(plane, asked, "grpc-v2")
+        Call.__init__(self, plane, asked, "grpc-v2")
         self._done: Done | None = done
         self._memory = plane.offered.shared_memory
         self._raw = raw
@@ -121,8 +127,10 @@ class _Asked(Call):
         if isinstance(outcome, ServeryError):
             return _failure(outcome)
         try:
-            placed = self._memory.put(outcome, self.request) if isinstance(self.request, SharedRequest) else None
-            return codec.encode_response(outcome, raw=self._raw, placed=placed).SerializeToString()
+            if isinstance(self.request, SharedRequest):
+                placed = self._memory.put(outcome, self.request)
+                return codec.encode_response(outcome, raw=self._raw, placed=placed).SerializeToString()
+            return encode_response(outcome, raw=self._raw)
         except ServeryError as failure:
             return _failure(failure)
         except Exception:
@@ -139,11 +147,8 @@ class _Asked(Call):
 _BUG = "internal error; the server's log has the traceback"
 
 
-def _decoded(kind: type[Any], message: bytes) -> Any:
-    try:
-        return kind.FromString(message)
-    except DecodeError as error:
-        raise Failure(Status.INTERNAL, f"not a {kind.DESCRIPTOR.full_name}: {error}") from error
+def _unreadable(kind: type[Message], error: DecodeError) -> Failure:
+    return Failure(Status.INTERNAL, f"not a {kind.DESCRIPTOR.full_name}: {error}")
 
 
 def _failure(failure: ServeryError) -> Failure:

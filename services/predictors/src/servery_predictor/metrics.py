@@ -128,13 +128,20 @@ class Metrics:
         """Count the requests of one call of a model, but those that were given up and counted before."""
         now = time.perf_counter()
         taken: dict[tuple[str, str], list[float]] = {}
+        model: str | None = None
+        protocol, some = "", list[float]()
         for ticket, outcome in zip(tickets, outcomes, strict=True):
             if ticket.is_over:
                 continue
+            asked = ticket.request.model
             if isinstance(outcome, ServeryError):
-                self.answered(ticket.request.model, ticket.protocol, outcome.code, now - ticket.came)
-            else:
-                taken.setdefault((ticket.request.model, ticket.protocol), []).append(now - ticket.came)
+                self.answered(asked, ticket.protocol, outcome.code, now - ticket.came)
+                continue
+            # Mostly all are alike.
+            if ticket.protocol != protocol or asked != model:
+                model, protocol = asked, ticket.protocol
+                some = taken.setdefault((model, protocol), [])
+            some.append(now - ticket.came)
         for (model, protocol), seconds in taken.items():
             self.requests.labels(model, protocol, "OK").inc(len(seconds))
             self.request_seconds.labels(model, protocol).observe_all(seconds)

@@ -10,10 +10,12 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 from servery_sdk.protocol import Datatype
 
-from servery_predictor.openai_api.audio import TranslationRequest
+from servery_predictor.openai_api.audio import PLAIN, SOUNDS, VTT, SpeechRequest, TranslationRequest
+from servery_predictor.openai_api.requests import RequestBody
 from servery_predictor.openai_api.routes import OpenAIRoutes
 
 _JSON = "application/json"
+_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
 def _path(
@@ -56,7 +58,21 @@ def _explained(request: str, answer: str, *parameters: str) -> dict[str, Any]:
 
 def _streamed(*parameters: str) -> dict[str, Any]:
     path = _path("GenerateRequest", "Answer", *parameters, summary="Generate, piece by piece")
-    path["post"]["responses"]["200"]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+    path["post"]["responses"]["200"]["content"] = _EVENTS
+    return path
+
+
+def _openai(kind: type[RequestBody]) -> dict[str, Any]:
+    takes = "multipart/form-data" if issubclass(kind, TranslationRequest) else _JSON
+    path = _path(kind.__name__, "OpenAIAnswer", failure="OpenAIError", media=takes)
+    content = path["post"]["responses"]["200"]["content"]
+    if issubclass(kind, SpeechRequest):
+        content.clear()
+        content |= {media.decode(): {"schema": {"type": "string", "format": "binary"}} for media in SOUNDS.values()}
+    if issubclass(kind, TranslationRequest):
+        content |= {media.decode().partition(";")[0]: {"schema": {"type": "string"}} for media in (PLAIN, VTT)}
+    if "stream" in kind.model_fields:
+        content |= _EVENTS
     return path
 
 
@@ -89,15 +105,7 @@ INFERENCE_PATHS: dict[str, Any] = {
         for at, names in _VERSIONS.items()
         if call != "predict" or at
     },
-    **{
-        path: _path(
-            kind.__name__,
-            "OpenAIAnswer",
-            failure="OpenAIError",
-            media="multipart/form-data" if issubclass(kind, TranslationRequest) else _JSON,
-        )
-        for path, kind in OpenAIRoutes.bodies_by_path().items()
-    },
+    **{path: _openai(kind) for path, kind in OpenAIRoutes.bodies_by_path().items()},
 }
 
 _TENSOR = {

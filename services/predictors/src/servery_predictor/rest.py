@@ -20,6 +20,7 @@ from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.model import ModelState
 from servery_sdk.model import Protocol as Wire
 from servery_sdk.protocol import InferRequest, InferResponse, RequestError, v1, v2
+from servery_sdk.protocol.forms import Forms
 from servery_sdk.protocol.shared import SharedRequest
 from servery_sdk.routes import Route
 from servery_sdk.runtimes import VERSION
@@ -137,14 +138,13 @@ class HotRoutes:
 
     def _infer(self, model: str, version: str | None, *, explain: bool = False) -> Handler:
         memory = self._plane.offered.shared_memory
+        forms = Forms(model=model, version=version, regions=memory)
 
         def infer(request: Request) -> Answering:
             if self._plane.repository.takes_documents(model):
                 return _replied(self._plane, request, model, Wire.V2, version=version, explain=explain)
             try:
-                asked = v2.decode_request(
-                    request.body, model=model, version=version, json_length=_json_length(request), regions=memory
-                )
+                asked = forms.decode(request.body, _json_length(request))
                 if type(asked) is SharedRequest:
                     memory.check(asked)
                     return Asking(self._plane, asked, "v2", self._placed, explain=explain)

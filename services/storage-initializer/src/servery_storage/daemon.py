@@ -14,13 +14,12 @@ from prometheus_client import start_http_server
 from servery_sdk.errors import ErrorCode, ServeryError
 from servery_sdk.protos.servery.storage.v1 import storage_pb2 as pb
 from servery_sdk.protos.servery.storage.v1 import storage_pb2_grpc as stubs
-from servery_sdk.storage import StorageEntry
 from servery_sdk.unix_sockets import grpc_target
 
 from servery_storage.metrics import Metrics
 from servery_storage.patterns import Patterns
-from servery_storage.progress import Tally
 from servery_storage.store import Store
+from servery_storage.telling import Told
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class StorageService(stubs.StorageServicer):
         self, request: pb.FetchRequest, context: grpc.aio.ServicerContext[pb.FetchRequest, pb.FetchProgress]
     ) -> AsyncIterator[pb.FetchProgress]:
         """Bring a model; a client that goes away ends it, and what came is taken up by the next."""
-        told, code = _Told(), "CANCELLED"
+        told, code = Told(tells_files=request.tell_files), "CANCELLED"
         self._metrics.begin()
         patterns = Patterns(tuple(request.allow_patterns), tuple(request.ignore_patterns))
         running = asyncio.create_task(
@@ -65,6 +64,8 @@ class StorageService(stubs.StorageServicer):
                 await running
             self._metrics.end(code, told.report())
         logger.info("model fetched", extra={"model": request.name, "uri": request.uri})
+        while told.has_more:
+            yield told.message()
         yield told.message(path)
 
     async def Release(  # noqa: N802
@@ -92,34 +93,6 @@ class StorageService(stubs.StorageServicer):
             for model in self._store.models()
         ]
         return pb.ListResponse(models=models, quota_bytes=self._store.quota_bytes, used_bytes=self._store.used_bytes)
-
-
-class _Told(Tally):
-    """The progress of one fetch, as its next message."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._waits = ""
-
-    def waits(self, reason: str) -> None:
-        self._waits = reason
-
-    def advance(self, entry: StorageEntry, size_bytes: int) -> None:
-        self._waits = ""
-        super().advance(entry, size_bytes)
-
-    def end(self, source: str) -> None:
-        self._waits = ""
-        super().end(source)
-
-    def message(self, path: Path | None = None) -> pb.FetchProgress:
-        return pb.FetchProgress(
-            objects=len(self._entries),
-            done_bytes=self._done,
-            total_bytes=self._total,
-            waits_for=self._waits,
-            path=str(path or ""),
-        )
 
 
 async def serve(store: Store, socket: Path, metrics_address: tuple[str, int] | None = None) -> None:

@@ -145,11 +145,13 @@ class Asking(Later):
     def on_switched(self, answer: AnswerHead, data: bytes) -> None:
         raise AssertionError("unreachable: a request of ours asks for no upgrade")
 
-    def on_answer(self, answer: AnswerHead, body: bytes) -> None:
+    def on_answer(self, answer: AnswerHead, body: bytes | memoryview) -> None:
         self._upstream = None
         fields = answer.fields()
         kept = tuple(field for field in fields if field[0] not in _NOT_KEPT)
-        self._end(Response(answer.status, body, header(fields, b"content-type") or b"application/octet-stream", kept))
+        self._end(
+            Response(answer.status, bytes(body), header(fields, b"content-type") or b"application/octet-stream", kept)
+        )
 
     def on_answer_head(self, answer: AnswerHead) -> None:
         self._head = answer

@@ -115,9 +115,9 @@ class Chunks:
         return end + 1
 
 
-def chunk(piece: bytes) -> bytes:
+def chunk(piece: bytes | memoryview) -> bytes:
     """Return a piece, which is not empty, as a chunk."""
-    return b"%x\r\n%b\r\n" % (len(piece), piece)
+    return b"".join((b"%x\r\n" % len(piece), piece, b"\r\n"))
 
 
 LAST = b"0\r\n\r\n"

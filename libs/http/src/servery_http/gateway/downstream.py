@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _AHEAD_BYTES = 64 * 1024
 """Of a body that has nowhere to go yet, or of requests behind one; beyond it nothing more is read."""
+_LONG_BYTES = 4096
+"""Of a body, from which on to copy it costs more than to keep and write it apart from its head."""
 _LINGER_SECONDS = 2.0
 """That a client has to read why it was refused, while what it still sends is dropped."""
 _DRAIN_LINGER_SECONDS = 0.25
@@ -110,7 +112,7 @@ class Downstream(asyncio.Protocol):
         self._left = 0
         self._chunks: Chunks | None = None
         self._upstream: Upstream | None = None
-        self._ahead: list[bytes] = []
+        self._ahead: list[bytes | memoryview] = []
         self._ahead_bytes = 0
         self._reads_whole: Answer | None = None
         self._is_inside = False
@@ -234,9 +236,9 @@ class Downstream(asyncio.Protocol):
         self._is_new = False
         self._started = self._loop.time()
         self._id = head.request_id or self._gateway.new_id()
-        self._begin(head, data[end:])
+        self._begin(head, data, end)
 
-    def _begin(self, head: RequestHead, rest: bytes) -> None:
+    def _begin(self, head: RequestHead, data: bytes, end: int) -> None:
         self.is_sent = False
         self._mode = _NEXT
         if head.route is not None:
@@ -247,16 +249,18 @@ class Downstream(asyncio.Protocol):
                 self._transport.write(_CONTINUE)
         if head.length == 0:
             self.is_sent = True
-            self._held = rest
+            self._held = data[end:]
         elif head.length == CHUNKED:
             self._mode, self._chunks = _CHUNKS, Chunks()
-            self._on_chunks(rest)
+            self._on_chunks(data[end:])
         else:
             if self._reads_whole is not None and head.length > self._gateway.limits.max_body_bytes:
                 self._refuse_body(head.length)
                 return
             self._mode, self._left = _SIZED, head.length
-            self._on_sized(rest)
+            # A view keeps all of what was read: only where that is this body.
+            is_kept = _LONG_BYTES <= len(data) - end <= head.length
+            self._on_sized(memoryview(data)[end:] if is_kept else data[end:])
         if self._mode is _DROPPED:
             return
         if head.probe is not None:
@@ -269,13 +273,13 @@ class Downstream(asyncio.Protocol):
         if self.is_sent and self._mode is _NEXT:
             self._expect_answer()
 
-    def _on_sized(self, data: bytes) -> None:
+    def _on_sized(self, data: bytes | memoryview) -> None:
         left = self._left - len(data)
         if left <= 0:
             self.is_sent = True
             self._mode = _NEXT
             if left < 0:
-                self._held = data[left:]
+                self._held = bytes(data[left:])
                 data = data[:left]
         else:
             self.deadline = self._loop.time() + self._gateway.limits.read_seconds
@@ -297,7 +301,7 @@ class Downstream(asyncio.Protocol):
             self.deadline = self._loop.time() + self._gateway.limits.read_seconds
         self._on_piece(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
-    def _on_piece(self, piece: bytes) -> None:
+    def _on_piece(self, piece: bytes | memoryview) -> None:
         if piece and self._watcher is not None:
             self._watcher.on_request_piece(piece)
         if self._upstream is not None:
@@ -347,17 +351,20 @@ class Downstream(asyncio.Protocol):
             return
         self._upstream = upstream
         upstream.begin(self)
-        body = self._ahead[0] if len(self._ahead) == 1 else b"".join(self._ahead)
-        if self._chunks is not None:
-            body = self._framed(self._chunks, body)
         told = b"\r\n\r\n" if self._watcher is None else b"\r\n%b\r\n" % self._watcher.to_server
-        upstream.transport.write(b"".join((self.head.passed, self._by, self._id, told, body)))
+        head = (self.head.passed, self._by, self._id, told)
+        if self._chunks is not None:
+            upstream.transport.write(b"".join((*head, self._framed(self._chunks, b"".join(self._ahead)))))
+        elif self._ahead_bytes < _LONG_BYTES:
+            upstream.transport.write(b"".join((*head, *self._ahead)))
+        else:
+            upstream.transport.writelines((b"".join(head), *self._ahead))
         self._ahead = []
         self._ahead_bytes = 0
         if self._is_paused:
             self._flow()
 
-    def _pass_on(self, upstream: Upstream, piece: bytes) -> None:
+    def _pass_on(self, upstream: Upstream, piece: bytes | memoryview) -> None:
         if upstream.transport.is_closing():
             # We shall hear why in a moment.
             return
@@ -366,7 +373,7 @@ class Downstream(asyncio.Protocol):
         if piece:
             upstream.transport.write(piece)
 
-    def _framed(self, chunks: Chunks, piece: bytes) -> bytes:
+    def _framed(self, chunks: Chunks, piece: bytes | memoryview) -> bytes:
         return (chunk(piece) if piece else b"") + (last(chunks.trailers) if self.is_sent else b"")
 
     def on_full(self) -> None:
@@ -436,13 +443,17 @@ class Downstream(asyncio.Protocol):
             self._pass_on(self._upstream, held)
         self._flow()
 
-    def on_answer(self, answer: AnswerHead, body: bytes) -> None:
+    def on_answer(self, answer: AnswerHead, body: bytes | memoryview) -> None:
         self._upstream = None
         if self._watcher is not None:
             self._watcher.on_answer_head(answer.status, answer)
             self._watcher.on_answer_piece(body)
         if not self._transport.is_closing():
-            self._transport.write(self._head_of(answer, answer.sized) + body)
+            head = self._head_of(answer, answer.sized)
+            if len(body) < _LONG_BYTES:
+                self._transport.write(head + body)
+            else:
+                self._transport.writelines((head, body))
         self._done(answer.status)
 
     def on_answer_head(self, answer: AnswerHead) -> None:

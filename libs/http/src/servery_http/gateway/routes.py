@@ -21,13 +21,13 @@ class Watcher(Protocol):
     to_server: bytes
     to_client: bytes
 
-    def on_request_piece(self, piece: bytes) -> None:
-        """See a piece of the request's body."""
+    def on_request_piece(self, piece: bytes | memoryview) -> None:
+        """See a piece of the request's body; what was read stays as it is, and may be kept."""
 
     def on_answer_head(self, status: int, answer: AnswerHead | None) -> None:
         """See the answer begin; its head is None where the answer is our own."""
 
-    def on_answer_piece(self, piece: bytes) -> None:
+    def on_answer_piece(self, piece: bytes | memoryview) -> None:
         """See a piece of the answer's body."""
 
     def on_end(self, *, is_complete: bool) -> None:

@@ -12,6 +12,8 @@ from servery_http.gateway.chunks import BadChunks, Chunks
 from servery_http.gateway.heads import CHUNKED, UNTIL_CLOSE, AnswerHead, BadHead, Known, RequestHead
 
 _HEAD_BYTES = 256 * 1024
+_LONG_BYTES = 4096
+"""Of a body that is handed on as a view of what was read."""
 _IDLE_SECONDS = 4.0
 """That a connection is kept: uvicorn, which most servers behind us are, closes one after 5."""
 _MAX_IDLE = 1024
@@ -40,8 +42,8 @@ class Caller(Protocol):
     def on_switched(self, answer: AnswerHead, data: bytes) -> None:
         """Take a 101 and what follows it: from here on bytes pass as they are, to ``on_answer_piece``."""
 
-    def on_answer(self, answer: AnswerHead, body: bytes) -> None:
-        """Take a whole answer; the exchange is over."""
+    def on_answer(self, answer: AnswerHead, body: bytes | memoryview) -> None:
+        """Take a whole answer, a long body as a view; the exchange is over."""
 
     def on_answer_head(self, answer: AnswerHead) -> None:
         """Take the head of an answer whose body follows."""
@@ -217,7 +219,7 @@ class Upstream(asyncio.Protocol):
         self._reusable = answer.keep_alive
         if length == len(data) - end:
             self._release(caller)
-            caller.on_answer(answer, data[end:])
+            caller.on_answer(answer, data[end:] if length < _LONG_BYTES else memoryview(data)[end:])
             return
         if 0 <= length < len(data) - end:
             self._reusable = False

@@ -158,6 +158,8 @@ class Runtime:
         local_flags: Flags of those images' programs that the predictor spells in another way, by theirs, both without
             dashes: ``rest_api_port`` is ``http_port``; empty for one that means nothing here.
             A program's own name in front of its flags is such a one.
+        local_copies: Flags of those programs, without dashes, whose first value one of the predictor's flags gets, too:
+            ``served-model-name`` has names of its own, and the first is the predictor's ``model_name``.
         local_programs: Last words of those images' commands: what a ``command`` has behind one is the program's arguments.
         stand_in: Import string of what says which other runtime serves in this one's place; it gets the flags as texts
             and the artifact, and returns a name or None. It does not import the framework.
@@ -181,6 +183,7 @@ class Runtime:
     image: str = ""
     local_images: tuple[str, ...] = ()
     local_flags: Mapping[str, str] = field(default_factory=dict)
+    local_copies: Mapping[str, str] = field(default_factory=dict)
     local_programs: tuple[str, ...] = ()
     stand_in: str | None = None
     parts: Mapping[ComponentKind, Part] = field(default_factory=dict)

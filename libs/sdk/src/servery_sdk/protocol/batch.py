@@ -26,6 +26,10 @@ class Merged:
 
 def rows(request: InferRequest) -> int | None:
     """Return the rows of ``request``, or None where its inputs have no common batch axis."""
+    if len(request.inputs) == 1:
+        # What most have.
+        shape = request.inputs[0].data.shape
+        return shape[0] if shape else None
     first: int | None = None
     for tensor in request.inputs:
         shape = tensor.data.shape
@@ -44,6 +48,8 @@ def likeness(request: InferRequest) -> Hashable:
     """Return what requests with rows must have equal to be merged: model, version, outputs, parameters, and each input's
     name, datatype, item shape and parameters.
     """
+    if request.likeness is not None:
+        return request.likeness
     return (
         request.model,
         request.version,

@@ -67,7 +67,7 @@ def from_json(name: str, datatype: Datatype, shape: tuple[int, ...], data: Json)
         raise RequestError(f"input {name!r}: data is ragged: rows differ in length") from error
     # The elements of most requests are what they are said to be.
     array = found if found.dtype == datatype.dtype else _numbers(name, datatype, data, found)
-    return reshaped(name, array, shape)
+    return array if array.shape == shape else reshaped(name, array, shape)
 
 
 def reshaped(name: str, array: Array, shape: tuple[int, ...]) -> Array:

@@ -28,7 +28,7 @@ from servery_sdk.protocol.shared import (
 from servery_sdk.protocol.tensors import InferRequest, InferResponse, ModelMetadata, Tensor
 from servery_sdk.protos.open_inference import grpc_predict_v2_pb2 as pb
 
-_CONTENTS = {
+CONTENTS = {
     Datatype.BOOL: "bool_contents",
     Datatype.INT8: "int_contents",
     Datatype.INT16: "int_contents",
@@ -195,7 +195,7 @@ def _tensor(found: Any, raw: bytes | None, regions: Regions) -> Tensor:
 
 
 def _typed(name: str, datatype: Datatype, shape: tuple[int, ...], contents: pb.InferTensorContents) -> elements.Array:
-    field = _CONTENTS.get(datatype)
+    field = CONTENTS.get(datatype)
     if field is None:
         raise RequestError(f"input {name!r}: {datatype} has raw contents only")
     used = contents.ListFields()
@@ -225,7 +225,7 @@ def _encode(
     raw: bool,
     placed: Mapping[str, Span] | None = None,
 ) -> None:
-    raw = raw or any(tensor.datatype not in _CONTENTS for tensor in tensors)
+    raw = raw or any(tensor.datatype not in CONTENTS for tensor in tensors)
     for tensor in tensors:
         # By attributes, and parameters only where there are some: keywords and a map cost a microsecond each.
         message = described.add()
@@ -244,7 +244,7 @@ def _encode(
         elif tensor.datatype is _BYTES:
             message.contents.bytes_contents.extend(elements.as_bytes(element) for element in tensor.data.ravel())
         else:
-            getattr(message.contents, _CONTENTS[tensor.datatype]).extend(tensor.data.ravel().tolist())
+            getattr(message.contents, CONTENTS[tensor.datatype]).extend(tensor.data.ravel().tolist())
 
 
 def _parameters(found: Mapping[str, pb.InferParameter]) -> dict[str, Json]:

@@ -7,7 +7,7 @@ passes they are made by position: by keyword each takes twice as long, 0.2 micro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +41,7 @@ class InferRequest:
         inputs: At least one. Where ``batchable``, axis 0 of each is the batch.
         outputs: Names of the wanted outputs; empty means all.
         parameters: Of the request.
+        likeness: What ``batch.likeness`` says of it, where the codec knows; None where nobody has looked.
     """
 
     model: str
@@ -49,6 +50,8 @@ class InferRequest:
     id: str | None = None
     outputs: tuple[str, ...] = ()
     parameters: Mapping[str, Json] = field(default_factory=dict)
+    # Not taken over by ``replace``, whose result is like others.
+    likeness: Hashable = field(default=None, init=False, repr=False, compare=False)
 
 
 @dataclass(slots=True)

@@ -46,7 +46,7 @@ _LOCAL_FLAGS = {
     # Of OME's own image, which is not here.
     "middleware": "",
 }
-
+_LOCAL_COPIES = {"served-model-name": "model_name", "served_model_name": "model_name"}
 
 _ENV = (
     # The root file system is read-only; vLLM compiles, and downloads what it is told to.
@@ -79,7 +79,7 @@ def servery_runtimes() -> Iterable[Runtime]:
         options=OPTIONS,
     )
     part = made.parts[ComponentKind.PREDICTOR]
-    yield replace(made, parts={ComponentKind.PREDICTOR: _with_room(part)})
+    yield replace(made, local_copies=_LOCAL_COPIES, parts={ComponentKind.PREDICTOR: _with_room(part)})
 
 
 def _with_room(part: Part) -> Part:

@@ -1,4 +1,4 @@
-"""Proves with a Kerberos ticket who asks. Imports pyspnego, of the extra ``kerberos``."""
+"""Proves with a Kerberos ticket who asks. Imports pyspnego and what it is built on, of the extra ``kerberos``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import base64
 from collections.abc import Generator
 
 import httpx
+import krb5
 import spnego
-from servery_sdk.errors import Permanent
+from servery_sdk.errors import Permanent, Transient
 
 from servery_storage_hdfs.client import as_file
+
+_UNREACHABLE = -1765328228
+"""Source: MIT's krb5.h, ``KRB5_KDC_UNREACH``."""
 
 
 class Negotiate(httpx.Auth):
@@ -28,13 +32,26 @@ class Negotiate(httpx.Auth):
         yield request
 
     def _ticket(self, host: str) -> bytes:
+        what = f"no Kerberos ticket for HTTP/{host} of {self._principal}"
         try:
-            if not self._keytab:
-                context = spnego.client(self._principal, hostname=host, service="HTTP", protocol="kerberos")
-                return context.step() or b""
-            with as_file(self._keytab) as path:
-                credential = spnego.KerberosKeytab(keytab=str(path), principal=self._principal)
-                context = spnego.client(credential, hostname=host, service="HTTP", protocol="kerberos")
-                return context.step() or b""
-        except (spnego.exceptions.SpnegoError, ImportError) as error:
-            raise Permanent(f"no Kerberos ticket for HTTP/{host} of {self._principal}: {error}") from error
+            return self._first_token(host)
+        except krb5.Krb5Error as error:
+            # pyspnego lets those of a keytab pass.
+            raise _failure(what, error, error.err_code) from error
+        except spnego.exceptions.SpnegoError as error:
+            raise _failure(what, error, getattr(error.base_error, "min_code", 0)) from error
+        except ImportError as error:
+            raise Permanent(f"{what}: {error}") from error
+
+    def _first_token(self, host: str) -> bytes:
+        if not self._keytab:
+            return spnego.client(self._principal, hostname=host, service="HTTP", protocol="kerberos").step() or b""
+        with as_file(self._keytab) as path:
+            credential = spnego.KerberosKeytab(keytab=str(path), principal=self._principal)
+            return spnego.client(credential, hostname=host, service="HTTP", protocol="kerberos").step() or b""
+
+
+def _failure(what: str, error: Exception, code: int) -> Transient | Permanent:
+    # Two libraries, and one has it without its sign.
+    is_down = (code - _UNREACHABLE) % 2**32 == 0
+    return Transient(f"{what}: {error}") if is_down else Permanent(f"{what}: {error}")

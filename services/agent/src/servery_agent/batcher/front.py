@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from servery_http.address import Address
+from servery_http.gateway.gate import Gate
 from servery_http.gateway.routes import Route
 from servery_http.messages import Later, Request
 from servery_http.rpc.calls import Headed
 from servery_http.rpc.client import RpcChannel
 
 from servery_agent.batcher.counts import Counts
+from servery_agent.batcher.gated import GatedChannel
 from servery_agent.batcher.lanes import Lanes
 from servery_agent.batcher.policy import BatchLimits
 from servery_agent.batcher.rest import INFER, V1, V2, Ask, RestRoutes
@@ -24,6 +26,8 @@ class Batcher:
 
     Args:
         rpc_upstream: Where the predictor may speak gRPC.
+        gate: The gateway's, which calls over gRPC go through as its requests do.
+        queue_seconds: That such a call waits there.
 
     Attributes:
         channel: By which it is asked there.
@@ -31,10 +35,10 @@ class Batcher:
         counts: What was done.
     """
 
-    def __init__(self, limits: BatchLimits, *, rpc_upstream: Address) -> None:
+    def __init__(self, limits: BatchLimits, *, rpc_upstream: Address, gate: Gate, queue_seconds: float) -> None:
         self.counts = Counts()
         self._ask: Ask | None = None
-        self.channel = RpcChannel(rpc_upstream, probe=_PROBE)
+        self.channel = GatedChannel(RpcChannel(rpc_upstream, probe=_PROBE), gate, queue_seconds)
         v1 = Lanes(V1(self._behind), limits, self.counts)
         v2 = Lanes(V2(self._behind, self.channel), limits, self.counts)
         self._routes = RestRoutes(v1, v2)

@@ -14,12 +14,13 @@ from servery_http.front import error
 from servery_http.gateway.routes import Answer, Route
 from servery_http.messages import Headers, Later, Request, Response, header
 from servery_http.rpc.calls import Failure, Outcome, Status, message_of
-from servery_http.rpc.client import RpcChannel, Unsent, block_of
+from servery_http.rpc.client import Unsent, block_of
 from servery_sdk.protocol import v2
 from servery_sdk.protocol.batch import Merged
 
 from servery_agent.batcher import instances, tensors
 from servery_agent.batcher.fields import JSON_LENGTH, Manners
+from servery_agent.batcher.gated import GatedChannel
 from servery_agent.batcher.lanes import FAILED, WHOLE, WRONG, Apart, Asked, GiveUp, Lanes
 
 logger = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ class _V2Batch:
 class V2(_Rest):
     """``infer`` of any model: by gRPC where the predictor speaks that."""
 
-    def __init__(self, ask: Ask, channel: RpcChannel) -> None:
+    def __init__(self, ask: Ask, channel: GatedChannel) -> None:
         super().__init__(ask)
         self._channel = channel
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Hashable, Sequence
 
 from servery_http.http2.headers import Fields
 from servery_http.rpc.calls import Answer, Done, Failure, Handler, Outcome, Status, message_of
-from servery_http.rpc.client import RpcChannel, block_of
+from servery_http.rpc.client import block_of
 
 from servery_agent.batcher import tensors
 from servery_agent.batcher.fields import that_matter
+from servery_agent.batcher.gated import GatedChannel
 from servery_agent.batcher.lanes import FAILED, WHOLE, WRONG, Apart, Asked, GiveUp, Lanes
 from servery_agent.batcher.rest import INFER
 
@@ -44,7 +45,7 @@ class RpcAsked(Asked):
 class Rpc:
     """``ModelInfer`` of any model."""
 
-    def __init__(self, channel: RpcChannel) -> None:
+    def __init__(self, channel: GatedChannel) -> None:
         self._channel = channel
 
     def alone(self, asked: RpcAsked, done: Callable[[Outcome], None]) -> GiveUp:

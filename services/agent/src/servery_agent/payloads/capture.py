@@ -80,7 +80,7 @@ class Records:
         content_type: bytes,
         subject: bytes,
         metadata: bytes,
-        body: Sequence[bytes],
+        body: Sequence[bytes | memoryview],
         *,
         is_whole: bool,
     ) -> None:
@@ -220,19 +220,20 @@ class _Half:
     __slots__ = ("_pieces", "_room", "is_whole")
 
     def __init__(self, room: int) -> None:
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | memoryview] = []
         self._room = room
         self.is_whole = True
 
-    def keep(self, piece: bytes) -> None:
+    def keep(self, piece: bytes | memoryview) -> None:
         """Take the next piece."""
         if len(piece) > self._room:
             self.is_whole = False
-            piece = piece[: self._room]
+            # By itself: a view of it keeps the rest.
+            piece = bytes(piece[: self._room])
         self._room -= len(piece)
         self._pieces.append(piece)
 
-    def pieces(self) -> list[bytes]:
+    def pieces(self) -> list[bytes | memoryview]:
         """Return the body; long pieces need not be copied into one."""
         pieces = self._pieces
         if len(pieces) > 1 and sum(map(len, pieces)) < LONG_BYTES * len(pieces):
@@ -240,7 +241,7 @@ class _Half:
         return pieces
 
 
-def _pass(_piece: bytes) -> None:
+def _pass(_piece: bytes | memoryview) -> None:
     """Keep nothing."""
 
 

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 from servery_sdk.errors import Permanent, Transient
@@ -66,11 +67,7 @@ class Delivery:
     async def _worker(self, outlet: EventOutlet) -> None:
         while (record := await self._reading.next()) is not None:
             event = self.event_of(record)
-
-            async def send(event: PayloadEvent = event) -> None:
-                await outlet.send(event)
-
-            await self._persist(send, (event,))
+            await self._persist(partial(outlet.send, event), (event,))
             self._reading.settle((record,))
 
     async def send_objects(self, outlet: ObjectOutlet, written_as: Format, batches: Batches) -> None:
@@ -121,9 +118,11 @@ class Delivery:
             try:
                 await attempt()
             except Permanent as refused:
+                self._reading.keep_apart()
                 self._put_aside(events, str(refused))
                 return
             except (Transient, TimeoutError) as failed:
+                self._reading.keep_apart()
                 attempts += 1
                 reason = str(failed) or f"not done within {self._target.timeout_seconds:g} s"
                 if attempts >= _ATTEMPTS and self._ledger[Count.DELIVERED] > delivered:
@@ -156,8 +155,9 @@ class Delivery:
     def event_of(self, record: Record) -> PayloadEvent:
         """Return what a sink is given: redacted, or without its body where that cannot be."""
         is_withheld = False
-        body = record.body
+        body, stored = record.body, record.stored
         if self._redaction.paths:
+            stored = None
             try:
                 body = self._redaction(body, record.content_type, is_whole=record.is_whole)
             except NotJson:
@@ -175,4 +175,5 @@ class Delivery:
             metadata=orjson.loads(record.metadata) if record.metadata else None,
             is_whole=record.is_whole,
             is_withheld=is_withheld,
+            stored=stored,
         )

@@ -38,6 +38,8 @@ class Count(enum.IntEnum):
     IS_FAILING = 12
     """1 from a failed attempt to one that succeeds."""
     WITHHELD = 13
+    BEGUN = 14
+    """The last event's number when this agent began, which knows of all that came since how it was written; the loop's."""
 
 
 class Ledger:

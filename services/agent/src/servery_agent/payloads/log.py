@@ -26,6 +26,8 @@ _RESTART_SECONDS = (0.1, 10.0)
 _KILLED_SECONDS = 1.0
 _GROWN_SECONDS = 0.02
 """Between words that the spool has grown: to wake the other process costs requests their turn."""
+_GROWN_BYTES = 1024 * 1024
+"""Of which it is told at once: what waits longer is written to memory that the spool has not had yet."""
 
 
 class PayloadLog:
@@ -54,6 +56,7 @@ class PayloadLog:
         self._child: asyncio.subprocess.Process | None = None
         self._supervising: asyncio.Task[None] | None = None
         self._is_told_soon = False
+        self._told_bytes = 0
         self.restarts = 0
 
     def _count_what_was_lost(self) -> None:
@@ -63,7 +66,9 @@ class PayloadLog:
         if lost > 0:
             logger.warning("events were in memory when the agent was killed", extra={"events": lost})
             ledger.add(Count.DROPPED_CRASH, lost)
-        ledger[Count.ACCEPTED] = ledger[Count.ACCOUNTED] = max(ledger[Count.ACCEPTED], known)
+        # First: what a killed agent began to write is not to be taken for whole, now that it is accounted for.
+        ledger[Count.BEGUN] = max(ledger[Count.ACCEPTED], known)
+        ledger[Count.ACCEPTED] = ledger[Count.ACCOUNTED] = ledger[Count.BEGUN]
 
     @property
     def spool_bytes(self) -> int:
@@ -100,14 +105,22 @@ class PayloadLog:
 
     def _on_written(self) -> None:
         # The spool's thread; a loop that is closed needs no word.
-        if not self._is_told_soon:
-            self._is_told_soon = True
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._loop.call_later, _GROWN_SECONDS, self._tell_grown)
+        written = self.ledger[Count.SPOOLED_BYTES]
+        with contextlib.suppress(RuntimeError):
+            if written - self._told_bytes >= _GROWN_BYTES:
+                self._told_bytes = written
+                self._loop.call_soon_threadsafe(self._tell_grown)
+            elif not self._is_told_soon:
+                self._is_told_soon = True
+                self._loop.call_soon_threadsafe(self._loop.call_later, _GROWN_SECONDS, self._tell_in_time)
 
-    def _tell_grown(self) -> None:
+    def _tell_in_time(self) -> None:
         # What is written from now on is told of again.
         self._is_told_soon = False
+        self._told_bytes = self.ledger[Count.SPOOLED_BYTES]
+        self._tell_grown()
+
+    def _tell_grown(self) -> None:
         stdin = None if self._child is None else self._child.stdin
         if stdin is not None and not stdin.is_closing() and stdin.transport.get_write_buffer_size() == 0:
             stdin.write(GROWN)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from servery_agent.payloads.ledger import Count, Ledger
 from servery_agent.payloads.records import Record, records_of
-from servery_agent.payloads.segments import Block, first_of, read_block, retire, segments
+from servery_agent.payloads.segments import Block, Segment, first_of, retire, segments
 
 
 class Reading:
@@ -27,13 +27,13 @@ class Reading:
         self._ledger = ledger
         self._settled = ledger[Count.SETTLED]
         self._last_read = self._settled
-        self._segment: Path | None = None
+        self._segment: Segment | None = None
         self._offset = 0
         self._ready: deque[Record] = deque()
         self._reading = asyncio.Lock()
         self._out: deque[int] = deque()
         self._done: set[int] = set()
-        self._ends: deque[tuple[int, Path]] = deque()
+        self._ends: deque[tuple[int, Segment]] = deque()
         self.grown = asyncio.Event()
         self.is_ending = False
 
@@ -72,14 +72,23 @@ class Reading:
 
     def _retire(self) -> None:
         while self._ends and self._ends[0][0] <= self._settled:
-            retire(self._ends.popleft()[1])
+            self._ends.popleft()[1].retire()
+
+    def keep_apart(self) -> None:
+        """Have nothing written over what was handed out: somebody who was sent it may still read it."""
+        for _, segment in self._ends:
+            segment.may_be_written_over = False
+        if self._segment is not None:
+            self._segment.may_be_written_over = False
 
     def _read_more(self) -> bool:
         """Return whether there are more records now."""
         while (block := self._next_block()) is not None:
+            assert self._segment is not None
             self._last_read = max(self._last_read, block.last)
             # What stands in the first block may be settled in part.
-            self._ready.extend(record for record in records_of(block.content) if record.number > self._settled)
+            records = records_of(block.content, self._segment.file, block.begin)
+            self._ready.extend(record for record in records if record.number > self._settled)
             if self._ready:
                 return True
         return False
@@ -90,7 +99,7 @@ class Reading:
                 block = self._block()
                 if block is not None:
                     return block
-                following = self._following(self._segment)
+                following = self._following(self._segment.path)
                 if following is None:
                     return None
                 # What was written to this segment before the next one began.
@@ -99,18 +108,28 @@ class Reading:
                     return block
                 self._ends.append((self._last_read, self._segment))
                 self._retire()
-                self._segment, self._offset = following, 0
+                self._segment, self._offset = Segment(following), 0
             else:
-                self._segment = self._first()
-                if self._segment is None:
+                first = self._first()
+                if first is None:
                     return None
+                self._segment = Segment(first)
 
     def _block(self) -> Block | None:
         assert self._segment is not None
-        block = read_block(self._segment, self._offset)
+        block = self._segment.block(self._offset, self._is_known)
         if block is not None:
             self._offset = block.end
         return block
+
+    def _is_known(self, first: int, last: int) -> bool:
+        # The agent that lives accounts for a block once it has written it, or could not: then each is looked at.
+        ledger = self._ledger
+        return (
+            ledger[Count.BEGUN] < first > self._last_read
+            and last <= ledger[Count.ACCOUNTED]
+            and not ledger[Count.DROPPED_DISK]
+        )
 
     def _following(self, segment: Path) -> Path | None:
         return next((other for other in segments(self._folder) if other.name > segment.name), None)

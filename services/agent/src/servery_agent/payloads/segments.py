@@ -13,11 +13,17 @@ import ctypes
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import google_crc32c
+
+if TYPE_CHECKING:
+    # The process that delivers has no other use for it.
+    import numpy as np
+    import numpy.typing as npt
 
 _HEAD = struct.Struct("<4sIIIQ")
 _MAGIC = b"SPL1"
@@ -36,26 +42,90 @@ class Block:
     Attributes:
         first: Number of the first record.
         content: Bytes, or a view of a map of the segment, which is kept as long as there are views of it.
-        end: Offset behind it in its segment.
+        begin: Offset of that in its segment.
     """
 
     first: int
     count: int
     content: bytes | memoryview
-    end: int
+    begin: int
 
     @property
     def last(self) -> int:
         """Number of the last record."""
         return self.first + self.count - 1
 
+    @property
+    def end(self) -> int:
+        """Offset behind it in its segment."""
+        return self.begin + len(self.content)
 
-def head_of_block(pieces: Sequence[bytes], first: int, count: int) -> bytes:
+
+class Segment:
+    """One that is read, open until it is closed or retired.
+
+    Attributes:
+        first: Number of its first record.
+        may_be_written_over: Nobody reads it still, once all that was sent of it was taken.
+    """
+
+    __slots__ = ("file", "first", "may_be_written_over", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.first = first_of(path)
+        self.file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.may_be_written_over = True
+
+    def block(self, offset: int, is_known: Callable[[int, int], bool] | None = None) -> Block | None:
+        """Return the block at ``offset``, None where there is none that is whole and right.
+
+        Args:
+            is_known: Says of a block, by its first record's number and its last one's, that all of it was written.
+        """
+        head = os.pread(self.file, _HEAD.size, offset)
+        if len(head) < _HEAD.size:
+            return None
+        magic, checksum, size, count, first = _HEAD.unpack(head)
+        if magic != _MAGIC or first < self.first or not count:
+            return None
+        is_right = is_known is not None and is_known(first, first + count - 1)
+        begin = offset + _HEAD.size
+        if size < _LONG_BYTES * count:
+            short = os.pread(self.file, size, begin)
+            is_right = len(short) == size and (is_right or _checksum((short,), first, count) == checksum)
+            return Block(first, count, short, begin) if is_right else None
+        before = begin % mmap.ALLOCATIONGRANULARITY
+        try:
+            # Of our own where it is written, which it is not: the checksum's library takes no buffer that is only read.
+            mapped = mmap.mmap(self.file, before + size, access=mmap.ACCESS_COPY, offset=begin - before)
+        except ValueError:
+            # It ends before.
+            return None
+        if not is_right:
+            content = (ctypes.c_char * size).from_buffer(mapped, before)
+            if _checksum((content,), first, count) != checksum:
+                return None
+        return Block(first, count, memoryview(mapped)[before:].toreadonly(), begin)
+
+    def close(self) -> None:
+        """Read no more."""
+        os.close(self.file)
+
+    def retire(self) -> None:
+        """Let go of it: it is a spare, or removed where there are enough of them."""
+        self.close()
+        _retire(self.path, is_spare=self.may_be_written_over)
+
+
+def head_of_block(pieces: Sequence[bytes | npt.NDArray[np.uint8]], first: int, count: int) -> bytes:
     """Return what stands before a block's pieces."""
     return _HEAD.pack(_MAGIC, _checksum(pieces, first, count), sum(map(len, pieces)), count, first)
 
 
-def _checksum(pieces: Iterable[bytes | ctypes.Array[ctypes.c_char]], first: int, count: int) -> int:
+def _checksum(
+    pieces: Iterable[bytes | npt.NDArray[np.uint8] | ctypes.Array[ctypes.c_char]], first: int, count: int
+) -> int:
     # CRC-32C, for which processors have an instruction: ten times as fast as zlib's.
     checksum: int = google_crc32c.value(b"%d %d" % (first, count))
     for piece in pieces:
@@ -78,37 +148,16 @@ def first_of(segment: Path) -> int:
     return int(segment.stem)
 
 
-def read_block(segment: Path, offset: int) -> Block | None:
-    """Return the block at ``offset``, None where there is none that is whole and right."""
-    with segment.open("rb") as file:
-        file.seek(offset)
-        head = file.read(_HEAD.size)
-        if len(head) < _HEAD.size:
-            return None
-        magic, checksum, size, count, first = _HEAD.unpack(head)
-        if magic != _MAGIC or first < first_of(segment) or not count:
-            return None
-        begin, end = offset + _HEAD.size, offset + _HEAD.size + size
-        if size < _LONG_BYTES * count:
-            short = file.read(size)
-            is_right = len(short) == size and _checksum((short,), first, count) == checksum
-            return Block(first, count, short, end) if is_right else None
-        if os.fstat(file.fileno()).st_size < end:
-            return None
-        before = begin % mmap.ALLOCATIONGRANULARITY
-        # Of our own where it is written, which it is not: the checksum's library takes no buffer that is only read.
-        mapped = mmap.mmap(file.fileno(), before + size, access=mmap.ACCESS_COPY, offset=begin - before)
-    if _checksum(((ctypes.c_char * size).from_buffer(mapped, before),), first, count) != checksum:
-        return None
-    return Block(first, count, memoryview(mapped)[before:].toreadonly(), end)
+def retire(path: Path) -> None:
+    """Let go of a segment that nobody has open."""
+    _retire(path, is_spare=True)
 
 
-def retire(segment: Path) -> None:
-    """Let go of a segment: it is a spare, or removed where there are enough of them."""
-    if len(spares(segment.parent)) < _SPARES:
-        segment.rename(segment.with_suffix(_SPARE))
+def _retire(path: Path, *, is_spare: bool) -> None:
+    if is_spare and len(spares(path.parent)) < _SPARES:
+        path.rename(path.with_suffix(_SPARE))
     else:
-        segment.unlink()
+        path.unlink()
 
 
 def spares(folder: Path) -> list[Path]:
@@ -118,10 +167,12 @@ def spares(folder: Path) -> list[Path]:
 
 def last_number(folder: Path) -> int:
     """Return the number of the last record that can be read, 0 where there is none."""
-    for segment in reversed(segments(folder)):
+    for path in reversed(segments(folder)):
+        segment = Segment(path)
         last, offset = 0, 0
-        while (block := read_block(segment, offset)) is not None:
+        while (block := segment.block(offset)) is not None:
             last, offset = block.last, block.end
+        segment.close()
         if last:
             return last
     return 0

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from servery_agent.payloads.ledger import Count, Ledger
 from servery_agent.payloads.segments import head_of_block, path_of, size_bytes, spares
 
@@ -38,11 +40,11 @@ class Batch:
 
     def __init__(self, first: int) -> None:
         self.first = first
-        self.pieces: list[bytes] = []
+        self.pieces: list[bytes | memoryview] = []
         self.ends: list[tuple[int, int]] = []
         self.size = 0
 
-    def add(self, *pieces: bytes) -> None:
+    def add(self, *pieces: bytes | memoryview) -> None:
         """Add a record."""
         self.pieces += pieces
         self.size += sum(map(len, pieces))
@@ -126,7 +128,7 @@ class Spool:
             )
         return not is_full
 
-    def _append(self, pieces: list[bytes], first: int, count: int) -> None:
+    def _append(self, pieces: list[bytes | memoryview], first: int, count: int) -> None:
         try:
             if self._file < 0:
                 path = path_of(self._folder, first)
@@ -153,12 +155,14 @@ class Spool:
             self._file = -1
 
 
-def _write_all(file: int, pieces: list[bytes], first: int, count: int) -> int:
+def _write_all(file: int, pieces: list[bytes | memoryview], first: int, count: int) -> int:
     """Write a block; return its bytes. Short pieces are joined first; long ones need not be copied for that."""
     if sum(map(len, pieces)) < LONG_BYTES * len(pieces):
         # Before the checksum, too: requests wait for the interpreter as long as this looks at pieces one by one.
         pieces = [b"".join(pieces)]
-    pieces = [head_of_block(pieces, first, count), *pieces]
+    # The checksum's library takes no view, but an array of it.
+    looked_at = [np.frombuffer(piece, np.uint8) if isinstance(piece, memoryview) else piece for piece in pieces]
+    pieces = [head_of_block(looked_at, first, count), *pieces]
     for at in range(0, len(pieces), _PIECES):
         some = pieces[at : at + _PIECES]
         written = os.writev(file, some)

@@ -11,12 +11,15 @@ from servery_sdk.model import Batching, Catalog, Component, InferenceService, Pa
 
 from servery_controller.planning import held
 from servery_controller.planning.credentials import Credentials, credentials
+from servery_controller.planning.errors import NoPlan
 from servery_controller.planning.settings import PlanningSettings
 
 AGENT = "agent"
 AGENT_PORT = 9081
 METRICS_PORT = 9088
 """Of the metrics of everything in a pod: KServe's ``qpext``'s."""
+_TOLD_PORT, _TOLD_PATH = "prometheus.kserve.io/port", "prometheus.kserve.io/path"
+_LAST_PORT = 65535
 _H2C = ("grpc", "h2c")
 SPOOL_VOLUME = "agent-spool"
 SPOOL_PATH = "/var/spool/servery-agent"
@@ -48,7 +51,9 @@ def agent(
     args = [*pulling, *_batching(component.batching), *_logging(service, component, component.logging, settings)]
     args += ["--component-port", str(port), *_grpc_port(main)]
     if component.merges_metrics:
-        args += ["--metrics-port", str(METRICS_PORT), "--component-metrics-port", str(port)]
+        args += ["--metrics-port", str(METRICS_PORT), *_told_metrics(component, selection, port)]
+        if models is not None:
+            args += ["--storage-metrics-port", str(held.DAEMON_METRICS_PORT)]
     made: dict[str, Json] = {
         "name": AGENT,
         "image": settings.agent_image,
@@ -97,6 +102,21 @@ def _grpc_port(main: Manifest) -> Iterator[str]:
         if speaks_http2(port.get("name") or ""):
             yield from ("--component-grpc-port", str(port["containerPort"]))
             return
+
+
+def _told_metrics(component: Component, selection: Selection | None, port: Json) -> Iterator[str]:
+    """Yield where the component tells its metrics: its pods' annotations, the runtime's included, else where it answers.
+
+    Source: KServe pkg/webhook/admission/pod/metrics_aggregate_injector.go, which has ``qpext`` ask there.
+    """
+    runtimes = selection.runtime.parts[component.kind].annotations if selection else {}
+    annotations = {**runtimes, **component.annotations}
+    told = annotations.get(_TOLD_PORT) or str(port)
+    if not (told.isascii() and told.isdigit() and 0 < int(told) <= _LAST_PORT):
+        raise NoPlan(f"annotation {_TOLD_PORT} of {component.name}: {told!r} is not the number of a port")
+    yield from ("--component-metrics-port", told)
+    if path := annotations.get(_TOLD_PATH):
+        yield from ("--component-metrics-path", path)
 
 
 def speaks_http2(port_name: str) -> bool:

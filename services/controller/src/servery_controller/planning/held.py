@@ -25,7 +25,7 @@ from servery_sdk.runtimes import MODEL_DIR
 
 from servery_controller.planning.credentials import Credentials
 from servery_controller.planning.settings import PlanningSettings
-from servery_controller.planning.storage import with_settings
+from servery_controller.planning.storage import cache_mounts, cache_variables, cache_volumes, with_settings
 
 CONFIG_DIR = "/mnt/configs"
 MODELS_FILE = "models.json"
@@ -35,6 +35,8 @@ IDENTITY_SECONDS = 3600
 """How long a token counts; the kubelet renews it before."""
 MODEL_VOLUME, CONFIG_VOLUME, IDENTITY_VOLUME = "model-dir", "model-config", "controller-token"
 DAEMON = "storage-daemon"
+DAEMON_METRICS_PORT = 9092
+"""Of the daemon's own metrics: behind the agent's, ``qpext``'s and those of Knative's queue-proxy."""
 _SOCKET = f"{MODEL_DIR}/.storage.sock"
 MAIN_VARIABLES = {"MULTI_MODEL_SERVER": "true"}
 """What the server of many models is told: KServe's word, which ours understands."""
@@ -117,13 +119,14 @@ def _lack(model: HeldModel, used: Decimal, limit: int) -> TurnedAway | None:
 
 
 def volumes(held: Held, given: Credentials, settings: PlanningSettings) -> list[Manifest]:
-    """Return the volumes of models, of what says which, and of what tells the controller who asks."""
+    """Return the volumes of models, of what says which, of what tells the controller who asks, and the node's cache."""
     token = {"audience": settings.assignments_audience, "expirationSeconds": IDENTITY_SECONDS, "path": _IDENTITY}
     tokens = {"name": IDENTITY_VOLUME, "projected": {"sources": [{"serviceAccountToken": token}]}}
     return [
         {"name": MODEL_VOLUME, "emptyDir": {}},
         {"name": CONFIG_VOLUME, "configMap": {"name": held.config_map}},
         *([tokens] if _sends_token(settings) else []),
+        *cache_volumes(settings),
         *given.volumes,
     ]
 
@@ -176,11 +179,15 @@ def daemon(settings: PlanningSettings, given: Credentials, security: Json) -> Ma
         "name": DAEMON,
         "image": settings.storage_image,
         "command": ["servery-storage"],
-        "args": ["serve", f"--socket={_SOCKET}", f"--root={MODEL_DIR}"],
+        "args": [
+            *("serve", f"--socket={_SOCKET}", f"--root={MODEL_DIR}"),
+            *("--metrics-host=0.0.0.0", f"--metrics-port={DAEMON_METRICS_PORT}"),
+        ],
+        "ports": [{"name": "storage-metrics", "containerPort": DAEMON_METRICS_PORT, "protocol": "TCP"}],
         "resources": settings.storage_resources,
-        "volumeMounts": [{"name": MODEL_VOLUME, "mountPath": MODEL_DIR}, *given.mounts],
+        "volumeMounts": [{"name": MODEL_VOLUME, "mountPath": MODEL_DIR}, *cache_mounts(settings), *given.mounts],
     }
-    if env := with_settings(given.env, settings):
+    if env := with_settings((*cache_variables(settings), *given.env), settings):
         made["env"] = env
     if security is not None:
         made["securityContext"] = security

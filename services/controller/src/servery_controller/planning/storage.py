@@ -41,7 +41,8 @@ def storage(artifacts: Sequence[Artifact], settings: PlanningSettings, given: Cr
         raise Invalid(errors)
     claims = [artifact for artifact in artifacts if _is_claim(artifact)]
     fetched = [artifact for artifact in artifacts if not _is_claim(artifact)]
-    volumes, mounts = [], []
+    volumes: list[Manifest] = []
+    mounts = []
     for index, artifact in enumerate(claims):
         name = CLAIM_VOLUME if index == 0 else f"{CLAIM_VOLUME}-{index}"
         uri = StorageUri.parse(artifact.uri or "")
@@ -56,8 +57,7 @@ def storage(artifacts: Sequence[Artifact], settings: PlanningSettings, given: Cr
     named = {VOLUME if index == 0 else f"{VOLUME}-{index}": root for index, root in enumerate(roots)}
     volumes += ({"name": name, "emptyDir": {}} for name in named)
     mounts += ({"name": name, "mountPath": root, "readOnly": True} for name, root in named.items())
-    if settings.storage_cache:
-        volumes.append({"name": CACHE, "hostPath": {"path": settings.storage_cache, "type": "DirectoryOrCreate"}})
+    volumes += cache_volumes(settings)
     return Storage(
         init_containers=(_initializer(fetched, named, settings, given),),
         volumes=(*volumes, *given.volumes),
@@ -83,12 +83,12 @@ def _initializer(
         },
         "volumeMounts": [
             *({"name": name, "mountPath": root} for name, root in roots.items()),
-            *([{"name": CACHE, "mountPath": CACHE_PATH}] if settings.storage_cache else ()),
+            *cache_mounts(settings),
             *given.mounts,
         ],
     }
     own = [variable for artifact in artifacts for variable in artifact.env]
-    told = (*_cache(settings), *given.env, *_storage_config(artifacts), *own)
+    told = (*cache_variables(settings), *given.env, *_storage_config(artifacts), *own)
     if env := with_settings(told, settings):
         container["env"] = env
     return container
@@ -102,7 +102,20 @@ def with_settings(variables: Iterable[Manifest], settings: PlanningSettings) -> 
     return list(env.values())
 
 
-def _cache(settings: PlanningSettings) -> Iterator[Manifest]:
+def cache_volumes(settings: PlanningSettings) -> Iterator[Manifest]:
+    """Yield the node's cache, where the installation has one."""
+    if settings.storage_cache:
+        yield {"name": CACHE, "hostPath": {"path": settings.storage_cache, "type": "DirectoryOrCreate"}}
+
+
+def cache_mounts(settings: PlanningSettings) -> Iterator[Manifest]:
+    """Yield how who fetches sees it."""
+    if settings.storage_cache:
+        yield {"name": CACHE, "mountPath": CACHE_PATH}
+
+
+def cache_variables(settings: PlanningSettings) -> Iterator[Manifest]:
+    """Yield what tells it so."""
     if settings.storage_cache:
         yield {"name": "SERVERY_STORAGE_CACHE", "value": CACHE_PATH}
         if settings.storage_cache_bytes:

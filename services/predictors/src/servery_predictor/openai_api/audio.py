@@ -19,18 +19,19 @@ from servery_sdk.language import SoundFormat
 from servery_predictor.openai_api.errors import Refused
 from servery_predictor.openai_api.requests import RequestBody, complaint
 
-_TEXT = b"text/plain; charset=utf-8"
-_VTT = b"text/vtt; charset=utf-8"
+PLAIN, VTT = b"text/plain; charset=utf-8", b"text/vtt; charset=utf-8"
+"""Of transcripts that are no JSON."""
 _MAX_FIELDS = 64
 MAX_SPOKEN = 4096
 """Characters of a text to speak."""
-_SOUNDS = {
+SOUNDS: Mapping[SoundFormat, bytes] = {
     SoundFormat.MP3: b"audio/mpeg",
     SoundFormat.OPUS: b"audio/ogg",
     SoundFormat.FLAC: b"audio/flac",
     SoundFormat.WAV: b"audio/wav",
     SoundFormat.PCM: b"audio/pcm",
 }
+"""The media types of what is spoken."""
 
 
 class TranslationRequest(RequestBody):
@@ -165,13 +166,13 @@ def transcript(
     """Return what was said in the shape that was asked for; ``segments`` have ``start`` and ``end`` in seconds and ``text``."""
     match asked.response_format:
         case "text":
-            return Response(body=f"{text}\n".encode(), content_type=_TEXT)
+            return Response(body=f"{text}\n".encode(), content_type=PLAIN)
         case "srt":
             cues = [f"{number}\n{_span(one, ',')}\n" for number, one in enumerate(segments, 1)]
-            return Response(body="\n".join(cues).encode(), content_type=_TEXT)
+            return Response(body="\n".join(cues).encode(), content_type=PLAIN)
         case "vtt":
             cues = [f"{_span(one, '.')}\n" for one in segments]
-            return Response(body="\n".join(["WEBVTT\n", *cues]).encode(), content_type=_VTT)
+            return Response(body="\n".join(["WEBVTT\n", *cues]).encode(), content_type=VTT)
         case "json":
             usage = {"type": "duration", "seconds": round(seconds)}
             return Response(body=orjson.dumps({"text": text, "usage": usage}))
@@ -194,7 +195,7 @@ def done(text: str) -> dict[str, Any]:
 
 def speech(asked: SpeechRequest, file: bytes) -> Response:
     """Return what was spoken, a ``file`` in base64."""
-    return Response(body=base64.b64decode(file), content_type=_SOUNDS[asked.response_format])
+    return Response(body=base64.b64decode(file), content_type=SOUNDS[asked.response_format])
 
 
 def _span(segment: Mapping[str, Any], point: str) -> str:

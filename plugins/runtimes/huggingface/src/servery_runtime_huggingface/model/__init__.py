@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+from servery_sdk.allocating import keep_freed_memory
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
 from servery_sdk.serving import ClosableModel, LoadError
 
@@ -68,6 +69,7 @@ class HuggingFaceModel:
         Raises:
             LoadError: They cannot be served; says the directory and why.
         """
+        keep_freed_memory()
         source = Source.of(artifact, self._options)
         self._held = _reader(source)
         self.batchable = self._held.batchable

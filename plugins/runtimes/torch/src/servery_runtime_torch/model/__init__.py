@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from servery_sdk.allocating import keep_freed_memory
 from servery_sdk.protocol import InferRequest, InferResponse, ModelMetadata
 from servery_sdk.routes import Host, Listener
 from servery_sdk.serving import LoadError, Model
@@ -68,6 +69,7 @@ class TorchModel:
         Raises:
             LoadError: None, several without a name to choose by, or one that cannot be loaded.
         """
+        keep_freed_memory()
         artifact = artifact.absolute()
         if not artifact.is_dir():
             raise LoadError(f"{artifact}: no such directory; the storage initializer should have made it")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from servery_sdk.allocating import keep_freed_memory
 from servery_sdk.errors import ServeryError
 from servery_sdk.protocol import InferRequest, InferResponse
 from servery_sdk.protos.triton import model_config_pb2 as pb
@@ -77,6 +78,7 @@ def make(config: pb.ModelConfig, place: Place) -> PytorchBackend:
         torch: Any = import_module("torch")
     except ImportError as error:
         raise LoadError(f"{file}: needs torch, which is not installed: pip install torch") from error
+    keep_freed_memory()
     try:
         module = torch.jit.load(str(file), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:

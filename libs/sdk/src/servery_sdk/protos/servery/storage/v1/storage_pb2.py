@@ -24,27 +24,31 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = POOL.AddSerializedFile(b'\n servery/storage/v1/storage.proto\x12\x12servery.storage.v1\"Z\n\x0c\x46\x65tchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x16\n\x0e\x61llow_patterns\x18\x03 \x03(\t\x12\x17\n\x0fignore_patterns\x18\x04 \x03(\t\"\x7f\n\rFetchProgress\x12\x0f\n\x07objects\x18\x01 \x01(\x03\x12\x12\n\ndone_bytes\x18\x02 \x01(\x03\x12\x18\n\x0btotal_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\twaits_for\x18\x04 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\tB\x0e\n\x0c_total_bytes\".\n\x0eReleaseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06remove\x18\x02 \x01(\x08\"\x11\n\x0fReleaseResponse\"\r\n\x0bListRequest\"h\n\x0cListResponse\x12/\n\x06models\x18\x01 \x03(\x0b\x32\x1f.servery.storage.v1.StoredModel\x12\x13\n\x0bquota_bytes\x18\x02 \x01(\x03\x12\x12\n\nused_bytes\x18\x03 \x01(\x03\"[\n\x0bStoredModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0f\n\x07is_held\x18\x05 \x01(\x08\x32\xf8\x01\n\x07Storage\x12N\n\x05\x46\x65tch\x12 .servery.storage.v1.FetchRequest\x1a!.servery.storage.v1.FetchProgress0\x01\x12R\n\x07Release\x12\".servery.storage.v1.ReleaseRequest\x1a#.servery.storage.v1.ReleaseResponse\x12I\n\x04List\x12\x1f.servery.storage.v1.ListRequest\x1a .servery.storage.v1.ListResponseb\x06proto3')
+DESCRIPTOR = POOL.AddSerializedFile(b'\n servery/storage/v1/storage.proto\x12\x12servery.storage.v1\"n\n\x0c\x46\x65tchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x16\n\x0e\x61llow_patterns\x18\x03 \x03(\t\x12\x17\n\x0fignore_patterns\x18\x04 \x03(\t\x12\x12\n\ntell_files\x18\x05 \x01(\x08\"\xb0\x01\n\rFetchProgress\x12\x0f\n\x07objects\x18\x01 \x01(\x03\x12\x12\n\ndone_bytes\x18\x02 \x01(\x03\x12\x18\n\x0btotal_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\twaits_for\x18\x04 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12/\n\x05\x66iles\x18\x06 \x03(\x0b\x32 .servery.storage.v1.FileProgressB\x0e\n\x0c_total_bytes\"\x88\x01\n\x0c\x46ileProgress\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\ndone_bytes\x18\x02 \x01(\x03\x12\x18\n\x0btotal_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.servery.storage.v1.FileStateB\x0e\n\x0c_total_bytes\".\n\x0eReleaseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06remove\x18\x02 \x01(\x08\"\x11\n\x0fReleaseResponse\"\r\n\x0bListRequest\"h\n\x0cListResponse\x12/\n\x06models\x18\x01 \x03(\x0b\x32\x1f.servery.storage.v1.StoredModel\x12\x13\n\x0bquota_bytes\x18\x02 \x01(\x03\x12\x12\n\nused_bytes\x18\x03 \x01(\x03\"[\n\x0bStoredModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0f\n\x07is_held\x18\x05 \x01(\x08*p\n\tFileState\x12\x1a\n\x16\x46ILE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46ILE_STATE_WAITING\x10\x01\x12\x17\n\x13\x46ILE_STATE_FETCHING\x10\x02\x12\x16\n\x12\x46ILE_STATE_FETCHED\x10\x03\x32\xf8\x01\n\x07Storage\x12N\n\x05\x46\x65tch\x12 .servery.storage.v1.FetchRequest\x1a!.servery.storage.v1.FetchProgress0\x01\x12R\n\x07Release\x12\".servery.storage.v1.ReleaseRequest\x1a#.servery.storage.v1.ReleaseResponse\x12I\n\x04List\x12\x1f.servery.storage.v1.ListRequest\x1a .servery.storage.v1.ListResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'servery.storage.v1.storage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_FILESTATE']._serialized_start=767
+  _globals['_FILESTATE']._serialized_end=879
   _globals['_FETCHREQUEST']._serialized_start=56
-  _globals['_FETCHREQUEST']._serialized_end=146
-  _globals['_FETCHPROGRESS']._serialized_start=148
-  _globals['_FETCHPROGRESS']._serialized_end=275
-  _globals['_RELEASEREQUEST']._serialized_start=277
-  _globals['_RELEASEREQUEST']._serialized_end=323
-  _globals['_RELEASERESPONSE']._serialized_start=325
-  _globals['_RELEASERESPONSE']._serialized_end=342
-  _globals['_LISTREQUEST']._serialized_start=344
-  _globals['_LISTREQUEST']._serialized_end=357
-  _globals['_LISTRESPONSE']._serialized_start=359
-  _globals['_LISTRESPONSE']._serialized_end=463
-  _globals['_STOREDMODEL']._serialized_start=465
-  _globals['_STOREDMODEL']._serialized_end=556
-  _globals['_STORAGE']._serialized_start=559
-  _globals['_STORAGE']._serialized_end=807
+  _globals['_FETCHREQUEST']._serialized_end=166
+  _globals['_FETCHPROGRESS']._serialized_start=169
+  _globals['_FETCHPROGRESS']._serialized_end=345
+  _globals['_FILEPROGRESS']._serialized_start=348
+  _globals['_FILEPROGRESS']._serialized_end=484
+  _globals['_RELEASEREQUEST']._serialized_start=486
+  _globals['_RELEASEREQUEST']._serialized_end=532
+  _globals['_RELEASERESPONSE']._serialized_start=534
+  _globals['_RELEASERESPONSE']._serialized_end=551
+  _globals['_LISTREQUEST']._serialized_start=553
+  _globals['_LISTREQUEST']._serialized_end=566
+  _globals['_LISTRESPONSE']._serialized_start=568
+  _globals['_LISTRESPONSE']._serialized_end=672
+  _globals['_STOREDMODEL']._serialized_start=674
+  _globals['_STOREDMODEL']._serialized_end=765
+  _globals['_STORAGE']._serialized_start=882
+  _globals['_STORAGE']._serialized_end=1130
 # @@protoc_insertion_point(module_scope)
