@@ -14,8 +14,9 @@ Before each timed call the same is done once by a forked child, and taken away: 
 its host, who comes first writes to pages that the host has to find again, which costs up to 2.5 seconds a GiB. ``cp``,
 whose process is up the soonest, would have what the one before it left.
 
-``cp`` is the disk's own limit: of its pages, as a file is whole when it is written, not when the device has it. ``sent`` is the server's: eight processes ask for the same pieces by requests signed
-ahead, and throw away what comes. The limit of the machine is the slower of the two in each repetition.
+``cp`` is the disk's own limit, as far as the page cache: nobody waits for the device. ``sent`` is the server's: eight
+processes ask for the same pieces by requests signed ahead, and throw away what comes. The limit of the machine is the
+slower of the two in each repetition.
 """
 
 from __future__ import annotations
