@@ -39,19 +39,6 @@ class Origin:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Stored:
-    """Where a body lies in a file, for a sink that has the system send it from there.
-
-    Attributes:
-        file: A descriptor to read, open until ``send`` returns.
-        offset: Of the body's first byte.
-    """
-
-    file: int
-    offset: int
-
-
 @dataclass(slots=True, kw_only=True)
 class PayloadEvent:
     """A request or a response. Not frozen: thousands are made each second, and a frozen one costs a microsecond more.
@@ -66,7 +53,6 @@ class PayloadEvent:
         metadata: Headers of the request that are logged, each with its values.
         is_whole: False where the body was cut at the size bound, or broke off.
         is_withheld: The body is left out, for what should be redacted in it could not be found.
-        stored: Of a long body that is in a file as it is here; None of any other.
     """
 
     id: str
@@ -80,7 +66,6 @@ class PayloadEvent:
     metadata: Mapping[str, list[str]] | None = None
     is_whole: bool = True
     is_withheld: bool = False
-    stored: Stored | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,6 +100,17 @@ async def test_id_that_a_client_brings_is_kept(echo: Behind, sink: EventSink, tm
     assert sink.counts.keys() == {("mine", "request"), ("mine", "response")}
 
 
+async def test_long_bodies_are_logged_as_they_came(echo: Behind, sink: EventSink, tmp_path: Path) -> None:
+    # On either side of the sizes from which on bodies are not copied, and of what comes with one read.
+    bodies = [bytes([65 + number]) * size for number, size in enumerate((4095, 4096, 65_536, 400_000))]
+    async with agent(*flags(echo, sink, tmp_path)) as running:
+        for body in bodies:
+            await ask(running, b"ce-id: %d" % len(body), body=body)
+        await sink.until(2 * len(bodies))
+    found = sorted((int(head["ce-id"]), body) for head, body in sink.events)
+    assert found == [(len(body), body) for body in bodies for _ in range(2)]
+
+
 @pytest.mark.parametrize("mode", ["request", "response"])
 async def test_mode_logs_one_half(mode: str, echo: Behind, sink: EventSink, tmp_path: Path) -> None:
     async with agent(*flags(echo, sink, tmp_path, f"--log-mode={mode}")) as running:

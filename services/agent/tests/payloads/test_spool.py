@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from servery_agent.payloads.records import Record, head_of, records_of
 from servery_agent.payloads.segments import (
     Block,
     Segment,
-    first_of,
     head_of_block,
     last_number,
     path_of,
@@ -191,28 +189,6 @@ async def test_block_is_checked_unless_the_agent_that_lives_accounts_for_it(tmp_
     ledger.add(Count.DROPPED_DISK)
     found = await read_all(Reading(tmp_path, ledger), settles=False)
     assert [record.number for record in found] == [1], "a disk that failed once is not believed"
-
-
-async def test_long_body_says_where_it_lies(tmp_path: Path, ledger: Ledger) -> None:
-    bodies = [b"x" * 9000, b"y" * 70_000]
-    spooled(tmp_path, ledger, make_batch(1, bodies))
-    reading = Reading(tmp_path, ledger)
-    for body in bodies:
-        record = await reading.next()
-        assert record is not None
-        assert record.stored is not None
-        assert os.pread(record.stored.file, len(body), record.stored.offset) == record.body == body
-
-
-async def test_what_somebody_may_still_read_is_not_written_over(tmp_path: Path, ledger: Ledger) -> None:
-    spooled(tmp_path, ledger, *(make_batch(number, [b"x" * 70_000]) for number in range(1, 4)), max_bytes=2**20)
-    reading = Reading(tmp_path, ledger)
-    failed = await reading.next()
-    assert failed is not None
-    reading.keep_apart()
-    reading.settle((failed,))
-    await read_all(reading)
-    assert [first_of(spare) for spare in spares(tmp_path)] == [2]
 
 
 def test_spares_are_given_up_where_room_is_needed(tmp_path: Path, ledger: Ledger) -> None:

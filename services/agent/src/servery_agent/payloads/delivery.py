@@ -118,11 +118,9 @@ class Delivery:
             try:
                 await attempt()
             except Permanent as refused:
-                self._reading.keep_apart()
                 self._put_aside(events, str(refused))
                 return
             except (Transient, TimeoutError) as failed:
-                self._reading.keep_apart()
                 attempts += 1
                 reason = str(failed) or f"not done within {self._target.timeout_seconds:g} s"
                 if attempts >= _ATTEMPTS and self._ledger[Count.DELIVERED] > delivered:
@@ -155,9 +153,8 @@ class Delivery:
     def event_of(self, record: Record) -> PayloadEvent:
         """Return what a sink is given: redacted, or without its body where that cannot be."""
         is_withheld = False
-        body, stored = record.body, record.stored
+        body = record.body
         if self._redaction.paths:
-            stored = None
             try:
                 body = self._redaction(body, record.content_type, is_whole=record.is_whole)
             except NotJson:
@@ -175,5 +172,4 @@ class Delivery:
             metadata=orjson.loads(record.metadata) if record.metadata else None,
             is_whole=record.is_whole,
             is_withheld=is_withheld,
-            stored=stored,
         )

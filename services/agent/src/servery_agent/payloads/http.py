@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import ssl
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from servery_http.address import Address
@@ -13,7 +12,7 @@ from servery_http.gateway.heads import AnswerHead, RequestHead
 from servery_http.gateway.upstream import Pool, Upstream
 from servery_http.messages import header
 from servery_sdk.errors import Permanent, Transient
-from servery_sdk.payloads import EventOutlet, PayloadEvent, SinkTarget, Stored
+from servery_sdk.payloads import EventOutlet, PayloadEvent, SinkTarget
 
 from servery_agent.payloads.cloudevents import STRUCTURED_TYPE, event_headers, origin_headers, structured
 
@@ -71,17 +70,14 @@ class HttpOutlet:
     async def send(self, event: PayloadEvent) -> None:
         """Return once the sink has answered that it has it."""
         body: bytes | memoryview
-        stored = None
         if self._target.is_structured:
             body = structured(event, self._target.origin)
             headers = b"content-type: %b\r\n" % STRUCTURED_TYPE.encode()
         else:
             body, headers = event.body, event_headers(event)
-            # Of what is enciphered the system sends nothing by itself.
-            stored = None if self._address.tls else event.stored
         head = b"%b%bcontent-length: %d\r\n\r\n" % (self._begin, headers, len(body))
-        post = _Post(self._pool, self.request, head, body, stored if len(body) >= _LONG_BYTES else None)
-        status, fields, said = await post.answer(self._target.timeout_seconds)
+        data = (head, body) if len(body) >= _LONG_BYTES else (b"".join((head, body)),)
+        status, fields, said = await _Post(self._pool, self.request, data).answer(self._target.timeout_seconds)
         if status // 100 == 2:
             return
         words = f"{self._target.url} answers {status}: {said[:_SAID_BYTES].decode('utf-8', 'replace')}".rstrip(": ")
@@ -110,39 +106,14 @@ def _retry_after(fields: list[tuple[bytes, bytes]]) -> float | None:
     return float(said) if said is not None and said.isdigit() else None
 
 
-def _send_from_file(transport: asyncio.Transport, begin: bytes, body: bytes | memoryview, stored: Stored) -> None:
-    """Have the system send the body from its file, without a copy; what it does not take at once the transport sends."""
-    sent = 0
-    if not (transport.is_closing() or transport.get_write_buffer_size()):
-        number = transport.get_extra_info("socket").fileno()
-        # Only lent: it is the transport's. With all three said, nothing is asked of the system.
-        direct = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=number)
-        try:
-            begun = direct.send(begin, socket.MSG_MORE)
-            begin = begin[begun:]
-            if not begin:
-                sent = os.sendfile(number, stored.file, stored.offset, len(body))
-        except OSError:
-            # It is full, or broken: the transport finds out.
-            pass
-        finally:
-            direct.detach()
-    if sent < len(body):
-        transport.writelines((begin, body[sent:]) if begin else (body[sent:],))
-
-
 class _Post:
     """One exchange: no task, one future. Its calls are those of ``servery_http.gateway.upstream.Caller``."""
 
-    __slots__ = ("_answer", "_begin", "_body", "_done", "_pieces", "_pool", "_stored", "_upstream", "head", "is_sent")
+    __slots__ = ("_answer", "_data", "_done", "_pieces", "_pool", "_upstream", "head", "is_sent")
 
-    def __init__(
-        self, pool: Pool, head: RequestHead, begin: bytes, body: bytes | memoryview, stored: Stored | None
-    ) -> None:
+    def __init__(self, pool: Pool, head: RequestHead, data: Sequence[bytes | memoryview]) -> None:
         self._pool = pool
-        self._begin = begin
-        self._body = body
-        self._stored = stored
+        self._data = data
         self._done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         self._pieces: list[bytes] = []
         self._answer: AnswerHead | None = None
@@ -186,13 +157,7 @@ class _Post:
             return
         self._upstream = upstream
         upstream.begin(self)
-        transport, begin, body = upstream.transport, self._begin, self._body
-        if self._stored is not None:
-            _send_from_file(transport, begin, body, self._stored)
-        elif len(body) < _LONG_BYTES:
-            transport.write(begin + body)
-        else:
-            transport.writelines((begin, body))
+        upstream.transport.writelines(self._data)
 
     def on_unreachable(self, why: str) -> None:
         self._fail(why)

@@ -74,21 +74,12 @@ class Reading:
         while self._ends and self._ends[0][0] <= self._settled:
             self._ends.popleft()[1].retire()
 
-    def keep_apart(self) -> None:
-        """Have nothing written over what was handed out: somebody who was sent it may still read it."""
-        for _, segment in self._ends:
-            segment.may_be_written_over = False
-        if self._segment is not None:
-            self._segment.may_be_written_over = False
-
     def _read_more(self) -> bool:
         """Return whether there are more records now."""
         while (block := self._next_block()) is not None:
-            assert self._segment is not None
             self._last_read = max(self._last_read, block.last)
             # What stands in the first block may be settled in part.
-            records = records_of(block.content, self._segment.file, block.begin)
-            self._ready.extend(record for record in records if record.number > self._settled)
+            self._ready.extend(record for record in records_of(block.content) if record.number > self._settled)
             if self._ready:
                 return True
         return False

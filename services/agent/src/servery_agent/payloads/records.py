@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from itertools import accumulate
 
-from servery_sdk.payloads import Part, Stored
+from servery_sdk.payloads import Part
 
 _FIXED = struct.Struct("<QdBBHHHHII")
 _IS_WHOLE = 1
@@ -21,8 +21,7 @@ class Record:
     Attributes:
         number: Counts an agent's events, over all its lives.
         metadata: JSON, or nothing.
-        body: Where it is long, a view of where the spool has it.
-        stored: Where that is in its segment.
+        body: Where it is long, where the spool has it.
     """
 
     number: int
@@ -35,7 +34,6 @@ class Record:
     metadata: bytes
     body: bytes | memoryview
     is_whole: bool
-    stored: Stored | None
 
 
 _PARTS = (Part.REQUEST, Part.RESPONSE)
@@ -71,18 +69,13 @@ def head_of(
     return b"".join((fixed, identified, content_type, subject, metadata))
 
 
-def records_of(block: bytes | memoryview, file: int = -1, begin: int = 0) -> list[Record]:
+def records_of(block: bytes | memoryview) -> list[Record]:
     """Return the records of a block.
-
-    Args:
-        file: Descriptor of the segment where a block is that is not read but mapped.
-        begin: Offset of the block in that.
 
     Raises:
         struct.error: It is none.
     """
     found: list[Record] = []
-    is_mapped = isinstance(block, memoryview)
     at = 0
     while at < len(block):
         number, occurred, part, flags, status, *sizes = _FIXED.unpack_from(block, at)
@@ -101,7 +94,6 @@ def records_of(block: bytes | memoryview, file: int = -1, begin: int = 0) -> lis
                 head[metadata_at:],
                 block[at + body_at : at + end],
                 bool(flags & _IS_WHOLE),
-                Stored(file, begin + at + body_at) if is_mapped else None,
             )
         )
         at += end

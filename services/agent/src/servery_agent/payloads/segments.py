@@ -62,20 +62,18 @@ class Block:
 
 
 class Segment:
-    """One that is read, open until it is closed or retired.
+    """One that is read, open until it is closed.
 
     Attributes:
         first: Number of its first record.
-        may_be_written_over: Nobody reads it still, once all that was sent of it was taken.
     """
 
-    __slots__ = ("file", "first", "may_be_written_over", "path")
+    __slots__ = ("_file", "first", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.first = first_of(path)
-        self.file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.may_be_written_over = True
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def block(self, offset: int, is_known: Callable[[int, int], bool] | None = None) -> Block | None:
         """Return the block at ``offset``, None where there is none that is whole and right.
@@ -83,7 +81,7 @@ class Segment:
         Args:
             is_known: Says of a block, by its first record's number and its last one's, that all of it was written.
         """
-        head = os.pread(self.file, _HEAD.size, offset)
+        head = os.pread(self._file, _HEAD.size, offset)
         if len(head) < _HEAD.size:
             return None
         magic, checksum, size, count, first = _HEAD.unpack(head)
@@ -92,13 +90,13 @@ class Segment:
         is_right = is_known is not None and is_known(first, first + count - 1)
         begin = offset + _HEAD.size
         if size < _LONG_BYTES * count:
-            short = os.pread(self.file, size, begin)
+            short = os.pread(self._file, size, begin)
             is_right = len(short) == size and (is_right or _checksum((short,), first, count) == checksum)
             return Block(first, count, short, begin) if is_right else None
         before = begin % mmap.ALLOCATIONGRANULARITY
         try:
             # Of our own where it is written, which it is not: the checksum's library takes no buffer that is only read.
-            mapped = mmap.mmap(self.file, before + size, access=mmap.ACCESS_COPY, offset=begin - before)
+            mapped = mmap.mmap(self._file, before + size, access=mmap.ACCESS_COPY, offset=begin - before)
         except ValueError:
             # It ends before.
             return None
@@ -110,12 +108,12 @@ class Segment:
 
     def close(self) -> None:
         """Read no more."""
-        os.close(self.file)
+        os.close(self._file)
 
     def retire(self) -> None:
-        """Let go of it: it is a spare, or removed where there are enough of them."""
+        """Let go of it, as ``retire`` does of one that is not open."""
         self.close()
-        _retire(self.path, is_spare=self.may_be_written_over)
+        retire(self.path)
 
 
 def head_of_block(pieces: Sequence[bytes | npt.NDArray[np.uint8]], first: int, count: int) -> bytes:
@@ -149,12 +147,8 @@ def first_of(segment: Path) -> int:
 
 
 def retire(path: Path) -> None:
-    """Let go of a segment that nobody has open."""
-    _retire(path, is_spare=True)
-
-
-def _retire(path: Path, *, is_spare: bool) -> None:
-    if is_spare and len(spares(path.parent)) < _SPARES:
+    """Let go of a segment: it is a spare, or removed where there are enough of them."""
+    if len(spares(path.parent)) < _SPARES:
         path.rename(path.with_suffix(_SPARE))
     else:
         path.unlink()
