@@ -18,10 +18,11 @@ def make_importable(directory: Path) -> None:
     """Let ``directory``'s own files be found first, and no other artifact's modules in the place of its own."""
     # Strings: a path for each of thousands of modules takes 60 ms, in which the model that is replaced cannot answer.
     before = tuple(_imported)
-    for name, module in list(sys.modules.items()):
+    # Models load at once, in threads that import: a list of the items would meet theirs, at a collection between two.
+    for name, module in sys.modules.copy().items():
         file = getattr(module, "__file__", None)
         if file is not None and file.startswith(before) and not name.startswith(OURS):
-            del sys.modules[name]
+            sys.modules.pop(name, None)
     _imported.add(f"{directory}{os.sep}")
     importlib.invalidate_caches()
     if str(directory) in sys.path:

@@ -154,7 +154,7 @@ _loaded: set[Path] = set()
 
 def _forget_code(directory: Path) -> None:
     """Let the code that ``directory`` brings be imported anew, not what another model called the same."""
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         file = getattr(module, "__file__", None)
         if file is not None and not _loaded.isdisjoint(Path(file).parents):
             del sys.modules[name]
