@@ -157,6 +157,6 @@ def _forget_code(directory: Path) -> None:
     for name, module in sys.modules.copy().items():
         file = getattr(module, "__file__", None)
         if file is not None and not _loaded.isdisjoint(Path(file).parents):
-            del sys.modules[name]
+            sys.modules.pop(name, None)
     _loaded.add(directory)
     importlib.invalidate_caches()
