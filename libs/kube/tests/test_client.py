@@ -24,8 +24,13 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding:
 
 
 @pytest.fixture
-def kubeconfig(tmp_path: Path) -> Iterator[str]:
-    """Of a server that answers a watch by one event, and says nothing more: no goodbye either."""
+def heard() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path, heard: threading.Event) -> Iterator[str]:
+    """Of a server that answers a watch by one event, and else nothing: no goodbye either."""
     _, certificate = certified(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, tmp_path / "key.pem")
@@ -35,8 +40,10 @@ def kubeconfig(tmp_path: Path) -> Iterator[str]:
         def serve() -> None:
             accepted, _ = listening.accept()
             watched = stack.enter_context(context.wrap_socket(accepted, server_side=True))
-            watched.recv(65536)
-            watched.sendall(HEAD + b"%x\r\n%b\r\n" % (len(EVENT), EVENT))
+            asked = watched.recv(65536)
+            heard.set()
+            if b"watch=true" in asked:
+                watched.sendall(HEAD + b"%x\r\n%b\r\n" % (len(EVENT), EVENT))
 
         serving = threading.Thread(target=serve, name="api-server")
         serving.start()
@@ -57,7 +64,8 @@ def kubeconfig(tmp_path: Path) -> Iterator[str]:
         serving.join(10)
 
 
-def test_a_watch_that_is_given_up_leaves_no_socket_open(kubeconfig: str) -> None:
+@pytest.mark.parametrize("is_watch", [True, False])
+def test_what_is_given_up_leaves_no_socket_open(kubeconfig: str, heard: threading.Event, is_watch: bool) -> None:
     async def main() -> None:
         seen = asyncio.Event()
 
@@ -66,10 +74,10 @@ def test_a_watch_that_is_given_up_leaves_no_socket_open(kubeconfig: str) -> None
                 seen.set()
 
         async with connect(kubeconfig) as client:
-            watching = asyncio.create_task(watch())
-            await asyncio.wait_for(seen.wait(), 20)
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            asking = asyncio.create_task(watch() if is_watch else client.list(kinds.POD, namespace="a"))
+            await asyncio.wait_for(seen.wait() if is_watch else asyncio.to_thread(heard.wait, 20), 20)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
     gc.collect()
     with warnings.catch_warnings(record=True) as told:

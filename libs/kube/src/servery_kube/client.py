@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio import client, config
+from kubernetes.aio.client import rest
 from servery_sdk.manifests import Json, Kind, Manifest, ObjectRef
 
 from servery_kube.port import (
@@ -60,7 +61,24 @@ async def connect(kubeconfig: str | None = None) -> AsyncIterator[KubeClient]:
     except config.ConfigException as error:
         raise KubeError(f"no cluster to talk to: {error}; set KUBECONFIG or run in a pod") from error
     async with client.ApiClient(settings) as api:
+        api.rest_client = _Rest(settings)
         yield KubeClient(api)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Cuts what is given up in the middle of an answer: TLS would wait for the server's goodbye, and the loop may end
+    before it comes.
+    """
+
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        if should_close or protocol.should_close:
+            protocol.abort()
+        super()._release(key, protocol, should_close=should_close)
+
+
+class _Rest(rest.RESTClientObject):
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return _Connector(limit=self.maxsize, ssl=self.ssl_context)
 
 
 class KubeClient:
@@ -185,7 +203,7 @@ class KubeClient:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise KubeError(f"watch {path}: {error or type(error).__name__}") from error
         finally:
-            _leave(response)
+            response.close()
 
     async def _send(
         self,
@@ -208,14 +226,6 @@ class KubeClient:
             raise KubeError(f"{method} {path}: {error or type(error).__name__}") from error
         found: aiohttp.ClientResponse = answer.response
         return found
-
-
-def _leave(response: aiohttp.ClientResponse) -> None:
-    """Close in the middle of an answer. TLS would wait for the server's goodbye, and a loop that ends does not see it."""
-    connection = response.connection
-    if connection is not None and connection.transport is not None:
-        connection.transport.abort()
-    response.close()
 
 
 def _replacing(live: Manifest, wanted: Manifest) -> dict[str, Json]:
