@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ports import free_port
+
 REALM = "SERVERY.TEST"
 _SECONDS = 30
 _CLIENT = """
@@ -95,9 +97,7 @@ def _program(name: str) -> str:
 @contextmanager
 def kdc_served(folder: Path) -> Iterator[Kdc]:
     """Start a KDC whose realm has nobody yet, and stop it."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+    port = free_port()
     (folder / "krb5.conf").write_text(_CLIENT.format(realm=REALM, port=port))
     (folder / "kdc.conf").write_text(_SERVER.format(realm=REALM, port=port, folder=folder))
     environment = {"KRB5_CONFIG": str(folder / "krb5.conf"), "KRB5_KDC_PROFILE": str(folder / "kdc.conf")}

@@ -17,7 +17,7 @@ from servery_http.front import encode, error
 from servery_http.gateway.chunks import LAST, BadChunks, Chunks, chunk, last
 from servery_http.gateway.heads import CHUNKED, AnswerHead, BadHead, RequestHead, fields_of
 from servery_http.gateway.routes import Answer, Watcher
-from servery_http.gateway.upstream import Upstream
+from servery_http.gateway.upstream import LONG_BYTES, Upstream
 from servery_http.messages import Later, Request, Response, header
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 _AHEAD_BYTES = 64 * 1024
 """Of a body that has nowhere to go yet, or of requests behind one; beyond it nothing more is read."""
-_LONG_BYTES = 4096
-"""Of a body, from which on to copy it costs more than to keep and write it apart from its head."""
 _LINGER_SECONDS = 2.0
 """That a client has to read why it was refused, while what it still sends is dropped."""
 _DRAIN_LINGER_SECONDS = 0.25
@@ -259,7 +257,7 @@ class Downstream(asyncio.Protocol):
                 return
             self._mode, self._left = _SIZED, head.length
             # A view keeps all of what was read: only where that is this body.
-            is_kept = _LONG_BYTES <= len(data) - end <= head.length
+            is_kept = LONG_BYTES <= len(data) - end <= head.length
             self._on_sized(memoryview(data)[end:] if is_kept else data[end:])
         if self._mode is _DROPPED:
             return
@@ -355,7 +353,7 @@ class Downstream(asyncio.Protocol):
         head = (self.head.passed, self._by, self._id, told)
         if self._chunks is not None:
             upstream.transport.write(b"".join((*head, self._framed(self._chunks, b"".join(self._ahead)))))
-        elif self._ahead_bytes < _LONG_BYTES:
+        elif self._ahead_bytes < LONG_BYTES:
             upstream.transport.write(b"".join((*head, *self._ahead)))
         else:
             upstream.transport.writelines((b"".join(head), *self._ahead))
@@ -450,7 +448,7 @@ class Downstream(asyncio.Protocol):
             self._watcher.on_answer_piece(body)
         if not self._transport.is_closing():
             head = self._head_of(answer, answer.sized)
-            if len(body) < _LONG_BYTES:
+            if len(body) < LONG_BYTES:
                 self._transport.write(head + body)
             else:
                 self._transport.writelines((head, body))

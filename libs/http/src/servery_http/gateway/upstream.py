@@ -12,8 +12,8 @@ from servery_http.gateway.chunks import BadChunks, Chunks
 from servery_http.gateway.heads import CHUNKED, UNTIL_CLOSE, AnswerHead, BadHead, Known, RequestHead
 
 _HEAD_BYTES = 256 * 1024
-_LONG_BYTES = 4096
-"""Of a body that is handed on as a view of what was read."""
+LONG_BYTES = 4096
+"""Of a body, from which on to copy it costs more than to keep a view of what was read, and write it apart from its head."""
 _IDLE_SECONDS = 4.0
 """That a connection is kept: uvicorn, which most servers behind us are, closes one after 5."""
 _MAX_IDLE = 1024
@@ -219,7 +219,7 @@ class Upstream(asyncio.Protocol):
         self._reusable = answer.keep_alive
         if length == len(data) - end:
             self._release(caller)
-            caller.on_answer(answer, data[end:] if length < _LONG_BYTES else memoryview(data)[end:])
+            caller.on_answer(answer, data[end:] if length < LONG_BYTES else memoryview(data)[end:])
             return
         if 0 <= length < len(data) - end:
             self._reusable = False
