@@ -39,6 +39,22 @@ def test_v2_answers_in_bytes_when_asked(request: InferRequest) -> None:
     assert_same(v2.decode_response(encoded.body, json_length=encoded.json_length).outputs, request.inputs)
 
 
+@pytest.mark.parametrize("binary", [True, False], ids=["bytes", "json"])
+@given(request=requests(finite=True, json=True))
+def test_v2_answer_of_one_output_is_written_as_any_other(request: InferRequest, binary: bool) -> None:
+    asked = replace(request, parameters={v2.BINARY_OUTPUTS: True} if binary else {})
+    alone = InferResponse(model="m", outputs=request.inputs[:1])
+    (one, one_json), (other, other_json) = [
+        v2.encode_response(answer, asked) for answer in (alone, replace(alone, id="one"))
+    ]
+    said = json.loads(other[:other_json])
+    assert said.pop("id") == "one"
+    assert json.loads(one[:one_json]) == said
+    assert (one_json is None) == (other_json is None)
+    if one_json is not None:
+        assert one[one_json:] == other[other_json:]
+
+
 @pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])
 @given(request=requests())
 def test_grpc_decodes_what_it_encodes(request: InferRequest, raw: bool) -> None:
